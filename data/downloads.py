@@ -1,0 +1,100 @@
+"""Published data files: found, fetched into the cache, and checked to be the bytes that were published."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+
+from memory_r1.errors import ChecksumError, DataError
+
+CACHE_VARIABLE = "MEMORY_R1_CACHE"
+_CHUNK = 1 << 16
+_TIMEOUT_SECONDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedFile:
+    """A data file as its authors published it; `size` is in bytes, `sha256` in hexadecimal."""
+
+    name: str
+    url: str
+    size: int
+    sha256: str
+
+    def read(self, path: Path | str | None = None, cache: Path | str | None = None, *, verify: bool = True) -> bytes:
+        """The file's bytes from `path` (the file, or a folder that holds it) or, without one, from the cache.
+
+        Raises:
+            ChecksumError: `verify` is on and the bytes are not the published ones.
+            DataError: there is no such file, or it cannot be fetched.
+        """
+        found = self.fetch(cache) if path is None else Path(path)
+        if found.is_dir():
+            found = found / self.name
+        try:
+            content = found.read_bytes()
+        except OSError as error:
+            raise DataError(
+                f"{found}: cannot be read: {error.strerror}; give {self.name} or a folder that holds it ({self.url})"
+            ) from error
+        if verify:
+            self.check(content, found)
+        return content
+
+    def fetch(self, cache: Path | str | None = None) -> Path:
+        """The file's path in the cache; downloaded there first where it is not there yet, all of it or nothing.
+
+        The cache is `cache`, else the folder that MEMORY_R1_CACHE names, else ~/.cache/memory_r1.
+        """
+        target = cache_folder(cache) / "data" / self.name
+        if target.exists():
+            return target
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._download(part)
+            self.check(part.read_bytes(), part)
+            os.replace(part, target)
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+            raise DataError(
+                f"{target}: cannot be downloaded ({reason}); get {self.url} by hand and put it there"
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+        return target
+
+    def check(self, content: bytes, path: Path) -> None:
+        """Raise ChecksumError, naming `path`, unless `content` is what was published."""
+        found = hashlib.sha256(content).hexdigest()
+        if found == self.sha256:
+            return
+        what = "cut short" if len(content) < self.size else "changed or another version"
+        raise ChecksumError(
+            f"{path}: {what}: found {len(content)} bytes with sha256 {found}, expected {self.size} bytes with sha256 "
+            f"{self.sha256}; remove it and get {self.url} again"
+        )
+
+    def _download(self, part: Path) -> None:
+        """Stream the URL into `part`; the progress bar goes to standard error, which no result is printed on."""
+        with (
+            urllib.request.urlopen(self.url, timeout=_TIMEOUT_SECONDS) as response,
+            part.open("wb") as file,
+            Progress(console=Console(stderr=True), transient=True) as progress,
+        ):
+            bar = progress.add_task(self.name, total=self.size)
+            while chunk := response.read(_CHUNK):
+                file.write(chunk)
+                progress.advance(bar, len(chunk))
+
+
+def cache_folder(cache: Path | str | None = None) -> Path:
+    """Where downloads are kept: `cache`, else what MEMORY_R1_CACHE names, else ~/.cache/memory_r1."""
+    return Path(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/memory_r1").expanduser()

@@ -1,0 +1,70 @@
+"""Where training dialogues come from, with whatever labels they have; validation never shares a dialogue with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.banks import Observation
+from data.locomo import load_locomo, locomo_observations, locomo_split
+from data.synthetic import generate_split
+from data.tuples import check_disjoint
+from memory_r1.dialogues import read_dialogues
+from memory_r1.errors import DataError
+from memory_r1.types import Dialogue, Operation
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A dialogue with its gold operations (by turn id) or noted observations, where the data has them."""
+
+    dialogue: Dialogue
+    gold: Mapping[str, tuple[Operation, ...]] | None = None
+    observations: tuple[Observation, ...] = ()
+
+
+def training_sources(
+    dataset: str, *, seed: int, first: int, count: int | None, validation: int
+) -> tuple[list[Source], list[Source]]:
+    """Training and validation dialogues of a dataset.
+
+    Args:
+        dataset: "synthetic", "locomo" (the paper's split: conv-26 trains, conv-30 validates) or a JSONL file, whose
+            last `validation` dialogues validate.
+        seed: Seed of the synthetic generator.
+        first: Index of the first training dialogue.
+        count: Number of training dialogues; None for all there are (synthetic: must be given).
+        validation: Number of validation dialogues.
+
+    Raises:
+        DataError: There are not as many dialogues as asked for.
+    """
+    if dataset == "synthetic":
+        if count is None:
+            raise DataError("dataset 'synthetic' has no end: set train_dialogues")
+        train = [Source(item.dialogue, item.gold) for item in generate_split("train", first + count, seed)[first:]]
+        held = [Source(item.dialogue, item.gold) for item in generate_split("validation", validation, seed)]
+        return train, held
+    if dataset == "locomo":
+        dialogues = load_locomo()
+        observations = locomo_observations()
+        splits = [
+            [
+                Source(dialogue, observations=tuple(observations[dialogue.dialogue_id]))
+                for dialogue in locomo_split(dialogues, split)
+            ]
+            for split in ("train", "validation")
+        ]
+        return splits[0][first:][:count], splits[1][:validation]
+    dialogues = read_dialogues(Path(dataset))
+    if len(dialogues) < first + validation + 1:
+        raise DataError(
+            f"{dataset}: found {len(dialogues)} dialogues, needed at least {first + validation + 1} for "
+            f"first_dialogue {first} and validation_dialogues {validation}; give more dialogues or lower them"
+        )
+    cut = len(dialogues) - validation
+    train = [Source(dialogue) for dialogue in dialogues[first:cut][:count]]
+    held = [Source(dialogue) for dialogue in dialogues[cut:]]
+    check_disjoint([item.dialogue for item in train], [item.dialogue for item in held])
+    return train, held

@@ -1,0 +1,228 @@
+"""Training tuples of both agents, from dialogues of any source and the banks along them (`data/banks.py`).
+
+A manager tuple is a turn, the bank before it, and the questions that score the bank after it: those *linked* to the
+turn and, so that NOOP, UPDATE and DELETE can pay too, *retention* questions about facts the bank already holds.
+Questions that are not to train (a benchmark's category 5, say) are taken out of the dialogues beforehand.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+
+from data.banks import Banks, Entries, GoldOperations, previous_turns, refuse_unknown_turns
+from memory_r1.errors import DataError, StoreError
+from memory_r1.memory.bank import MemoryBank
+from memory_r1.metrics import normalize_answer
+from memory_r1.types import (
+    AnswerTuple,
+    Dialogue,
+    ManagerTuple,
+    MemoryEntry,
+    Operation,
+    OperationKind,
+    Question,
+    Turn,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def manager_tuples(
+    dialogue: Dialogue,
+    banks: Mapping[str, Entries],
+    *,
+    retention_questions: int = 2,
+    min_unlinked_share: float = 0.3,
+    max_tuples: int | None = None,
+    every_turn: bool = False,
+    gold: GoldOperations | None = None,
+    seed: int = 0,
+) -> list[ManagerTuple]:
+    """Tuples in dialogue order.
+
+    A question is linked to its last evidence turn. Turns with linked questions all become tuples, and of the turns
+    that are evidence of no question as many (those with retention questions first) as make up `min_unlinked_share`;
+    where there are too few of those, or more than `max_tuples`, linked ones are sampled too, so that the share holds.
+    Turns that are evidence but no question's last are left out: nothing scored there would pay for what they say.
+    `every_turn` takes all turns instead, as supervised training on gold wants them.
+
+    Retention questions (up to `retention_questions` a tuple) have all their evidence before the turn and among the
+    sources of the bank's entries, and are still to be asked. With `gold`, whose ids must be those of `banks`, those
+    are left out whose answer gold has by then deleted or overwritten.
+
+    Raises:
+        DataError: evidence, `gold` or `banks` does not fit the dialogue.
+        ValueError: `min_unlinked_share` is not in [0, 1), or another number is negative.
+    """
+    if not 0 <= min_unlinked_share < 1 or retention_questions < 0 or (max_tuples is not None and max_tuples < 0):
+        raise ValueError("min_unlinked_share must be in [0, 1), retention_questions and max_tuples not negative")
+    _refuse_unfit(dialogue, banks, gold)
+    linked = _linked(dialogue)
+    retained = _retained(dialogue, banks, linked, gold)
+    previous = previous_turns(dialogue)
+    tuples = [
+        ManagerTuple(
+            tuple_id=f"{dialogue.dialogue_id}/{turn.turn_id}",
+            dialogue_id=dialogue.dialogue_id,
+            turn=turn,
+            previous=previous[turn.turn_id],
+            speakers=dialogue.speakers,
+            bank=banks[turn.turn_id],
+            linked=tuple(linked[turn.turn_id]),
+            retention=_sample(retained[turn.turn_id], retention_questions, f"{seed}:{turn.turn_id}"),
+            gold=None if gold is None else tuple(gold.get(turn.turn_id, ())),
+        )
+        for turn in dialogue.turns()
+    ]
+    if every_turn:
+        return tuples
+    evidence = {turn_id for question in dialogue.questions for turn_id in question.evidence}
+    choice = random.Random(f"{seed}:{dialogue.dialogue_id}")
+    return _with_share(tuples, evidence, min_unlinked_share, max_tuples, choice)
+
+
+def answer_tuples(dialogue: Dialogue, bank: Sequence[MemoryEntry] | Banks) -> list[AnswerTuple]:
+    """A tuple for each question, in order, over `bank`; of `Banks`, over the bank as it stands when it is asked."""
+    return [
+        AnswerTuple(
+            tuple_id=f"{dialogue.dialogue_id}/{question.question_id}",
+            dialogue_id=dialogue.dialogue_id,
+            question=question,
+            speakers=dialogue.speakers,
+            bank=_bank_when_asked(dialogue, bank, question) if isinstance(bank, Banks) else tuple(bank),
+        )
+        for question in dialogue.questions
+    ]
+
+
+def check_disjoint(
+    train: Iterable[Dialogue | ManagerTuple | AnswerTuple], heldout: Iterable[Dialogue | ManagerTuple | AnswerTuple]
+) -> None:
+    """Raise DataError where a dialogue is on both sides: splits are by dialogue, never by question."""
+    both = sorted({item.dialogue_id for item in train} & {item.dialogue_id for item in heldout})
+    if both:
+        shown = ", ".join(both[:5]) + (", ..." if len(both) > 5 else "")
+        raise DataError(
+            f"found {len(both)} dialogue(s) both in training and held out ({shown}), allowed: none; split by dialogue"
+        )
+
+
+def _linked(dialogue: Dialogue) -> dict[str, list[Question]]:
+    """Turn id (of every turn) to the questions whose last evidence it is."""
+    position = {turn.turn_id: index for index, turn in enumerate(dialogue.turns())}
+    linked: dict[str, list[Question]] = {turn_id: [] for turn_id in position}
+    for question in dialogue.questions:
+        refuse_unknown_turns(dialogue, question.evidence, f"the evidence of question {question.question_id}")
+        if question.evidence:
+            linked[max(question.evidence, key=position.__getitem__)].append(question)
+    return linked
+
+
+def _retained(
+    dialogue: Dialogue, banks: Mapping[str, Entries], linked: Mapping[str, list[Question]], gold: GoldOperations | None
+) -> dict[str, list[Question]]:
+    """Turn id to the questions that the bank before the turn answers and the bank after it must answer still."""
+    known: dict[str, Question] = {}
+    retained = {}
+    for turn in dialogue.turns():
+        bank = banks[turn.turn_id]
+        for question_id in _overwritten(known, bank, gold.get(turn.turn_id, ()) if gold else ()):
+            del known[question_id]
+        sources = {turn_id for entry in bank for turn_id in entry.source_turn_ids}
+        retained[turn.turn_id] = [
+            question
+            for question in known.values()
+            if sources.issuperset(question.evidence) and not _asked_before(question, turn)
+        ]
+        known |= {question.question_id: question for question in linked[turn.turn_id]}
+    return retained
+
+
+def _sample(questions: Sequence[Question], count: int, seed: str) -> tuple[Question, ...]:
+    """Up to `count` of the questions, in the order given."""
+    chosen = random.Random(seed).sample(range(len(questions)), min(count, len(questions)))
+    return tuple(questions[index] for index in sorted(chosen))
+
+
+def _overwritten(known: Mapping[str, Question], bank: Entries, operations: Sequence[Operation]) -> set[str]:
+    """Ids of the questions whose evidence stands in an entry that these operations leave without the answer.
+
+    Whether a rewritten entry keeps the answer is judged by its words, so that a merge that keeps a fact still counts
+    as retaining it; where in doubt (a yes, a paraphrase) the question is dropped.
+    """
+    sources = {entry.entry_id: set(entry.source_turn_ids) for entry in bank}
+    lost: set[str] = set()
+    for operation in operations:
+        if operation.kind not in (OperationKind.UPDATE, OperationKind.DELETE) or operation.entry_id not in sources:
+            continue
+        words = set(normalize_answer(operation.text or "").split())
+        for question_id, question in known.items():
+            touched = not sources[operation.entry_id].isdisjoint(question.evidence)
+            if touched and not words.issuperset(normalize_answer(question.answer).split()):
+                lost.add(question_id)
+    return lost
+
+
+def _with_share(
+    tuples: Sequence[ManagerTuple], evidence: set[str], share: float, limit: int | None, choice: random.Random
+) -> list[ManagerTuple]:
+    """Linked tuples and as few unlinked ones as make up `share`, at most `limit` together, in the order given."""
+    linked = [item for item in tuples if item.linked]
+    unlinked = [item for item in tuples if item.turn.turn_id not in evidence]
+    most = len(tuples) if limit is None else limit
+    n_linked = len(linked)
+    while n_linked and _unlinked_needed(n_linked, share) > min(len(unlinked), most - n_linked):
+        n_linked -= 1
+    if limit is None and n_linked < len(linked):
+        logger.warning(
+            "%s has only %d turns that answer no question: %d of its %d turns with questions are left out",
+            tuples[0].dialogue_id,
+            len(unlinked),
+            len(linked) - n_linked,
+            len(linked),
+        )
+    wanted = _unlinked_needed(n_linked, share)
+    choice.shuffle(unlinked)
+    unlinked.sort(key=lambda item: not item.retention)  # stable: those that something scores first
+    kept = {item.tuple_id for item in [*choice.sample(linked, n_linked), *unlinked[:wanted]]}
+    return [item for item in tuples if item.tuple_id in kept]
+
+
+def _unlinked_needed(n_linked: int, share: float) -> int:
+    """The smallest u with u / (u + n_linked) >= share."""
+    needed = math.floor(n_linked * share / (1 - share))
+    return needed if needed >= share * (needed + n_linked) else needed + 1  # the quotient may be rounded down
+
+
+def _bank_when_asked(dialogue: Dialogue, banks: Banks, question: Question) -> Entries:
+    for turn in dialogue.turns():
+        if _asked_before(question, turn):
+            return banks[turn.turn_id]
+    return banks.final
+
+
+def _asked_before(question: Question, turn: Turn) -> bool:
+    if not question.asked_at or not turn.timestamp:
+        return False
+    return datetime.fromisoformat(question.asked_at) < datetime.fromisoformat(turn.timestamp)
+
+
+def _refuse_unfit(dialogue: Dialogue, banks: Mapping[str, Entries], gold: GoldOperations | None) -> None:
+    """Banks must cover every turn, and gold operations name entries of the bank they stand on (or add them)."""
+    for turn in dialogue.turns():
+        if turn.turn_id not in banks:
+            raise DataError(f"the banks of dialogue {dialogue.dialogue_id} lack turn {turn.turn_id}; give one a turn")
+    if gold is None:
+        return
+    refuse_unknown_turns(dialogue, gold, "gold operations")
+    for turn in dialogue.turns():
+        try:
+            MemoryBank(banks[turn.turn_id]).apply(gold.get(turn.turn_id, ()), turn)
+        except StoreError as error:
+            raise DataError(
+                f"gold operations of turn {turn.turn_id} of dialogue {dialogue.dialogue_id}: {error}; use gold_banks"
+            ) from error

@@ -1,0 +1,1 @@
+"""The two agents and the language model under them."""

@@ -1,0 +1,219 @@
+"""The language model both agents speak through: one base model, adapters switched by name, batched generation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.models import check_adapter, resolve_model
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated reply and what it cost in tokens."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class LanguageModel(Protocol):
+    """What the agents need of a model; a local one or a server behind it."""
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion]:
+        """Complete each prompt, in order. `adapter` None is the base model; `temperature` 0 is greedy."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of `text` without special tokens."""
+        ...
+
+
+class LocalLanguageModel:
+    """A transformers model, plain or a `PeftModel` whose adapters are chosen by name at each call.
+
+    Prompts are sorted by length and cut into batches that are left-padded, so that short prompts do not pay for long
+    ones; results come back in the order asked.
+
+    Args:
+        model: A causal language model or a `PeftModel` around one.
+        tokenizer: Its tokenizer, with a chat template.
+        batch_size: Rows generated together (B).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 16) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        adapters: Mapping[str, str | Path] | None = None,
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_size: int = 16,
+    ) -> LocalLanguageModel:
+        """Load a base model and the named adapters (name to folder).
+
+        Raises:
+            ModelError: A folder is missing or broken, or an adapter was trained on another base model.
+        """
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        source = resolve_model(model)
+        for folder in (adapters or {}).values():
+            check_adapter(folder, source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        base = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+        loaded: Any = base
+        for name, folder in (adapters or {}).items():
+            loaded = attach_adapter(loaded, name, folder)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(loaded.to(device).eval(), tokenizer, batch_size)
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion]:
+        """See `LanguageModel.generate`. The model's training mode and trainable parameters are left as they were."""
+        import torch
+
+        if seed is not None:
+            torch.manual_seed(seed)
+        tokenized = [self._tokenize(prompt) for prompt in prompts]
+        order = sorted(range(len(prompts)), key=lambda row: -len(tokenized[row]))
+        completions: dict[int, Completion] = {}
+        with torch.no_grad(), self._evaluating(adapter):
+            for start in range(0, len(order), self.batch_size):
+                rows = order[start : start + self.batch_size]
+                generated = self._generate_batch([tokenized[row] for row in rows], max_new_tokens, temperature)
+                for row, ids in zip(rows, generated, strict=True):
+                    text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+                    completions[row] = Completion(text, len(tokenized[row]), len(ids))
+        return [completions[row] for row in range(len(prompts))]
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of `text` without special tokens."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def _tokenize(self, prompt: Messages) -> list[int]:
+        encoded = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
+        """Generate for one batch; returns completion ids cut before the first end-of-sequence token."""
+        import torch
+        from transformers import GenerationConfig
+
+        eos = _as_list(self.model.generation_config.eos_token_id)
+        if self.tokenizer.eos_token_id not in eos:
+            eos.append(self.tokenizer.eos_token_id)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else eos[0]
+        width = max(len(row) for row in rows)
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)  # (B, T)
+        mask = torch.tensor(
+            [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.model.device
+        )  # (B, T)
+        sampling: dict[str, Any] = {"do_sample": False}
+        if temperature > 0:
+            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=pad, **sampling)
+        output: torch.Tensor = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return [_until(row, eos) for row in output[:, width:].tolist()]
+
+    @contextmanager
+    def _evaluating(self, adapter: str | None) -> Iterator[None]:
+        """Evaluation mode with one adapter (or none) active; restores mode, adapter and `requires_grad` on exit."""
+        was_training = self.model.training
+        self.model.eval()
+        try:
+            with active_adapter(self.model, adapter):
+                yield
+        finally:
+            self.model.train(was_training)
+
+
+@contextmanager
+def active_adapter(model: Any, name: str | None) -> Iterator[None]:
+    """Make adapter `name` the active one inside the block; None turns all adapters off.
+
+    PEFT's `set_adapter` also flips `requires_grad` of the adapters it turns on and off, which would silently freeze
+    a policy in training: both are restored on exit.
+
+    Raises:
+        ConfigurationError: The model carries no adapter of that name.
+    """
+    loaded = list(getattr(model, "peft_config", {}) or {})
+    if name is not None and name not in loaded:
+        raise ConfigurationError(f"no adapter named '{name}' is loaded; loaded: {', '.join(loaded) or 'none'}")
+    if not loaded:
+        yield
+        return
+    if name is None:
+        with model.disable_adapter():
+            yield
+        return
+    previous = model.active_adapter
+    if previous == name:
+        yield
+        return
+    trainable = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    model.set_adapter(name)
+    try:
+        yield
+    finally:
+        model.set_adapter(previous)
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_(trainable[key])
+
+
+def attach_adapter(model: Any, name: str, folder: str | Path, *, trainable: bool = False) -> Any:
+    """Load the adapter in `folder` under `name`; wraps a plain model into a `PeftModel` first."""
+    from peft import PeftModel
+
+    if hasattr(model, "peft_config"):
+        model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+        return model
+    return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _until(row: list[int], stops: Sequence[int]) -> list[int]:
+    for position, token in enumerate(row):
+        if token in stops:
+            return row[:position]
+    return row

@@ -1,0 +1,88 @@
+"""The Memory Manager: from a turn and the memories related to it to checked operations (Memory-R1, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memory_r1.agents.language_model import Completion, LanguageModel, Messages
+from memory_r1.agents.prompts import manager_prompt
+from memory_r1.memory.bank import MemoryBank
+from memory_r1.memory.operations import CheckedCompletion, check_completion
+from memory_r1.memory.retriever import RetrievalRequest, Retriever
+from memory_r1.types import MemoryEntry, Turn
+
+
+@dataclass(frozen=True, slots=True)
+class ManageRequest:
+    """A turn to be stored: up to two turns before it, the bank before it, and who speaks in the dialogue."""
+
+    turn: Turn
+    previous: tuple[Turn, ...]
+    bank: MemoryBank
+    speakers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Management:
+    """What the manager made of one request; nothing is applied yet."""
+
+    checked: CheckedCompletion
+    recalled: tuple[MemoryEntry, ...]
+    completion: Completion
+
+
+class MemoryManager:
+    """Proposes operations for batches of turns.
+
+    Args:
+        model: The language model.
+        retriever: Finds the memories shown beside the turn.
+        adapter: Name of the adapter to use; None for the base model.
+        top_k: Memories recalled per speaker of the dialogue; the manager sees the best `top_k * speakers` overall,
+            since a turn mostly concerns whoever speaks.
+        max_new_tokens: Longest completion, in tokens.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        retriever: Retriever,
+        *,
+        adapter: str | None = None,
+        top_k: int = 2,
+        max_new_tokens: int = 48,
+    ) -> None:
+        self.model = model
+        self.retriever = retriever
+        self.adapter = adapter
+        self.top_k = top_k
+        self.max_new_tokens = max_new_tokens
+
+    def manage(self, requests: Sequence[ManageRequest]) -> list[Management]:
+        """Operations for each request, checked against what its prompt showed; greedy."""
+        recalls = self.recall(requests)
+        prompts = [prompt_for(request, recalled) for request, recalled in zip(requests, recalls, strict=True)]
+        completions = self.model.generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)
+        return [
+            Management(check_completion(completion.text, [entry.entry_id for entry in recalled]), recalled, completion)
+            for recalled, completion in zip(recalls, completions, strict=True)
+        ]
+
+    def recall(self, requests: Sequence[ManageRequest]) -> list[tuple[MemoryEntry, ...]]:
+        """The memories each request's prompt shows, best first."""
+        return self.retriever.retrieve_many(
+            [
+                RetrievalRequest(
+                    query=f"{request.turn.speaker}: {request.turn.text}",
+                    entries=request.bank.entries(),
+                    k=self.top_k * max(1, len(request.speakers)),
+                )
+                for request in requests
+            ]
+        )
+
+
+def prompt_for(request: ManageRequest, recalled: Sequence[MemoryEntry]) -> Messages:
+    """The prompt for one request; training rows and evaluation share it."""
+    return manager_prompt(request.turn, request.previous, recalled)

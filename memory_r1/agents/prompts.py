@@ -1,0 +1,116 @@
+"""What the agents read and how they are expected to write, for a 135M model and an 8B one alike.
+
+The instructions are short on purpose: on small hardware every prompt token is paid for in each rollout.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+
+from memory_r1.types import MemoryEntry, Turn
+
+ANSWER_MARKER = "**Answer:**"
+MEMORIES_MARKER = "Memories:"
+UNKNOWN = "unknown"
+
+MANAGER_INSTRUCTIONS = (
+    "You keep a memory of facts about the speakers. Read the last turn and the stored memories. Reply with a JSON "
+    'array of operations only: {"op": "ADD", "text": "..."} for a new fact, {"op": "UPDATE", "id": 1, "text": "..."} '
+    'for a changed one, {"op": "DELETE", "id": 1} for one that no longer holds, {"op": "NOOP"} if nothing is worth '
+    "storing."
+)
+ANSWER_INSTRUCTIONS = {
+    "ids": (
+        "Answer the question from the memories. First write the numbers of the memories you rely on, then a short "
+        f"answer of a few words:\n{MEMORIES_MARKER} 2\n{ANSWER_MARKER} your answer\nIf no memory helps: "
+        f"{MEMORIES_MARKER} none and {ANSWER_MARKER} {UNKNOWN}."
+    ),
+    "quotes": (
+        "Answer the question from the memories. First quote, word by word and one a line, the memories you rely on "
+        f"after {MEMORIES_MARKER}, then give a short answer of a few words after {ANSWER_MARKER} If no memory helps, "
+        f"quote none and answer {UNKNOWN}."
+    ),
+}
+
+
+def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> list[dict[str, str]]:
+    """Chat messages for the Memory Manager: recalled memories numbered from 1, then the turn after those before it.
+
+    A question never enters here: the manager writes before it is known what will be asked.
+    """
+    lines = ["Memories:"]
+    lines += [_memory_line(number, entry) for number, entry in enumerate(recalled, start=1)]
+    if not recalled:
+        lines.append("none")
+    lines.append(f"Dialogue {_date(turn.timestamp)}:" if turn.timestamp else "Dialogue:")
+    lines += [f"{earlier.speaker}: {earlier.text}" for earlier in previous]
+    lines.append(f"Last turn: {turn.speaker}: {turn.text}")
+    return _messages(MANAGER_INSTRUCTIONS, lines)
+
+
+def answer_prompt(
+    question: str, recalled: Sequence[MemoryEntry], *, asked_at: str = "", style: str = "ids", text: str = ""
+) -> tuple[list[dict[str, str]], list[int]]:
+    """Chat messages for the Answer Agent, and the entry ids in the order of their numbers in the prompt.
+
+    Memories stand in one block a speaker (Memory-R1, appendix D), each block best first. `text` replaces the block
+    where a memory system renders its own.
+    """
+    lines: list[str] = []
+    numbered: list[int] = []
+    for speaker in dict.fromkeys(entry.speaker for entry in recalled):
+        lines.append(f"Memories of {speaker}:" if speaker else "Memories:")
+        for entry in (entry for entry in recalled if entry.speaker == speaker):
+            numbered.append(entry.entry_id)
+            lines.append(_memory_line(len(numbered), entry))
+    if text:
+        lines = [text]
+    if not lines:
+        lines.append("Memories: none")
+    lines.append(f"Question {_date(asked_at)}: {question}" if asked_at else f"Question: {question}")
+    return _messages(ANSWER_INSTRUCTIONS[style], lines), numbered
+
+
+def render_answer(answer: str, numbers: Sequence[int]) -> str:
+    """The completion an Answer Agent in style "ids" is taught to write."""
+    named = ", ".join(str(number) for number in numbers) or "none"
+    return f"{MEMORIES_MARKER} {named}\n{ANSWER_MARKER} {answer}"
+
+
+def parse_answer(completion: str) -> str:
+    """The final answer: what follows the last answer marker on its line; without a marker, the whole completion."""
+    if ANSWER_MARKER not in completion:
+        return completion.strip()
+    tail = completion.rsplit(ANSWER_MARKER, 1)[1].strip()
+    return tail.splitlines()[0].strip() if tail else ""
+
+
+def parse_distilled(completion: str, numbered: Sequence[int]) -> tuple[int, ...]:
+    """Entry ids named before the answer marker, in the order named, each once; numbers not shown are left out."""
+    head = completion.split(ANSWER_MARKER, 1)[0]
+    if MEMORIES_MARKER not in head:
+        return ()
+    named = (int(digits) for digits in re.findall(r"\d{1,4}", head.split(MEMORIES_MARKER, 1)[1]))
+    return tuple(dict.fromkeys(numbered[number - 1] for number in named if 1 <= number <= len(numbered)))
+
+
+def parse_quoted(completion: str, recalled: Sequence[MemoryEntry]) -> tuple[int, ...]:
+    """Entry ids whose text is quoted before the answer marker (style "quotes")."""
+    head = completion.split(ANSWER_MARKER, 1)[0].lower()
+    return tuple(entry.entry_id for entry in recalled if entry.text.lower() in head)
+
+
+def _messages(instructions: str, lines: Sequence[str]) -> list[dict[str, str]]:
+    return [{"role": "system", "content": instructions}, {"role": "user", "content": "\n".join(lines)}]
+
+
+def _memory_line(number: int, entry: MemoryEntry) -> str:
+    return f"{number}. {entry.text} {_date(entry.timestamp)}" if entry.timestamp else f"{number}. {entry.text}"
+
+
+def _date(timestamp: str) -> str:
+    """`2023-05-08T13:56:00` as `[8 May 2023]`: fewer tokens than ISO, and the form in which people answer."""
+    moment = datetime.fromisoformat(timestamp)
+    return f"[{moment.day} {moment:%B %Y}]"

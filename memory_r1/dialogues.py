@@ -1,0 +1,307 @@
+"""Dialogues as JSONL, one object a line: the format in which users bring their own data.
+
+Reading is strict: a bad line is refused with file, line, field, what was found and what is allowed. Loaders of other
+formats share the same checks through `JsonField`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from memory_r1.errors import DataError
+from memory_r1.types import Dialogue, Question, Session, Turn
+
+_SHOWN = 80  # characters of a bad value that an error repeats
+
+
+@dataclass(frozen=True, slots=True)
+class JsonField:
+    """A value inside a JSON document that knows where it stands, so that every check can say so.
+
+    `where` is the file (with the line, where there is one); `path` is the way from its root, as in
+    `sessions[0].turns[2].speaker`. Every method raises `DataError` when the value is not what it asks for.
+    """
+
+    value: object
+    where: str
+    path: str = ""
+
+    def fail(self, allowed: str) -> NoReturn:
+        """Refuse this value, showing the start of it and what is allowed."""
+        raise DataError(f"{self._place()}: found {_shown(self.value)}, allowed: {allowed}")
+
+    def members(
+        self, required: Collection[str], optional: Collection[str] = (), *, closed: bool = True
+    ) -> dict[str, JsonField]:
+        """The members of an object; `closed` refuses keys that are neither required nor optional."""
+        if not isinstance(self.value, dict):
+            self.fail("an object")
+        for key in required:
+            if key not in self.value:
+                raise DataError(f"{self._member(key)._place()}: found nothing, required are: {', '.join(required)}")
+        for key in self.value if closed else ():
+            if key not in required and key not in optional:
+                names = ", ".join([*required, *optional])
+                raise DataError(f"{self._member(key)._place()}: found an unknown key, allowed: {names}")
+        return {key: self._member(key, value) for key, value in self.value.items()}
+
+    def items(self, *, at_least: int = 0) -> list[JsonField]:
+        """The items of an array of `at_least` so many."""
+        if not isinstance(self.value, list) or len(self.value) < at_least:
+            self.fail("an array" if not at_least else f"an array of at least {at_least}")
+        return [JsonField(value, self.where, f"{self.path}[{index}]") for index, value in enumerate(self.value)]
+
+    def text(self, *, blank: bool = False) -> str:
+        """A string that UTF-8 can hold; not an empty one unless `blank`."""
+        if not isinstance(self.value, str) or not (blank or self.value.strip()):
+            self.fail("a string" if blank else "a string that is not empty")
+        if any("\ud800" <= character <= "\udfff" for character in self.value):
+            self.fail("text without lone surrogates (half an emoji; write the whole character)")
+        return self.value
+
+    def timestamp(self) -> str:
+        """An ISO 8601 date or time, in the one form `datetime.isoformat` gives it."""
+        try:
+            return datetime.fromisoformat(self.text()).isoformat()
+        except ValueError:  # DataError, where it is no string at all, is one too
+            self.fail("a string with an ISO 8601 time, as in 2023-05-08T13:56:00")
+
+    def _member(self, key: str, value: object = None) -> JsonField:
+        step = f".{key}" if key.isidentifier() else f"[{_shown(key)}]"
+        return JsonField(value, self.where, (self.path + step).removeprefix("."))
+
+    def _place(self) -> str:
+        return f"{self.where}: {self.path}" if self.path else self.where
+
+
+def read_dialogues(path: Path | str) -> list[Dialogue]:
+    """All dialogues of a JSONL file, in order; blank lines are skipped.
+
+    Sessions give their turns `session_id` and, where a turn has no own one, `timestamp`; evidence is put into dialogue
+    order. Turn, session and question ids are unique within a dialogue, dialogue ids within the file.
+
+    Raises:
+        DataError: the file cannot be read or holds no dialogue, or a line is malformed.
+    """
+    path = Path(path)
+    first_line: dict[str, int] = {}
+    dialogues = []
+    for number, line in _lines(path):
+        field = JsonField(_parse_json(line, f"{path}:{number}"), f"{path}:{number}")
+        dialogue = parse_dialogue(field)
+        seen = first_line.setdefault(dialogue.dialogue_id, number)
+        if seen != number:
+            field.members(("dialogue_id",), closed=False)["dialogue_id"].fail(f"an id that line {seen} has not taken")
+        dialogues.append(dialogue)
+    if not dialogues:
+        raise DataError(f"{path}: found no dialogue, allowed: one JSON object a line, at least one")
+    return dialogues
+
+
+def write_dialogues(path: Path | str, dialogues: Iterable[Dialogue]) -> None:
+    """Write a file that `read_dialogues` reads back as these dialogues; all of it or nothing.
+
+    Raises:
+        DataError: a dialogue would be refused on reading, or the file cannot be written.
+    """
+    path = Path(path)
+    lines = []
+    ids: set[str] = set()
+    for number, dialogue in enumerate(dialogues, start=1):
+        record = dialogue_to_json(dialogue)
+        parse_dialogue(JsonField(record, f"{path}:{number}"))  # what reading would refuse is not written
+        if dialogue.dialogue_id in ids:
+            raise DataError(f"{path}:{number}: dialogue_id: found {_shown(dialogue.dialogue_id)} twice, allowed: once")
+        ids.add(dialogue.dialogue_id)
+        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    if not lines:
+        raise DataError(f"{path}: no dialogue to write, allowed: at least one")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text("".join(lines), encoding="utf-8", newline="\n")
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def dialogue_to_json(dialogue: Dialogue) -> dict[str, object]:
+    """One line's object; a turn's timestamp and a question's `asked_at` only where they say something."""
+    return {
+        "dialogue_id": dialogue.dialogue_id,
+        "speakers": list(dialogue.speakers),
+        "sessions": [
+            {
+                "session_id": session.session_id,
+                "timestamp": session.timestamp,
+                "turns": [_turn_to_json(turn, session) for turn in session.turns],
+            }
+            for session in dialogue.sessions
+        ],
+        "questions": [_question_to_json(question) for question in dialogue.questions],
+    }
+
+
+def parse_dialogue(field: JsonField) -> Dialogue:
+    """The dialogue in one line's object.
+
+    Raises:
+        DataError: anything in it is missing, unknown, of the wrong kind, repeated, or names what does not exist.
+    """
+    members = field.members(("dialogue_id", "speakers", "sessions"), ("questions",))
+    dialogue_id = members["dialogue_id"].text()
+    speakers = _unique_texts(members["speakers"].items(at_least=1))
+    sessions = [_parse_session(item, speakers) for item in members["sessions"].items(at_least=1)]
+    session_items = members["sessions"].items()
+    _refuse_repeats(session_items, "session_id")
+    turn_items = [turn for item in session_items for turn in item.members(("turns",), closed=False)["turns"].items()]
+    order = _refuse_repeats(turn_items, "turn_id")
+    question_items = members["questions"].items() if "questions" in members else []
+    questions = [_parse_question(item, order) for item in question_items]
+    _refuse_repeats(question_items, "question_id")
+    dialogue = Dialogue(dialogue_id, speakers, tuple(sessions), tuple(questions))
+    _refuse_mixed_zones(dialogue, field)
+    return dialogue
+
+
+def _parse_session(field: JsonField, speakers: Sequence[str]) -> Session:
+    members = field.members(("session_id", "timestamp", "turns"))
+    session_id, timestamp = members["session_id"].text(), members["timestamp"].timestamp()
+    turns = []
+    for item in members["turns"].items(at_least=1):
+        turn = item.members(("turn_id", "speaker", "text"), ("timestamp",))
+        speaker = turn["speaker"].text()
+        if speaker not in speakers:
+            turn["speaker"].fail(f"one of the dialogue's speakers, {', '.join(map(_shown, speakers))}")
+        own = turn["timestamp"].timestamp() if "timestamp" in turn else timestamp
+        turns.append(Turn(turn["turn_id"].text(), speaker, turn["text"].text(), session_id, own))
+    return Session(session_id, timestamp, tuple(turns))
+
+
+def _parse_question(field: JsonField, order: dict[str, int]) -> Question:
+    """A question; `order` is each turn id's position in the dialogue."""
+    members = field.members(("question_id", "question", "answer", "category"), ("evidence", "asked_at"))
+    evidence: tuple[str, ...] = ()
+    if "evidence" in members:
+        items = members["evidence"].items()
+        evidence = _unique_texts(items)
+        for item, turn_id in zip(items, evidence, strict=True):
+            if turn_id not in order:
+                item.fail("the turn_id of a turn of this dialogue")
+    asked_at = ""
+    if "asked_at" in members and members["asked_at"].value != "":
+        asked_at = members["asked_at"].timestamp()
+    return Question(
+        question_id=members["question_id"].text(),
+        question=members["question"].text(),
+        answer=members["answer"].text(),
+        category=members["category"].text(),
+        evidence=tuple(sorted(evidence, key=order.__getitem__)),
+        asked_at=asked_at,
+    )
+
+
+def _unique_texts(items: Sequence[JsonField]) -> tuple[str, ...]:
+    """The items' texts, none of them twice."""
+    texts: list[str] = []
+    for item in items:
+        if item.text() in texts:
+            item.fail("a name or id that is not in this array already")
+        texts.append(item.text())
+    return tuple(texts)
+
+
+def _refuse_repeats(items: Sequence[JsonField], key: str) -> dict[str, int]:
+    """Each item's id under `key` to its position, none of them twice."""
+    order: dict[str, int] = {}
+    for item in items:
+        identifier = item.members((key,), closed=False)[key]
+        if identifier.text() in order:
+            identifier.fail(f"a {key} that is not in this dialogue already")
+        order[identifier.text()] = len(order)
+    return order
+
+
+def _refuse_mixed_zones(dialogue: Dialogue, field: JsonField) -> None:
+    """Times with and without a UTC offset cannot be put into order, and freshness is decided by that order."""
+    stamps = [turn.timestamp for turn in dialogue.turns()]
+    stamps += [session.timestamp for session in dialogue.sessions]
+    stamps += [question.asked_at for question in dialogue.questions if question.asked_at]
+    zoned = {datetime.fromisoformat(stamp).tzinfo is not None for stamp in stamps}
+    if len(zoned) > 1:
+        raise DataError(
+            f"{field.where}: timestamp: found times with and without a UTC offset, allowed: all with or all without"
+        )
+
+
+def _turn_to_json(turn: Turn, session: Session) -> dict[str, str]:
+    record = {"turn_id": turn.turn_id, "speaker": turn.speaker, "text": turn.text}
+    if turn.timestamp not in ("", session.timestamp):
+        record["timestamp"] = turn.timestamp
+    return record
+
+
+def _question_to_json(question: Question) -> dict[str, object]:
+    asked_at = {"asked_at": question.asked_at} if question.asked_at else {}
+    return {
+        "question_id": question.question_id,
+        "question": question.question,
+        "answer": question.answer,
+        "category": question.category,
+        "evidence": list(question.evidence),
+        **asked_at,
+    }
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The numbered lines that are not blank; only line feeds end a line, as JSONL has it."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; give a JSONL file of dialogues") from error
+    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}:{number}: found bytes that are not UTF-8, allowed: UTF-8 text") from error
+        if text.strip():
+            yield number, text
+
+
+def _parse_json(text: str, where: str) -> object:
+    """One JSON value; a key given twice is an error, since one of its values would be lost."""
+
+    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        record: dict[str, object] = {}
+        for key, value in pairs:
+            if key in record:
+                raise DataError(f"{where}: found the key {_shown(key)} twice in one object, allowed: once")
+            record[key] = value
+        return record
+
+    try:
+        return json.loads(text, object_pairs_hook=members)
+    except DataError:
+        raise
+    except json.JSONDecodeError as error:
+        found = f"found malformed JSON at column {error.colno} ({error.msg})"
+        raise DataError(f"{where}: {found}, allowed: one JSON object a line") from error
+    except (RecursionError, ValueError) as error:
+        raise DataError(f"{where}: found JSON nested too deep or a number too long, allowed: one dialogue") from error
+
+
+def _shown(value: object) -> str:
+    """A scalar as JSON on one line, cut to a readable length; of an object or array only what it is."""
+    if isinstance(value, dict):
+        return "an object"
+    if isinstance(value, list):
+        return f"an array of {len(value)}"
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,41 @@
+"""How a command starts and ends: environment, exit status, and errors as one line."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from memory_r1.errors import MemoryR1Error
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells report it (128 + SIGINT)."""
+
+_ENVIRONMENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Accelerate counts physical cores, which containers often do not tell, and then falls back to one thread.
+    "OMP_NUM_THREADS": str(os.cpu_count() or 1),
+}
+
+
+def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
+    """Call `main` with the command's arguments and return its exit status (None: 0).
+
+    A `MemoryR1Error` becomes `error: ...` on stderr and status 1, unless `--debug` is among the arguments: then it is
+    raised on, with its traceback. Other exceptions are defects and always are. The environment is set before `main`
+    imports what reads it, so a command imports transformers and the like inside its functions.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        return main(arguments) or 0
+    except MemoryR1Error as error:
+        if "--debug" in arguments:
+            raise
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return INTERRUPTED

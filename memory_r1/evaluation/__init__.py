@@ -1,0 +1,1 @@
+"""Measuring memory systems: playing benchmarks, statistics, result files and reports."""

@@ -1,0 +1,121 @@
+"""Where an answer went wrong: how far the turns that support it got on their way into the answer.
+
+A fact is said in a turn, stored in the bank, recalled for the question, selected by the Answer Agent and read. The
+question failed at the first step that one of its evidence turns did not reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from memory_r1.evaluation.records import OperationRow, Prediction, RecalledEntry
+from memory_r1.metrics import normalize_answer
+from memory_r1.types import OperationKind
+
+
+class Step(StrEnum):
+    """What became of a question, from the earliest failure to the right answer."""
+
+    NEVER_STORED = "never stored"
+    LOST = "stored and lost"
+    NOT_RECALLED = "not recalled"
+    NOT_SELECTED = "recalled but not selected"
+    MISREAD = "selected but misread"
+    NO_EVIDENCE = "wrong, no evidence known"
+    CORRECT = "correct"
+
+
+_ORDER = (Step.NEVER_STORED, Step.LOST, Step.NOT_RECALLED, Step.NOT_SELECTED, Step.MISREAD)
+
+
+@dataclass(slots=True)
+class _Entry:
+    """What one entry has said over time, and which of its texts each turn wrote."""
+
+    texts: list[str] = field(default_factory=list)
+    written_by: dict[str, int] = field(default_factory=dict)
+    live: bool = True
+
+
+class History:
+    """What a run's applied operations did to the bank of each dialogue."""
+
+    def __init__(self, operations: Iterable[OperationRow]) -> None:
+        self.recorded = False
+        self._entries: dict[tuple[str, int], _Entry] = {}
+        self._of_turn: dict[tuple[str, str], list[_Entry]] = {}
+        for row in operations:
+            if row.applied and row.op is not OperationKind.NOOP and row.entry_id is not None:
+                self._record(row, row.entry_id)
+
+    def _record(self, row: OperationRow, entry_id: int) -> None:
+        self.recorded = True
+        if row.op is OperationKind.ADD:
+            self._entries[row.dialogue_id, entry_id] = _Entry()
+        entry = self._entries.setdefault((row.dialogue_id, entry_id), _Entry())
+        if row.op is OperationKind.DELETE:
+            entry.live = False
+            return
+        entry.written_by[row.turn_id] = len(entry.texts)
+        entry.texts.append(row.text or "")
+        self._of_turn.setdefault((row.dialogue_id, row.turn_id), []).append(entry)
+
+    def stored(self, dialogue_id: str, turn_id: str) -> bool:
+        """Whether the turn was ever written into an entry."""
+        return (dialogue_id, turn_id) in self._of_turn
+
+    def lost(self, dialogue_id: str, turn_id: str, gold: str) -> bool:
+        """Whether every entry the turn was written into was deleted, or rewritten without the gold answer's words.
+
+        A rewrite counts as a loss only where the turn's own text did hold those words.
+        """
+        entries = self._of_turn.get((dialogue_id, turn_id), [])
+        return bool(entries) and all(_is_lost(entry, turn_id, gold) for entry in entries)
+
+
+def failed_step(prediction: Prediction, history: History) -> Step:
+    """Where `prediction` went wrong; right is what the judge accepted or, without a judge, an exact match."""
+    if is_correct(prediction):
+        return Step.CORRECT
+    if not prediction.evidence:
+        return Step.NO_EVIDENCE
+    steps = [_turn_step(prediction, turn_id, history) for turn_id in prediction.evidence]
+    return min(steps, key=_ORDER.index)
+
+
+def is_correct(prediction: Prediction) -> bool:
+    """Whether the judge accepted the answer or, where none was asked, it matches exactly."""
+    judge = prediction.metrics.get("judge")
+    verdict = prediction.metrics.get("exact_match") if judge is None else judge
+    return verdict is not None and verdict >= 1.0
+
+
+def _turn_step(prediction: Prediction, turn_id: str, history: History) -> Step:
+    # Before recall: an entry rewritten without the answer still names the turn and may well be recalled.
+    if history.lost(prediction.dialogue_id, turn_id, prediction.gold):
+        return Step.LOST
+    if _holds(prediction.distilled, turn_id):
+        return Step.MISREAD
+    if _holds(prediction.recalled, turn_id):
+        return Step.NOT_SELECTED
+    # A system that keeps no log of what it stores leaves open whether the turn was stored.
+    if history.recorded and not history.stored(prediction.dialogue_id, turn_id):
+        return Step.NEVER_STORED
+    return Step.NOT_RECALLED
+
+
+def _holds(entries: Sequence[RecalledEntry], turn_id: str) -> bool:
+    return any(turn_id in entry.source_turn_ids for entry in entries)
+
+
+def _is_lost(entry: _Entry, turn_id: str, gold: str) -> bool:
+    if not entry.live:
+        return True
+    words = set(normalize_answer(gold).split())
+    return _has(entry.texts[entry.written_by[turn_id]], words) and not _has(entry.texts[-1], words)
+
+
+def _has(text: str, words: set[str]) -> bool:
+    return bool(words) and words.issubset(normalize_answer(text).split())

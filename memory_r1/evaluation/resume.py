@@ -1,0 +1,140 @@
+"""Going on with an evaluation that was cut short: what its folder already holds, and whether it is the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.evaluation.jsonl import read_rows, rewrite_rows
+from memory_r1.evaluation.records import OPERATIONS, PREDICTIONS, RUN, OperationRow, RunInfo, read_run, write_run
+from memory_r1.systems.base import OperationRecord, Outcome
+from memory_r1.systems.log import record_from_json
+from memory_r1.types import Dialogue
+
+Played = dict[tuple[str, str], tuple[OperationRecord, ...]]
+"""Records of a turn by (dialogue id, turn id)."""
+
+_IDENTITY = ("benchmark", "split", "system", "model", "manager", "answer", "seed")
+# What replaying an operation needs beyond `OperationRow`.
+_REPLAY_FIELDS = ("proposed", "raw", "index", "count", "prompt_tokens", "completion_tokens", "model_calls")
+# How many rows are computed together changes no score, so a run may go on with another number.
+_FREE_OPTIONS = frozenset({"batch_size", "config_sha256"})
+
+logger = logging.getLogger(__name__)
+
+
+def config_hash(run: RunInfo) -> str:
+    """Return the SHA-256 of everything that may change a score; equal hashes mean the same run."""
+    return hashlib.sha256(json.dumps(_identity(run), sort_keys=True).encode()).hexdigest()
+
+
+def dialogues_hash(dialogues: Iterable[Dialogue]) -> str:
+    """Return the SHA-256 of the dialogues' content, questions included."""
+    digest = hashlib.sha256()
+    for dialogue in dialogues:
+        digest.update(json.dumps(asdict(dialogue), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def open_folder(folder: Path, run: RunInfo) -> None:
+    """Make `folder` the folder of `run`, or check that it already is.
+
+    Raises:
+        ConfigurationError: It holds another run; the message names what differs and the ways on.
+    """
+    if not (folder / RUN).exists():
+        rows = [name for name in (OPERATIONS, PREDICTIONS) if (folder / name).exists()]
+        if rows:
+            raise ConfigurationError(
+                f"{folder} holds {' and '.join(rows)} but no {RUN}, so it is unknown which run they belong to: "
+                "choose another output folder, or delete this one"
+            )
+        write_run(folder, run)
+        return
+    earlier = read_run(folder)
+    before, now = _identity(earlier), _identity(run)
+    differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if differing:
+        found = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in differing)
+        raise ConfigurationError(
+            f"{folder} holds another run ({found}): choose another output folder, delete this one to start afresh, "
+            "or go on with the settings of its run.json"
+        )
+    if earlier.git_revision != run.git_revision:
+        logger.warning("%s was begun with revision %s, goes on with %s", folder, earlier.git_revision, run.git_revision)
+
+
+def discard_folder(folder: Path) -> None:
+    """Delete an evaluation folder, if there is one; ConfigurationError for a folder that does not look like one."""
+    if not folder.exists():
+        return
+    if not (folder / RUN).exists() and any(folder.iterdir()):
+        raise ConfigurationError(f"{folder} holds files but no {RUN}, so it is no evaluation: delete it yourself")
+    shutil.rmtree(folder)
+
+
+def load_played(folder: Path) -> Played:
+    """Return the turns whose records are all there; rows of a turn cut off by a kill are taken out of the file."""
+    path = folder / OPERATIONS
+    if not path.exists():
+        return {}
+    played: dict[tuple[str, str], list[OperationRecord]] = {}
+    rows = read_rows(path)
+    for number, row in enumerate(rows, start=1):
+        try:
+            record = record_from_json(_row_to_record(row))
+        except DataError as error:
+            raise DataError(f"{path}, line {number}: {error}; delete the folder to start afresh") from None
+        played.setdefault((record.scope, record.turn_id), []).append(record)
+    whole = {
+        key: tuple(records)
+        for key, records in played.items()
+        if [record.index for record in records] == list(range(records[0].count))
+    }
+    if len(whole) < len(played):
+        rewrite_rows(path, [row for records in whole.values() for row in operation_rows(records)])
+    return whole
+
+
+def operation_rows(records: Sequence[OperationRecord]) -> list[dict[str, Any]]:
+    """Return the rows of `operations.jsonl` for a turn: those of `OperationRow`, and what replaying needs besides."""
+    rows = []
+    for record in records:
+        row = OperationRow(
+            dialogue_id=record.scope,
+            turn_id=record.turn_id,
+            op=record.kind,
+            entry_id=record.entry_id,
+            text=record.text,
+            status=record.outcome.value,
+            reason=record.reason or None,
+            parse_failure=record.reason if record.outcome is Outcome.PARSE_FAILURE else None,
+        ).to_dict()
+        extra = asdict(record)
+        rows.append(row | {name: extra[name] for name in _REPLAY_FIELDS})
+    return rows
+
+
+def _row_to_record(row: dict[str, Any]) -> dict[str, Any]:
+    renamed = {"dialogue_id": "scope", "op": "kind", "status": "outcome"}
+    fields = {renamed.get(name, name): value for name, value in row.items()}
+    return fields | {"reason": fields.get("reason") or ""}
+
+
+def _identity(run: RunInfo) -> dict[str, Any]:
+    """Return what must be equal for two runs to be one, as it looks once it has been through JSON."""
+    options = {f"config.{key}": value for key, value in run.config.items() if key not in _FREE_OPTIONS}
+    fields: dict[str, Any] = json.loads(json.dumps({name: getattr(run, name) for name in _IDENTITY} | options))
+    return fields
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 40 else text[:37] + "..."

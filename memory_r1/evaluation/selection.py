@@ -1,0 +1,78 @@
+"""Which turns an evaluation plays and which questions it asks."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.types import Dialogue, Question
+
+
+def select(
+    dialogues: Sequence[Dialogue],
+    *,
+    sessions: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> list[Dialogue]:
+    """Return the dialogues cut to their first `sessions` sessions and to at most `limit` questions in all.
+
+    Of a dialogue that is cut short, only questions whose evidence lies wholly in the sessions played are kept;
+    questions without evidence (the unanswerable ones) need the whole dialogue. Dialogues keep their place even when
+    no question is left to ask of them, except that with a `limit` such a dialogue is left out: playing it would cost
+    and score nothing.
+    """
+    for option, value in (("sessions", sessions), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ConfigurationError(f"{option} is {value}: give a whole number from 1, or leave it out for all")
+    cut = [_first_sessions(dialogue, sessions) for dialogue in dialogues]
+    if limit is None:
+        return cut
+    kept = _stratified(cut, limit, seed)
+    limited = [
+        dataclasses.replace(
+            dialogue,
+            questions=tuple(q for q in dialogue.questions if (dialogue.dialogue_id, q.question_id) in kept),
+        )
+        for dialogue in cut
+    ]
+    return [dialogue for dialogue in limited if dialogue.questions]
+
+
+def _first_sessions(dialogue: Dialogue, sessions: int | None) -> Dialogue:
+    if sessions is None or sessions >= len(dialogue.sessions):
+        return dialogue
+    played = dialogue.sessions[:sessions]
+    turn_ids = {turn.turn_id for session in played for turn in session.turns}
+    questions = tuple(q for q in dialogue.questions if q.evidence and turn_ids.issuperset(q.evidence))
+    return dataclasses.replace(dialogue, sessions=played, questions=questions)
+
+
+def _stratified(dialogues: Sequence[Dialogue], limit: int, seed: int) -> set[tuple[str, str]]:
+    """Choose `limit` questions, every (dialogue, category) stratum in proportion to its size.
+
+    Each question gets the place (rank in its stratum + 1/2) / size of the stratum in [0, 1), the rank being drawn
+    from a hash of the seed and the question's ids; the `limit` lowest places are taken. So the choice depends on
+    nothing but the questions and the seed, and a larger limit contains the smaller one.
+    """
+    strata: dict[tuple[str, str], list[Question]] = {}
+    for dialogue in dialogues:
+        for question in dialogue.questions:
+            strata.setdefault((dialogue.dialogue_id, question.category), []).append(question)
+    places: list[tuple[float, str, tuple[str, str]]] = []
+    for (dialogue_id, _), questions in strata.items():
+        keyed = sorted((_draw(seed, dialogue_id, q.question_id), q.question_id) for q in questions)
+        for rank, (draw, question_id) in enumerate(keyed):
+            places.append(((rank + 0.5) / len(keyed), draw, (dialogue_id, question_id)))
+    return {key for _, _, key in sorted(places)[:limit]}
+
+
+def _draw(seed: int, dialogue_id: str, question_id: str) -> str:
+    return hashlib.sha256(f"{seed}\x1f{dialogue_id}\x1f{question_id}".encode()).hexdigest()
+
+
+def batches(count: int, size: int) -> list[range]:
+    """Cut `range(count)` into ranges of at most `size`."""
+    return [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,0 +1,212 @@
+"""Intervals for means and paired differences: percentile bootstraps over dialogues, questions and seeds.
+
+Questions of one dialogue share its bank and are not independent, so whole dialogues are resampled (a cluster
+bootstrap). Too few dialogues make that interval meaningless: below `MIN_DIALOGUES` questions are resampled instead, and
+the interval says so, because it then speaks of these dialogues only and not of new ones.
+
+A value of None or NaN means that the metric does not apply to the question; it is left out everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MIN_DIALOGUES = 20
+RESAMPLES = 2000
+# Bounds the memory of one block of resampled indices (8 bytes each).
+_BLOCK = 2_000_000
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95% percentile-bootstrap bounds, over `n` values.
+
+    `within_dialogue` marks bounds that come from resampling questions for want of dialogues.
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+    within_dialogue: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """The form of `results.json`: mean, low, high and, where it applies, `"interval": "within-dialogue"`."""
+        bounds: dict[str, Any] = {"mean": self.mean, "low": self.low, "high": self.high}
+        return bounds | {"interval": "within-dialogue"} if self.within_dialogue else bounds
+
+
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """How much higher the first run scores than the second on the same questions.
+
+    `wins`, `losses` and `ties` count questions; `p_value` is the two-sided sign test's, ties left out.
+    """
+
+    difference: float
+    interval: Interval
+    wins: int
+    losses: int
+    ties: int
+    p_value: float
+
+
+def bootstrap_interval(
+    values: Sequence[float | None],
+    groups: Sequence[str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """Interval of the mean of `values`, or None when no value applies.
+
+    Args:
+        values: one score a question.
+        groups: the dialogue of each question. Without it the values count as independent.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling; the same input gives the same bounds.
+
+    Raises:
+        ValueError: `groups` is not as long as `values`.
+    """
+    keys = [str(i) for i in range(len(values))]
+    dialogues = None if groups is None else dict(zip(keys, groups, strict=True))
+    return hierarchical_interval([dict(zip(keys, values, strict=True))], dialogues, resamples, seed)
+
+
+def hierarchical_interval(
+    runs: Sequence[Mapping[str, float | None]],
+    groups: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval | None:
+    """Interval of the mean over several seeds' runs, or None when no value applies.
+
+    Every resample draws seeds and, independently, dialogues (or questions), both with replacement: the seeds were asked
+    the same questions, so the two are crossed, not nested (the pigeonhole bootstrap, Owen 2007). A single run leaves
+    the ordinary bootstrap. With fewer than about five seeds the bounds are too narrow, as for any bootstrap of so few.
+
+    Args:
+        runs: one mapping a seed, from question id to score.
+        groups: question id to dialogue id. Without it the questions count as independent.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+    """
+    applicable = [
+        {key: float(value) for key, value in run.items() if value is not None and not math.isnan(value)} for run in runs
+    ]
+    questions = sorted({key for run in applicable for key in run})
+    if not questions:
+        return None
+    units, clustered = _units(questions, groups)
+    sums, counts = _totals(applicable, units)
+    means = _resampled_means(sums, counts, resamples, seed)
+    low, high = np.percentile(means, [2.5, 97.5])
+    n = int(counts.sum())
+    return Interval(float(sums.sum() / n), float(low), float(high), n, groups is not None and not clustered)
+
+
+def question_differences(
+    first: Mapping[str, float | None], second: Mapping[str, float | None]
+) -> dict[str, float | None]:
+    """Score of `first` less that of `second` for every question, None where either does not apply.
+
+    Several seeds: give one such mapping a seed to `hierarchical_interval`.
+
+    Raises:
+        ValueError: the two do not hold the same question ids.
+    """
+    if unmatched := first.keys() ^ second.keys():
+        example = min(unmatched)
+        raise ValueError(
+            f"{len(unmatched)} question ids are in one run only (such as {example!r}): a paired difference needs two "
+            "runs over the same questions; evaluate both with the same split, limit and data"
+        )
+    return {key: _difference(first[key], second[key]) for key in first}
+
+
+def paired_difference(
+    first: Mapping[str, float | None],
+    second: Mapping[str, float | None],
+    groups: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> PairedDifference | None:
+    """`first` minus `second`, both from question id to score, or None when no question applies to both.
+
+    Args:
+        first: the run that is claimed to be better.
+        second: what it is compared with.
+        groups: question id to dialogue id, as in `hierarchical_interval`.
+        resamples: number of bootstrap resamples.
+        seed: seed of the resampling.
+
+    Raises:
+        ValueError: the two do not hold the same question ids.
+    """
+    from scipy.stats import binomtest
+
+    differences = question_differences(first, second)
+    interval = hierarchical_interval([differences], groups, resamples, seed)
+    if interval is None:
+        return None
+    applicable = [value for value in differences.values() if value is not None]
+    wins, losses = sum(value > 0 for value in applicable), sum(value < 0 for value in applicable)
+    p_value = float(binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
+    return PairedDifference(interval.mean, interval, wins, losses, len(applicable) - wins - losses, p_value)
+
+
+def _difference(first: float | None, second: float | None) -> float | None:
+    if first is None or second is None or math.isnan(first) or math.isnan(second):
+        return None
+    return first - second
+
+
+def _units(questions: Sequence[str], groups: Mapping[str, str] | None) -> tuple[dict[str, int], bool]:
+    """Which resampling unit (a number from 0) each question belongs to, and whether the units are dialogues."""
+    if groups is not None:
+        numbers = {group: number for number, group in enumerate(sorted({groups[key] for key in questions}))}
+        if len(numbers) >= MIN_DIALOGUES:
+            return {key: numbers[groups[key]] for key in questions}, True
+    return {key: number for number, key in enumerate(questions)}, False
+
+
+def _totals(runs: Iterable[Mapping[str, float]], units: Mapping[str, int]) -> tuple[Array, Array]:
+    """Sum and number of the values of each run in each unit, both (runs, units); runs without a value are dropped."""
+    size = max(units.values()) + 1
+    sums, counts = [], []
+    for run in runs:
+        if run:
+            members = np.fromiter((units[key] for key in run), dtype=np.int64, count=len(run))
+            weights = np.fromiter(run.values(), dtype=np.float64, count=len(run))
+            sums.append(np.bincount(members, weights=weights, minlength=size))
+            counts.append(np.bincount(members, minlength=size).astype(np.float64))
+    return np.stack(sums), np.stack(counts)
+
+
+def _resampled_means(sums: Array, counts: Array, resamples: int, seed: int) -> Array:
+    """Means of `resamples` draws of rows and columns with replacement, each the ratio of drawn sums and counts."""
+    rng = np.random.default_rng(seed)
+    n_runs, n_units = sums.shape
+    block = max(1, _BLOCK // (n_units * n_runs))
+    means = []
+    for start in range(0, resamples, block):
+        size = min(block, resamples - start)
+        if n_runs == 1:
+            run_sums, run_counts = sums, counts
+        else:
+            drawn = rng.integers(n_runs, size=(size, n_runs))
+            run_sums, run_counts = sums[drawn].sum(axis=1), counts[drawn].sum(axis=1)
+        columns = rng.integers(n_units, size=(size, n_units))
+        rows = np.arange(len(run_sums))[:, None] if n_runs > 1 else 0
+        numerator, denominator = run_sums[rows, columns].sum(axis=1), run_counts[rows, columns].sum(axis=1)
+        # Runs with different questions can leave a draw without a single value; such a draw says nothing.
+        means.append(numerator[denominator > 0] / denominator[denominator > 0])
+    return np.concatenate(means)

@@ -1,0 +1,135 @@
+"""The live memory entries of one scope, in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+
+from memory_r1.errors import DataError, StoreError
+from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
+
+
+class MemoryBank:
+    """Live entries in order of first insertion.
+
+    Every write replaces the mapping instead of changing it, so a view costs nothing until it is written to, no write
+    to one bank ever shows in another, and a failed `apply` leaves no trace.
+    """
+
+    def __init__(self, entries: Iterable[MemoryEntry] = (), *, highest_id: int = 0) -> None:
+        """`highest_id` is the highest id ever used, where that entry may be gone: ids are never given twice."""
+        listed = tuple(entries)
+        self._entries = {entry.entry_id: entry for entry in listed}
+        if len(self._entries) != len(listed):
+            raise StoreError(
+                f"{len(listed)} entries have only {len(self._entries)} different ids; give each its own id"
+            )
+        self._highest_id = max(highest_id, *self._entries, 0)
+
+    def entries(self) -> tuple[MemoryEntry, ...]:
+        return tuple(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, entry_id: object) -> bool:
+        return entry_id in self._entries
+
+    @property
+    def highest_id(self) -> int:
+        """The highest id ever used; 0 for a bank that never held an entry."""
+        return self._highest_id
+
+    def get(self, entry_id: int) -> MemoryEntry:
+        """Raises StoreError where no live entry has this id."""
+        if entry_id not in self._entries:
+            raise StoreError(f"no live entry has id {entry_id}; the bank holds {len(self._entries)} entries")
+        return self._entries[entry_id]
+
+    def view(self) -> MemoryBank:
+        """A bank that starts from this one's entries; neither sees what is written to the other."""
+        child = MemoryBank(highest_id=self._highest_id)
+        child._entries = self._entries
+        return child
+
+    def apply(self, operations: Iterable[Operation], turn: Turn) -> tuple[MemoryEntry, ...]:
+        """Applies operations (with bank ids) in order: all of them, or none where one is not possible.
+
+        Returns:
+            The entries added or updated that are live afterwards.
+
+        Raises:
+            StoreError: An operation names an id that is not live, or lacks the text it needs.
+        """
+        trial = self.view()
+        touched: dict[int, None] = {}
+        for operation in operations:
+            entry_id = trial._apply_one(operation, turn)
+            if entry_id is not None:
+                touched[entry_id] = None
+        self._entries, self._highest_id = trial._entries, trial._highest_id
+        return tuple(self._entries[entry_id] for entry_id in touched if entry_id in self._entries)
+
+    def _apply_one(self, operation: Operation, turn: Turn) -> int | None:
+        if operation.kind is OperationKind.NOOP:
+            return None
+        if operation.kind is OperationKind.ADD:
+            entry_id = self._highest_id + 1
+            entry = MemoryEntry(entry_id, _text(operation), turn.speaker, turn.timestamp, (turn.turn_id,))
+            self._entries = {**self._entries, entry_id: entry}
+            self._highest_id = entry_id
+            return entry_id
+        if operation.entry_id is None:
+            raise StoreError(f"{operation.kind} names no entry; give it the id of a live one")
+        old = self.get(operation.entry_id)
+        if operation.kind is OperationKind.DELETE:
+            self._entries = {key: entry for key, entry in self._entries.items() if key != old.entry_id}
+            return None
+        sources = old.source_turn_ids if turn.turn_id in old.source_turn_ids else (*old.source_turn_ids, turn.turn_id)
+        entry = replace(
+            old, text=_text(operation), speaker=turn.speaker, timestamp=turn.timestamp, source_turn_ids=sources
+        )
+        self._entries = {**self._entries, entry.entry_id: entry}
+        return entry.entry_id
+
+
+def entries_to_json(entries: Iterable[MemoryEntry]) -> str:
+    """One JSON array, as the bank columns of a training dataset hold it."""
+    return json.dumps([asdict(entry) for entry in entries], ensure_ascii=False)
+
+
+def entries_from_json(text: str) -> tuple[MemoryEntry, ...]:
+    """The entries that `entries_to_json` wrote.
+
+    Raises:
+        DataError: The text is not such an array.
+    """
+    try:
+        return tuple(_entry(fields) for fields in json.loads(text))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DataError(
+            f"memory entries cannot be read ({error}); expected a JSON array as entries_to_json writes it"
+        ) from error
+
+
+def _entry(record: object) -> MemoryEntry:
+    if not isinstance(record, dict):
+        raise ValueError(f"an entry is of type {type(record).__name__}, not an object")
+    fields = dict(record)
+    entry_id, sources = fields.pop("entry_id", None), fields.pop("source_turn_ids", None)
+    if type(entry_id) is not int:
+        raise ValueError(f"entry_id is {entry_id!r}, not an integer")
+    if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
+        raise ValueError(f"source_turn_ids of entry {entry_id} is not an array of strings")
+    if fields.keys() != {"text", "speaker", "timestamp"}:
+        raise ValueError(f"entry {entry_id} has the fields {sorted(fields)} beside its id and sources")
+    if not all(isinstance(value, str) for value in fields.values()):
+        raise ValueError(f"a field of entry {entry_id} is not a string")
+    return MemoryEntry(entry_id, **fields, source_turn_ids=tuple(sources))
+
+
+def _text(operation: Operation) -> str:
+    if not operation.text or not operation.text.strip():
+        raise StoreError(f"{operation.kind} needs a text, found {operation.text!r}")
+    return operation.text

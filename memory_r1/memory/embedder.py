@@ -1,0 +1,98 @@
+"""Texts to unit vectors, each text only once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from memory_r1.errors import ModelError
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+
+class Embedder(Protocol):
+    """Anything that turns texts into vectors whose inner product is their similarity."""
+
+    @property
+    def dimension(self) -> int:
+        """Length E of a vector."""
+        ...
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Shape (len(texts), E), float32, rows of length one, in the order of the texts."""
+        ...
+
+    def clear(self) -> None:
+        """Drops what was kept of earlier texts, so that what is to be forgotten lives on in no cache."""
+        ...
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model on the first use, with a cache over all texts seen.
+
+    The cache is keyed by the SHA-256 of a text and holds vectors only; past `max_cached` the oldest go first.
+    """
+
+    def __init__(self, model: str | Path, batch_size: int = 64, max_cached: int = 200_000, device: str = "cpu") -> None:
+        """`model` is a folder, which is then read without any network, or a hub id."""
+        self._name = str(model)
+        self._batch_size = batch_size
+        self._max_cached = max_cached
+        self._device = device
+        self._model: SentenceTransformer | None = None
+        self._cache: dict[bytes, np.ndarray] = {}
+
+    @property
+    def dimension(self) -> int:
+        dimension = self._loaded().get_embedding_dimension()
+        if dimension is None:
+            raise ModelError(f"the model {self._name} does not say how long its vectors are; use a sentence model")
+        return dimension
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """As `Embedder.embed`; only texts that are not in the cache reach the model, all in one call.
+
+        Raises:
+            ModelError: The model cannot be loaded.
+        """
+        if not texts:
+            return np.zeros((0, self.dimension), dtype=np.float32)
+        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        unseen = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
+        if unseen:
+            self._cache.update(zip(unseen, self._encode(list(unseen.values())), strict=True))
+        rows = np.stack([self._cache[key] for key in keys])
+        while len(self._cache) > self._max_cached:
+            del self._cache[next(iter(self._cache))]
+        return rows
+
+    def clear(self) -> None:
+        self._cache.clear()
+
+    def _encode(self, texts: list[str]) -> np.ndarray:
+        # encode() sorts by length itself, so that a batch holds little padding.
+        rows = self._loaded().encode(
+            texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(rows, dtype=np.float32)
+
+    def _loaded(self) -> SentenceTransformer:
+        if self._model is None:
+            from sentence_transformers import SentenceTransformer
+
+            try:
+                self._model = SentenceTransformer(
+                    self._name, device=self._device, local_files_only=Path(self._name).is_dir()
+                )
+            except (OSError, ValueError) as error:
+                reason = str(error).partition("\n")[0]
+                raise ModelError(
+                    f"the sentence model {self._name} cannot be loaded ({reason}); "
+                    "give a sentence-transformers folder or hub id"
+                ) from error
+        return self._model

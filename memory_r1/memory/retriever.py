@@ -1,0 +1,146 @@
+"""Which memories a query brings back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.memory.embedder import Embedder
+from memory_r1.memory.index import LexicalIndex, VectorIndex
+from memory_r1.types import MemoryEntry
+
+RetrievalMode = Literal["hybrid", "dense", "bm25"]
+
+_KEPT_BANKS = 16  # Evaluation asks many questions of one bank, a rollout a few of each of its banks.
+
+
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], constant: int = 60) -> list[int]:
+    """Fuses rankings: an id scores the sum of 1 / (constant + rank), rank from 1 (Cormack et al., SIGIR 2009).
+
+    Returns:
+        Every id of any ranking once, best first. Ties go by place in the first ranking, ids missing there last, by id.
+    """
+    shares: dict[int, list[float]] = {}
+    for ranking in rankings:
+        for rank, item in enumerate(dict.fromkeys(ranking), start=1):
+            shares.setdefault(item, []).append(1 / (constant + rank))
+    first = {item: place for place, item in enumerate(dict.fromkeys(rankings[0] if rankings else ()))}
+    # fsum rounds once, so that the order of the rankings cannot break a tie.
+    return sorted(shares, key=lambda item: (-math.fsum(shares[item]), first.get(item, len(first)), item))
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalRequest:
+    """One query over one bank. With `speakers`, `k` counts per speaker."""
+
+    query: str
+    entries: Sequence[MemoryEntry]
+    k: int
+    speakers: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Indexes:
+    dense: VectorIndex | None
+    lexical: LexicalIndex | None
+
+
+class Retriever:
+    """Ranks a bank's entries by embedding, by BM25, or by the reciprocal-rank fusion of both."""
+
+    def __init__(self, embedder: Embedder | None, mode: RetrievalMode = "hybrid") -> None:
+        """`embedder` may be None only in mode "bm25".
+
+        Raises:
+            ConfigurationError: No such mode, or a mode that needs an embedder has none.
+        """
+        if mode not in get_args(RetrievalMode):
+            raise ConfigurationError(f"retrieval mode is {mode!r}; allowed are {', '.join(get_args(RetrievalMode))}")
+        if embedder is None and mode != "bm25":
+            raise ConfigurationError(f"retrieval mode {mode!r} needs an embedder; give one or use mode 'bm25'")
+        self.mode = mode
+        self._embedder = embedder if mode != "bm25" else None
+        self._indexes: dict[tuple[str, ...], _Indexes] = {}
+
+    def retrieve(
+        self, query: str, entries: Sequence[MemoryEntry], k: int, speakers: Sequence[str] = ()
+    ) -> tuple[MemoryEntry, ...]:
+        """The `k` best entries, best first; all of them where there are no more than `k`.
+
+        With `speakers` it is the `k` best of each of them (the paper's 30 and 30), merged best first, and after those
+        the `k` best of everybody else's.
+        """
+        return self.retrieve_many([RetrievalRequest(query, entries, k, speakers)])[0]
+
+    def retrieve_many(self, requests: Sequence[RetrievalRequest]) -> list[tuple[MemoryEntry, ...]]:
+        """`retrieve` for each request, with all texts of all requests embedded in one call."""
+        banks = [tuple(_indexed_text(entry) for entry in request.entries) for request in requests]
+        vectors = self._embed([request.query for request in requests], banks)
+        indexes = {
+            texts: self._indexes[texts] if texts in self._indexes else self._build(texts, vectors)
+            for texts in dict.fromkeys(banks)
+        }
+        others = {texts: kept for texts, kept in self._indexes.items() if texts not in indexes}
+        self._indexes = dict([*others.items(), *indexes.items()][-_KEPT_BANKS:])
+        return [
+            _take(request, _rank(request.query, len(texts), indexes[texts], vectors))
+            for request, texts in zip(requests, banks, strict=True)
+        ]
+
+    def clear(self) -> None:
+        """Drops all indexes and the embedder's cache: part of forgetting an entry for good."""
+        self._indexes.clear()
+        if self._embedder is not None:
+            self._embedder.clear()
+
+    def _embed(self, queries: Sequence[str], banks: Sequence[tuple[str, ...]]) -> dict[str, np.ndarray]:
+        if self._embedder is None:
+            return {}
+        unindexed = (text for texts in banks if texts not in self._indexes for text in texts)
+        wanted = list(dict.fromkeys([*queries, *unindexed]))
+        return dict(zip(wanted, self._embedder.embed(wanted), strict=True))
+
+    def _build(self, texts: tuple[str, ...], vectors: dict[str, np.ndarray]) -> _Indexes:
+        dense = None
+        if self._embedder is not None and texts:
+            dense = VectorIndex(self._embedder.dimension)
+            dense.add(range(len(texts)), np.stack([vectors[text] for text in texts]))
+        return _Indexes(dense, LexicalIndex(texts) if self.mode != "dense" else None)
+
+
+def _rank(query: str, size: int, indexes: _Indexes, vectors: dict[str, np.ndarray]) -> list[int]:
+    """Places of all entries, best first; what no ranking found comes last, in the bank's order."""
+    rankings = []
+    if indexes.dense is not None:
+        rankings.append([place for place, _ in indexes.dense.search(vectors[query], size)])
+    if indexes.lexical is not None:
+        rankings.append([place for place, _ in indexes.lexical.search(query, size)])
+    return list(dict.fromkeys([*reciprocal_rank_fusion(rankings), *range(size)]))
+
+
+def _indexed_text(entry: MemoryEntry) -> str:
+    return f"{entry.speaker}: {entry.text}"
+
+
+def _take(request: RetrievalRequest, ranking: Sequence[int]) -> tuple[MemoryEntry, ...]:
+    """The best of each speaker in the order of the ranking, then the best of the others."""
+    best = [request.entries[place] for place in ranking]
+    if not request.speakers:
+        return tuple(best[: max(request.k, 0)])
+    left = dict.fromkeys(request.speakers, request.k)
+    others_left = request.k
+    named, others = [], []
+    for entry in best:
+        if entry.speaker in left:
+            if left[entry.speaker] > 0:
+                left[entry.speaker] -= 1
+                named.append(entry)
+        elif others_left > 0:
+            others_left -= 1
+            others.append(entry)
+    return (*named, *others)

@@ -1,0 +1,200 @@
+"""Finds base models, embedders and adapters by name, hub id or folder, and prepares the embedded models.
+
+`python -m memory_r1.models` prepares both embedded models in the cache folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from memory_r1.embedded import EMBEDDER, LANGUAGE_MODEL, EmbeddedModel, cache_folder, is_intact, prepare, read_manifest
+from memory_r1.entry import run_main
+from memory_r1.errors import ModelError
+from memory_r1.weights import hash_weights, read_tensor_headers
+
+logger = logging.getLogger(__name__)
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+
+
+def prepare_models(cache: str | Path | None = None) -> None:
+    """Prepare both embedded models, checking every byte of those that are there already.
+
+    Raises:
+        ModelError: a model's package is not installed, or the cache folder cannot be written.
+    """
+    for model in (LANGUAGE_MODEL, EMBEDDER):
+        prepare(model, cache, full_check=True)
+
+
+def resolve_model(name: str) -> str:
+    """The folder or hub id to load `name` from; the embedded model is prepared on its first use.
+
+    Raises:
+        ModelError: `name` is a folder in which something is missing, or neither a folder nor a hub id.
+    """
+    return _resolve(name, LANGUAGE_MODEL, _missing_from_model)
+
+
+def resolve_embedder(name: str) -> str:
+    """As `resolve_model`, for sentence-transformers folders."""
+    return _resolve(name, EMBEDDER, _missing_from_embedder)
+
+
+def weights_hash(folder_or_id: str) -> str | None:
+    """SHA-256 over the names, types, shapes and bytes of a model's safetensors, or None where there are none.
+
+    How the tensors are split into files, and the files' own metadata, do not matter. A hub id is looked up in the local
+    hub cache only.
+    """
+    if folder_or_id in (LANGUAGE_MODEL.name, LANGUAGE_MODEL.hub_id):
+        folder_or_id = resolve_model(folder_or_id)
+    folder = Path(folder_or_id).expanduser()
+    if not folder.is_dir():
+        snapshot = _cached_snapshot(folder_or_id)
+        if snapshot is None:
+            return None
+        folder = snapshot
+    manifest = read_manifest(folder)
+    if manifest is not None and is_intact(folder, manifest, full=False):
+        recorded = manifest.get("weights_sha256")
+        if isinstance(recorded, str):
+            return recorded
+    return hash_weights(folder)
+
+
+def check_adapter(adapter_dir: str | Path, base: str) -> None:
+    """Check that an adapter folder is whole and was trained on the base model `base`.
+
+    An adapter without `training_summary.json` (made elsewhere, or a checkpoint inside a run) is let through with a
+    warning, since nothing says what it was trained on.
+
+    Raises:
+        ModelError: a file is missing or cut short, or the base model is another one.
+    """
+    folder = Path(adapter_dir).expanduser()
+    if not folder.is_dir():
+        raise ModelError(f"adapter {str(adapter_dir)!r}: no such folder; give one that a training run wrote")
+    config = _read_json(folder / "adapter_config.json")
+    if "peft_type" not in config:
+        raise ModelError(f"{folder / 'adapter_config.json'}: no 'peft_type'; this is not a PEFT adapter folder")
+    read_tensor_headers(folder / "adapter_model.safetensors")
+    if not (folder / "training_summary.json").exists():
+        logger.warning("%s has no training_summary.json: cannot tell whether it was trained on %s", folder, base)
+        return
+    trained_on = _read_json(folder / "training_summary.json").get("base_model")
+    trained_id = trained_on.get("id") if isinstance(trained_on, dict) else None
+    expected = trained_on.get("weights_sha256") if isinstance(trained_on, dict) else None
+    if not isinstance(trained_id, str) or not isinstance(expected, str | None):
+        raise ModelError(
+            f"{folder / 'training_summary.json'}: 'base_model' is {trained_on!r}; "
+            "it must be an object with the strings 'id' and 'weights_sha256'"
+        )
+    found = weights_hash(resolve_model(base))
+    if expected and found:
+        matches, detail = expected == found, f"weights {expected[:12]} against {found[:12]}"
+    else:
+        matches = _last_name(trained_id) == _last_name(base)
+        detail = "compared by name, since no weights could be hashed"
+    if not matches:
+        raise ModelError(
+            f"adapter {folder} was trained on {trained_id!r}, not on {base!r} ({detail}); "
+            "load it on its own base model or train it again"
+        )
+
+
+def _resolve(name: str, embedded: EmbeddedModel, missing_from: Callable[[Path], str]) -> str:
+    if name in (embedded.name, embedded.hub_id):
+        return str(prepare(embedded, None, full_check=False))
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        missing = missing_from(folder)
+        if missing:
+            raise ModelError(f"{name}: {missing}")
+        return str(folder)
+    if folder.exists() or not _HUB_ID.fullmatch(name):
+        raise ModelError(
+            f"model {name!r}: no such folder, and no hub id either; give {embedded.name!r}, a model folder or a hub id"
+        )
+    return name
+
+
+def _missing_from_model(folder: Path) -> str:
+    """What keeps `folder` from being a language model, or an empty string."""
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            return "this is an adapter, not a base model; give the base model here and the folder as adapter"
+        return "no config.json in the folder; a transformers model folder has one"
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")):
+        return "no tokenizer in the folder (tokenizer.json); save it beside the weights"
+    return _missing_weights(folder)
+
+
+def _missing_from_embedder(folder: Path) -> str:
+    """What keeps `folder` from being an embedder, or an empty string."""
+    if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
+        return "neither modules.json nor config.json in the folder; a sentence-transformers folder has them"
+    return _missing_weights(folder)
+
+
+def _missing_weights(folder: Path) -> str:
+    """What is wrong with the weights of `folder`, or an empty string. Only safetensors count: no pickles are loaded."""
+    files = [path for pattern in ("*.safetensors", "*/*.safetensors") for path in folder.glob(pattern)]
+    index = folder / "model.safetensors.index.json"
+    shards = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    missing = shards - {path.name for path in files}
+    if missing or not files:
+        return f"no weights in the folder ({min(missing, default='model.safetensors')})"
+    for path in files:
+        read_tensor_headers(path)
+    return ""
+
+
+def _last_name(folder_or_id: str) -> str:
+    return folder_or_id.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ModelError(f"{path} is missing; the folder is incomplete, write or download it again") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is not readable JSON ({error}); write or download it again") from error
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds a JSON {type(value).__name__}, not an object; write or download it again")
+    return value
+
+
+def _cached_snapshot(hub_id: str) -> Path | None:
+    """The folder in the local hub cache that holds a hub id's configuration, or None."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(hub_id, "config.json")
+    except HFValidationError:
+        return None
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prepare both models and say where they lie."""
+    parser = argparse.ArgumentParser(prog="python -m memory_r1.models", description="Prepare the embedded models.")
+    parser.add_argument("--cache", help="cache folder (default: MEMORY_R1_CACHE, else ~/.cache/memory_r1)")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    cache = parser.parse_args(arguments).cache
+    prepare_models(cache)
+    for model in (LANGUAGE_MODEL, EMBEDDER):
+        sys.stdout.write(f"{model.name}: {cache_folder(cache) / 'models' / model.name}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

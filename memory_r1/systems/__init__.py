@@ -1,0 +1,127 @@
+"""Every memory system behind one interface; `build_system` makes one by its name on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from memory_r1.agents.memory_manager import MemoryManager
+from memory_r1.errors import ConfigurationError
+from memory_r1.memory.retriever import Retriever
+from memory_r1.systems.base import (
+    Capability,
+    MemorySystem,
+    TokenCounter,
+    approximate_tokens,
+)
+from memory_r1.systems.baselines import FullContext, NoMemory, Oracle
+from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory
+from memory_r1.systems.retrieval import Rag
+
+
+@dataclass(frozen=True, slots=True)
+class SystemParts:
+    """What systems are made of; each takes what it needs. `top_k` is per speaker."""
+
+    retriever: Retriever | None = None
+    manager: MemoryManager | None = None
+    top_k: int = 30
+    count_tokens: TokenCounter = approximate_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class SystemSpec:
+    """How a system is made, and which parts it cannot do without."""
+
+    build: Callable[[SystemParts], MemorySystem]
+    needs_retriever: bool = False
+    needs_manager: bool = False
+
+
+SYSTEMS: dict[str, SystemSpec] = {
+    "none": SystemSpec(lambda parts: NoMemory(count_tokens=parts.count_tokens)),
+    "full-context": SystemSpec(lambda parts: FullContext(count_tokens=parts.count_tokens)),
+    "oracle": SystemSpec(lambda parts: Oracle(count_tokens=parts.count_tokens)),
+    "rag": SystemSpec(
+        lambda parts: Rag(_retriever(parts), top_k=parts.top_k, count_tokens=parts.count_tokens),
+        needs_retriever=True,
+    ),
+    "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),
+    "add-only-newest-first": SystemSpec(
+        lambda parts: _managed(AddOnlyNewestFirst, parts),
+        needs_retriever=True,
+        needs_manager=True,
+    ),
+    "memory-r1": SystemSpec(
+        lambda parts: _managed(ManagedMemory, parts),
+        needs_retriever=True,
+        needs_manager=True,
+    ),
+}
+"""Every system that can be built, by its name on the command line."""
+
+
+def system_spec(name: str) -> SystemSpec:
+    """Return the entry of `SYSTEMS`; ConfigurationError names the allowed ones where there is none."""
+    if name not in SYSTEMS:
+        raise ConfigurationError(f"memory system {name!r} is unknown; allowed: {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def build_system(
+    name: str,
+    *,
+    retriever: Retriever | None = None,
+    manager: MemoryManager | None = None,
+    top_k: int = 30,
+    count_tokens: TokenCounter = approximate_tokens,
+) -> MemorySystem:
+    """Return an empty system; parts it has no use for are left aside, so that one call serves all names.
+
+    Args:
+        name: A key of `SYSTEMS`.
+        retriever: Ranks what is recalled.
+        manager: Writes the bank.
+        top_k: Entries recalled per speaker.
+        count_tokens: Measures entries against a recall's budget.
+
+    Raises:
+        ConfigurationError: The name is unknown, a part it needs is missing, or `top_k` is below 1.
+    """
+    spec = system_spec(name)
+    if top_k < 1:
+        raise ConfigurationError(f"top_k is {top_k}: give a whole number from 1, the entries recalled per speaker")
+    for part, needed, given in (
+        ("retriever", spec.needs_retriever, retriever),
+        ("manager", spec.needs_manager, manager),
+    ):
+        if needed and given is None:
+            raise ConfigurationError(f"memory system {name!r} needs a {part}; pass build_system({part}=...)")
+    return spec.build(SystemParts(retriever, manager, top_k, count_tokens))
+
+
+def _retriever(parts: SystemParts) -> Retriever:
+    assert parts.retriever is not None, "build_system checks what a system needs"
+    return parts.retriever
+
+
+def _managed(kind: type[ManagedMemory], parts: SystemParts) -> ManagedMemory:
+    assert parts.manager is not None, "build_system checks what a system needs"
+    return kind(
+        parts.manager,
+        _retriever(parts),
+        top_k=parts.top_k,
+        count_tokens=parts.count_tokens,
+    )
+
+
+__all__ = [
+    "SYSTEMS",
+    "Capability",
+    "MemorySystem",
+    "Oracle",
+    "SystemParts",
+    "SystemSpec",
+    "build_system",
+    "system_spec",
+]

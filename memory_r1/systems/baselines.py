@@ -1,0 +1,87 @@
+"""Memories that no model writes: nothing, every turn as it was said, and the gold evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from memory_r1.systems.banked import BankedSystem, Draft, Proposal
+from memory_r1.systems.base import (
+    Capability,
+    Outcome,
+    RecallRequest,
+    TokenCounter,
+    approximate_tokens,
+    check_scope,
+)
+from memory_r1.systems.state import ScopeState
+from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
+
+
+def add_every_turn(turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
+    """Propose each turn with words in it as an entry of its own, as it was said."""
+    return [
+        Proposal((Draft(Outcome.APPLIED, Operation(OperationKind.ADD, turn.text)),) if turn.text.strip() else ())
+        for turn, _ in turns
+    ]
+
+
+class NoMemory(BankedSystem):
+    """Remembers nothing: what the Answer Agent knows or guesses by itself."""
+
+    name = "none"
+    capabilities = frozenset()
+
+    def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
+        return [Proposal() for _ in turns]
+
+    def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
+        return [() for _ in requests]
+
+
+class FullContext(BankedSystem):
+    """Recalls all turns in order of the dialogue; under a budget the oldest are cut first."""
+
+    name = "full-context"
+
+    def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
+        return add_every_turn(turns)
+
+    def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
+        return [tuple(reversed(self.entries(request.scope))) for request in requests]
+
+    def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
+        return tuple(reversed(kept))
+
+
+class Oracle(BankedSystem):
+    """Recalls the gold evidence turns of a question, once they are revealed: the upper bound of retrieval.
+
+    It is the only system that is told anything about a question beforehand, through `reveal`, which no other system
+    has; that it was is not saved.
+    """
+
+    name = "oracle"
+    capabilities = frozenset({Capability.ENTRIES, Capability.GOLD_EVIDENCE})
+
+    def __init__(self, *, count_tokens: TokenCounter = approximate_tokens) -> None:
+        super().__init__(count_tokens=count_tokens)
+        self._evidence: dict[tuple[str, str], frozenset[str]] = {}
+
+    def reveal(self, scope: str, evidence: Mapping[str, Sequence[str]]) -> None:
+        """Tell which turns (ids) answer which query of `scope`; a query told again keeps the turns of both."""
+        for query, turn_ids in evidence.items():
+            known = self._evidence.get((check_scope(scope), query), frozenset())
+            self._evidence[scope, query] = known.union(turn_ids)
+
+    def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
+        return add_every_turn(turns)
+
+    def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
+        return [tuple(reversed(self._revealed(request))) for request in requests]
+
+    def _revealed(self, request: RecallRequest) -> list[MemoryEntry]:
+        evidence = self._evidence.get((request.scope, request.query), frozenset())
+        return [entry for entry in self.entries(request.scope) if not evidence.isdisjoint(entry.source_turn_ids)]
+
+    def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
+        return tuple(reversed(kept))

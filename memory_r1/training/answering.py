@@ -1,0 +1,63 @@
+"""The frozen Answer Agent inside a manager's reward: banks and questions in, answers out, one batch of distinct prompts."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
+from memory_r1.memory.retriever import RetrievalRequest, Retriever
+from memory_r1.types import Answer, MemoryEntry, Question, Recall
+
+
+@dataclass(frozen=True, slots=True)
+class BankQuestion:
+    """A question put to a bank."""
+
+    question: Question
+    entries: tuple[MemoryEntry, ...]
+    speakers: tuple[str, ...]
+
+
+class FrozenAnswering:
+    """Retrieves again from each bank and answers; greedy, so equal requests are answered once and remembered.
+
+    Args:
+        agent: The frozen Answer Agent.
+        retriever: The retriever the evaluated system uses too.
+        top_k: Memories recalled per speaker.
+        remembered: Answers kept from earlier calls.
+    """
+
+    def __init__(self, agent: AnswerAgent, retriever: Retriever, top_k: int, remembered: int = 20_000) -> None:
+        self.agent = agent
+        self.retriever = retriever
+        self.top_k = top_k
+        self.remembered = remembered
+        self.requested = 0
+        self.generated = 0
+        self._answers: OrderedDict[tuple[object, ...], Answer] = OrderedDict()
+
+    def answer(self, asked: Sequence[BankQuestion]) -> list[Answer]:
+        """An answer for each, in order. `requested` and `generated` count what de-duplication saves."""
+        recalls = self.retriever.retrieve_many(
+            [RetrievalRequest(item.question.question, item.entries, self.top_k, item.speakers) for item in asked]
+        )
+        keys = [
+            (item.question.question, item.question.asked_at, recalled)
+            for item, recalled in zip(asked, recalls, strict=True)
+        ]
+        missing = {key: key for key in keys if key not in self._answers}
+        requests = [AnswerRequest(question, Recall(recalled), asked_at) for question, asked_at, recalled in missing]
+        fresh = dict(zip(missing, self.agent.answer(requests), strict=True)) if requests else {}
+        known = {**{key: self._answers[key] for key in keys if key in self._answers}, **fresh}
+        self._remember(fresh)
+        self.requested += len(asked)
+        self.generated += len(fresh)
+        return [known[key] for key in keys]
+
+    def _remember(self, fresh: dict[tuple[str, str, tuple[MemoryEntry, ...]], Answer]) -> None:
+        self._answers.update(fresh)
+        while len(self._answers) > self.remembered:
+            self._answers.popitem(last=False)

@@ -1,0 +1,59 @@
+"""Callbacks of a training run."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from memory_r1.training.policy import POLICY
+from memory_r1.training.runs import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+
+class KeepStart(TrainerCallback):  # type: ignore[misc]
+    """Validates the policy before the first step, so that a run in which nothing got better keeps its start.
+
+    transformers compares checkpoints with one another only; without this, a policy that training has made worse at
+    every checkpoint would be shipped as the best one. Score and weights are kept in the run's folder for a resume.
+
+    Args:
+        folder: The run's output folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.weights = folder / "start" / "policy.safetensors"
+        self.record = folder / "start" / "score.json"
+        self.trainer: Any = None
+        self.score: float | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Score the starting policy once; a resumed run reads the score that its first launch noted."""
+        if self.record.is_file():
+            self.score = read_json(self.record)["score"]
+            return
+        if state.global_step > 0 or not self.trainer.eval_dataset:
+            return
+        self.score = self.trainer.evaluate()["eval_score"]
+        if self.trainer.accelerator.is_main_process:
+            self.weights.parent.mkdir(parents=True, exist_ok=True)
+            policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            save_file(get_peft_model_state_dict(policy, adapter_name=POLICY), self.weights)
+            write_json(self.record, {"score": self.score})
+
+    def restore_if_better(self) -> bool:
+        """Put the starting weights back where no checkpoint beat them; True when they were."""
+        best = self.trainer.state.best_metric
+        if self.score is None or (best is not None and best > self.score):
+            return False
+        policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        set_peft_model_state_dict(policy, load_file(self.weights), adapter_name=POLICY)
+        logger.warning("no checkpoint validated above the start (%.3f): the starting policy is kept", self.score)
+        return True

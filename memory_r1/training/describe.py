@@ -1,0 +1,39 @@
+"""What completions do, as numbers for the log: a collapse to one operation shows here before it shows in the reward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from memory_r1.agents.prompts import ANSWER_MARKER, UNKNOWN, parse_answer, parse_distilled
+from memory_r1.memory.operations import check_completion, operation_counts
+from memory_r1.training.rows import Row
+from memory_r1.types import OperationKind
+
+
+def describe_operations(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
+    """Share of each operation among those accepted, and parse failures and refusals per completion."""
+    checked = [
+        check_completion(completion, row["recalled_ids"]) for completion, row in zip(completions, rows, strict=True)
+    ]
+    counts = operation_counts(checked)
+    accepted = sum(counts[kind] for kind in OperationKind) or 1
+    shares = {f"share_{kind}": counts[kind] / accepted for kind in OperationKind}
+    failures = {name: counts[name] / max(1, len(checked)) for name in ("parse_failures", "refused", "unknown_ids")}
+    return shares | failures
+
+
+def describe_answers(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
+    """Share of completions with the answer marker, share that answer "unknown", and mean number of entries distilled."""
+    total = max(1, len(completions))
+    distilled = sum(len(parse_distilled(text, row["numbered"])) for text, row in zip(completions, rows, strict=True))
+    return {
+        "marked": sum(ANSWER_MARKER in text for text in completions) / total,
+        "unknown": sum(parse_answer(text).lower() == UNKNOWN for text in completions) / total,
+        "distilled": distilled / total,
+    }
+
+
+DESCRIBE: dict[str, Callable[[Sequence[str], Sequence[Row]], dict[str, float]]] = {
+    "manager": describe_operations,
+    "answer": describe_answers,
+}

@@ -1,0 +1,146 @@
+"""GRPO for either agent: TRL's trainer with a shared prompt prefix, greedy validation and diagnostics of sparse rewards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from trl import GRPOTrainer
+from trl.models.utils import disable_gradient_checkpointing
+
+from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.errors import TrainingError
+from memory_r1.training.rows import Row
+from memory_r1.training.shared_prefix import shared_prefix_outputs, supports_shared_prefix
+
+logger = logging.getLogger(__name__)
+
+Describe = Callable[[Sequence[str], Sequence[Row]], dict[str, float]]
+"""(completions, their rows) to metrics of what the completions do, e.g. the share of each operation."""
+
+
+class MemoryGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+    """`GRPOTrainer` for one agent on LoRA adapters.
+
+    Three of TRL's methods are overridden: `_get_per_token_logps_and_entropies` (shared prefix), `_calculate_rewards`
+    (diagnostics; one reward's failure costs its rows, not the step) and `evaluate` (greedy completions on validation
+    rows, scored by the same rewards, so that the checkpoint kept is the best policy and not the luckiest sample).
+
+    Args:
+        describe: Metrics of the completions themselves, logged under `completions/`.
+        shared_prefix: Compute each distinct prompt of a batch once in the log-probability pass.
+    """
+
+    def __init__(self, *args: Any, describe: Describe | None = None, shared_prefix: bool = True, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        require_trainable(self.model)
+        self.describe = describe
+        self.shared_prefix = shared_prefix
+        if shared_prefix and not supports_shared_prefix(self.model):
+            logger.warning("shared_prefix is off: it needs a plain key-value cache and no activation checkpointing")
+            self.shared_prefix = False
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **forward_kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Log-probabilities and entropies of the completions, both `(B, T)`; see `shared_prefix`."""
+        multimodal = any(value is not None for value in forward_kwargs.values())
+        if not self.shared_prefix or compute_aux_loss or multimodal:
+            return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
+                model,
+                input_ids,
+                attention_mask,
+                logits_to_keep,
+                batch_size=batch_size,
+                compute_entropy=compute_entropy,
+                compute_aux_loss=compute_aux_loss,
+                **forward_kwargs,
+            )
+        with self.accelerator.autocast():
+            outputs = shared_prefix_outputs(model, input_ids, attention_mask, logits_to_keep)
+        return outputs.log_probs, outputs.entropy if compute_entropy else None, None
+
+    def _calculate_rewards(
+        self, inputs: list[Row], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
+    ) -> torch.Tensor:
+        """Rewards of all ranks, `(B, functions)`; logs how sparse they are and what the completions do."""
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # (B, F)
+        mode = "train" if self.model.training else "eval"
+        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).view(-1, self.num_generations)
+        self._metrics[mode]["groups/all_zero"].append((total == 0).all(dim=1).float().mean().item())
+        for index, name in enumerate(self.reward_func_names):
+            groups = rewards[:, index].view(-1, self.num_generations)
+            constant = (groups.nan_to_num().amax(dim=1) - groups.nan_to_num().amin(dim=1)) < 1e-8
+            self._metrics[mode][f"groups/zero_variance/{name}"].append(constant.float().mean().item())
+        if self.describe is not None:
+            texts = [completion[0]["content"] for completion in completions]
+            for name, value in self.describe(texts, inputs).items():
+                self._metrics[mode][f"completions/{name}"].append(value)
+        return rewards
+
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Weighted mean reward of greedy completions on the validation rows, as `<prefix>_score`."""
+        rows = list(eval_dataset if eval_dataset is not None else self.eval_dataset)
+        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
+        totals, metrics = self._score_greedily(mine)
+        gathered = gather_object(totals)
+        scored = [value for value in gathered if value is not None]
+        results = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        results[f"{metric_key_prefix}_score"] = sum(scored) / len(scored) if scored else 0.0
+        self.log(dict(results))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
+        return results
+
+    def _score_greedily(self, rows: Sequence[Row]) -> tuple[list[float | None], dict[str, float]]:
+        """Weighted reward of each row's greedy completion, and the mean of each reward function."""
+        model = self.accelerator.unwrap_model(self.model)
+        local = LocalLanguageModel(model, self.processing_class, batch_size=16)
+        with disable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs):
+            generated = local.generate(
+                [row["prompt"] for row in rows],
+                max_new_tokens=self.args.max_completion_length,
+                adapter=getattr(model, "active_adapter", None),
+            )
+        completions = [[{"role": "assistant", "content": completion.text}] for completion in generated]
+        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+        totals: list[float | None] = [None] * len(rows)
+        metrics: dict[str, float] = {}
+        for weight, function in zip(self.reward_weights.tolist(), self.reward_funcs, strict=True):
+            rewards = function(completions=completions, **columns)
+            known = [reward for reward in rewards if reward is not None]
+            metrics[f"reward/{function.__name__}"] = sum(known) / len(known) if known else 0.0
+            for index, reward in enumerate(rewards):
+                if reward is not None:
+                    totals[index] = (totals[index] or 0.0) + weight * reward
+        if self.describe is not None:
+            described = self.describe([completion.text for completion in generated], rows)
+            metrics |= {f"completions/{name}": value for name, value in described.items()}
+        return totals, metrics
+
+
+def require_trainable(model: Any) -> int:
+    """Number of trainable parameters.
+
+    Raises:
+        TrainingError: There are none. TRL would train such a model without complaint and save it unchanged.
+    """
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if trainable == 0:
+        raise TrainingError(
+            "the model has no trainable parameter, so training would change nothing; load the adapter with "
+            "is_trainable=True or set use_peft: true"
+        )
+    return trainable

@@ -1,0 +1,55 @@
+"""The model a run trains: the base, the policy's adapter (named `default`) and, beside it, a frozen Answer Agent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memory_r1.agents.language_model import attach_adapter
+from memory_r1.models import check_adapter, resolve_model
+
+POLICY = "default"  # TRL's KL reference is a copy of the adapter of this name
+FROZEN_ANSWER = "answer"
+
+
+def load_policy(
+    model: str,
+    *,
+    dtype: str,
+    warm_start: str | None,
+    answer_adapter: str | None = None,
+    lora_r: int = 16,
+    lora_alpha: int = 32,
+    lora_target_modules: Sequence[str] | str = "all-linear",
+    seed: int = 0,
+) -> tuple[Any, Any, str]:
+    """The policy as a `PeftModel`, its tokenizer, and the folder or hub id the base came from.
+
+    LoRA dropout is always 0: completions are sampled in training mode, and dropout would make the sampling policy
+    another one than the policy that is updated.
+
+    Raises:
+        ModelError: The base is missing, or an adapter is broken or was trained on another base model.
+    """
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    source = resolve_model(model)
+    for folder in (warm_start, answer_adapter):
+        if folder is not None:
+            check_adapter(folder, source)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+    if warm_start is not None:
+        policy = attach_adapter(base, POLICY, warm_start, trainable=True)
+    else:
+        torch.manual_seed(seed)
+        targets = lora_target_modules if isinstance(lora_target_modules, str) else list(lora_target_modules)
+        config = LoraConfig(
+            r=lora_r, lora_alpha=lora_alpha, lora_dropout=0.0, target_modules=targets, task_type="CAUSAL_LM"
+        )
+        policy = get_peft_model(base, config)
+    if answer_adapter is not None:
+        attach_adapter(policy, FROZEN_ANSWER, answer_adapter)
+    return policy, tokenizer, source

@@ -1,0 +1,61 @@
+"""Supervised warm start: TRL's `SFTTrainer` with logits for the completions only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from trl import SFTTrainer
+
+from memory_r1.training.grpo import require_trainable
+from memory_r1.training.shared_prefix import position_ids
+
+IGNORED = -100
+
+
+class CompletionSFTTrainer(SFTTrainer):  # type: ignore[misc]
+    """`SFTTrainer` for prompt-completion rows whose prompts are long and completions short.
+
+    Off the GPU, TRL's fused head projects every position onto the vocabulary, prompt included. Shifting the padding
+    to the left puts all completions at the end, so that only the last positions are projected.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        require_trainable(self.model)
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """Mean negative log-likelihood of the completion tokens (summed over accumulation steps when counted)."""
+        ids, mask, labels = left_pad(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        kept = labels.size(1) - int((labels != IGNORED).any(dim=0).nonzero()[0])  # positions from the first label on
+        outputs = model(
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=position_ids(mask),
+            logits_to_keep=kept + 1,
+            use_cache=False,
+        )
+        logits = outputs.logits[:, :-1].float()  # (B, kept, V)
+        targets = labels[:, -kept:]  # (B, kept)
+        total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED, reduction="sum")
+        labelled = targets != IGNORED
+        loss = total / (labelled.sum() if num_items_in_batch is None else num_items_in_batch)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            loss = loss * self.accelerator.num_processes
+        correct = (logits.argmax(-1) == targets)[labelled].float().mean()
+        mode = "train" if self.model.training else "eval"
+        self._metrics[mode]["mean_token_accuracy"].append(correct.item())
+        return (loss, outputs) if return_outputs else loss
+
+
+def left_pad(
+    input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Move each row's right padding to its left; all tensors are `(B, T)`."""
+    length = input_ids.size(1)
+    padding = length - attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
+    index = (torch.arange(length, device=input_ids.device) - padding) % length  # (B, T)
+    return input_ids.gather(1, index), attention_mask.gather(1, index), labels.gather(1, index)

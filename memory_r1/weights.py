@@ -1,0 +1,78 @@
+"""Reading safetensors files without torch: their headers, and a hash of the weights they hold."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from memory_r1.errors import ModelError
+
+_READ_BYTES = 1 << 22
+
+
+def hash_weights(folder: Path) -> str | None:
+    """SHA-256 over the names, types, shapes and bytes of a folder's tensors, or None where it has no safetensors.
+
+    How the tensors are split into files, and the files' own metadata, do not matter. Adapter weights are left out.
+
+    Raises:
+        ModelError: a file is no safetensors file or is cut short.
+    """
+    files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
+    if not files:
+        return None
+    return _hash_tensors(tuple((str(file.resolve()), file.stat().st_mtime_ns, file.stat().st_size) for file in files))
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_tensor_headers(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
+    """Where the data of a safetensors file begins and each tensor's dtype, shape and offsets.
+
+    Raises:
+        ModelError: the file is missing, is no safetensors file, or is cut short.
+    """
+    if not path.is_file():
+        raise ModelError(f"{path} is missing; the folder is incomplete, write or download it again")
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if length > path.stat().st_size:
+                raise ValueError("header longer than the file")
+            headers = json.loads(file.read(length))
+        headers.pop("__metadata__", None)
+        data_end = 8 + length + max((header["data_offsets"][1] for header in headers.values()), default=0)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ModelError(f"{path} is not a safetensors file ({error}); write or download it again") from error
+    if path.stat().st_size != data_end:
+        raise ModelError(
+            f"{path} holds {path.stat().st_size} bytes where its header promises {data_end}: "
+            "it is cut short or damaged; write or download it again"
+        )
+    return 8 + length, headers
+
+
+@lru_cache(maxsize=8)
+def _hash_tensors(files: tuple[tuple[str, int, int], ...]) -> str:
+    """SHA-256 over the tensors of `files` in the order of their names; time and size only key the cache."""
+    tensors = {}
+    for name, _, _ in files:
+        start, headers = read_tensor_headers(Path(name))
+        tensors.update({tensor: (name, start, header) for tensor, header in headers.items()})
+    digest = hashlib.sha256()
+    for tensor in sorted(tensors):
+        name, start, header = tensors[tensor]
+        digest.update(json.dumps([tensor, header["dtype"], header["shape"]]).encode())
+        begin, end = header["data_offsets"]
+        with open(name, "rb") as file:
+            file.seek(start + begin)
+            for position in range(begin, end, _READ_BYTES):
+                digest.update(file.read(min(_READ_BYTES, end - position)))
+    return digest.hexdigest()

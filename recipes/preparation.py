@@ -1,0 +1,180 @@
+"""What the training recipes share: from a recipe's fields to the rows of an agent, and the end of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+
+from data.banks import Banks, gold_banks, observation_banks
+from data.sources import Source, training_sources
+from data.tuples import answer_tuples, manager_tuples
+from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.agents.memory_manager import MemoryManager
+from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.memory.bank import entries_from_json, entries_to_json
+from memory_r1.memory.embedder import SentenceEmbedder
+from memory_r1.memory.retriever import Retriever
+from memory_r1.models import resolve_embedder
+from memory_r1.training.arguments import MemoryArguments
+from memory_r1.training.banks import PlayedBanks, play_banks
+from memory_r1.training.rows import Row
+from memory_r1.training.runs import (
+    base_model_record,
+    git_revision,
+    package_versions,
+    read_json,
+    remove_checkpoints,
+    save_adapter,
+    write_json,
+)
+from memory_r1.types import AnswerTuple, ManagerTuple
+
+logger = logging.getLogger(__name__)
+
+# Fields that say where or how a run is executed, not what it computes: they may differ when it is resumed.
+EXECUTION_FIELDS = {"output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "local_rank", "logging_steps"}
+
+
+def recipe_of(*configs: Any) -> dict[str, Any]:
+    """The fields of all dataclasses that differ from their defaults: what identifies a run."""
+    recipe: dict[str, Any] = {}
+    for config in configs:
+        for item in dataclasses.fields(config):
+            value = getattr(config, item.name)
+            default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+            if item.name not in EXECUTION_FIELDS and value != default:
+                recipe[item.name] = value if isinstance(value, (str, int, float, bool, list)) else str(value)
+    return recipe
+
+
+def load_retriever(embedder: str) -> Retriever:
+    """The hybrid retriever of training and evaluation."""
+    return Retriever(SentenceEmbedder(resolve_embedder(embedder)))
+
+
+def load_sources(arguments: MemoryArguments) -> tuple[list[Source], list[Source]]:
+    """Training and validation dialogues of a recipe."""
+    return training_sources(
+        arguments.dataset,
+        seed=arguments.dialogue_seed,
+        first=arguments.first_dialogue,
+        count=arguments.train_dialogues,
+        validation=arguments.validation_dialogues,
+    )
+
+
+def load_banks(
+    arguments: MemoryArguments, sources: Sequence[Source], model: str, dtype: str, retriever: Retriever, cache: Path
+) -> list[Banks]:
+    """The bank before each turn of each dialogue, as the recipe's `banks` says; a manager's are kept in `cache`."""
+    if arguments.banks == "gold":
+        return [gold_banks(source.dialogue, _gold(source)) for source in sources]
+    if arguments.banks == "observations":
+        return [observation_banks(source.dialogue, source.observations) for source in sources]
+    with PartialState().main_process_first():
+        dialogues = [source.dialogue for source in sources]
+        if not cache.is_file():
+            language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)
+            manager = MemoryManager(language_model, retriever, adapter="manager", top_k=arguments.top_k)
+            write_json(cache, [_to_json(played) for played in play_banks(dialogues, manager)])
+        return [_from_json(played) for played in read_json(cache)]
+
+
+def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[ManagerTuple]:
+    """Training tuples of the Memory Manager for reinforcement learning: no gold operation is used."""
+    return [
+        item
+        for source, bank in zip(sources, banks, strict=True)
+        for item in manager_tuples(
+            source.dialogue, bank, retention_questions=arguments.retention_questions, seed=arguments.dialogue_seed
+        )
+        if item.linked or item.retention
+    ]
+
+
+def labelled_manager_units(sources: Sequence[Source]) -> list[ManagerTuple]:
+    """Every turn with its gold operations."""
+    return [
+        item
+        for source in sources
+        for item in manager_tuples(
+            source.dialogue, gold_banks(source.dialogue, _gold(source)), every_turn=True, gold=_gold(source)
+        )
+    ]
+
+
+def answer_units(sources: Sequence[Source], banks: Sequence[Banks]) -> list[AnswerTuple]:
+    """Every question with the bank it is asked of."""
+    return [
+        item for source, bank in zip(sources, banks, strict=True) for item in answer_tuples(source.dialogue, bank)
+    ]
+
+
+def require_rows(rows: list[Row], limit: int | None, what: str) -> list[Row]:
+    """Up to `limit` rows spread evenly over all; DataError when there are none."""
+    if not rows:
+        raise DataError(f"no {what} row came out of the dialogues; give dialogues with questions (and labels for SFT)")
+    if limit is None or len(rows) <= limit:
+        return rows
+    return [rows[index * len(rows) // limit] for index in range(limit)]
+
+
+def finish_run(
+    trainer: Any,
+    arguments: MemoryArguments,
+    *,
+    method: str,
+    recipe: Mapping[str, Any],
+    model: str,
+    source: str,
+    started: float,
+    results: Mapping[str, Any],
+) -> None:
+    """Save the best adapter with its card and summary, then drop the checkpoints (main process only)."""
+    if not trainer.accelerator.is_main_process:
+        return
+    policy = trainer.accelerator.unwrap_model(trainer.model)
+    summary = {
+        "agent": arguments.agent,
+        "method": method,
+        "recipe": recipe,
+        "base_model": base_model_record(source, model),
+        "steps": trainer.state.global_step,
+        "seed": trainer.args.seed,
+        "trainable_parameters": sum(p.numel() for p in policy.parameters() if p.requires_grad),
+        "wall_seconds": time.monotonic() - started,
+        **results,
+        "git_revision": git_revision(),
+        "versions": package_versions(),
+        "log_history": trainer.state.log_history,
+    }
+    save_adapter(policy, trainer.processing_class, trainer.args.output_dir, summary)
+    remove_checkpoints(trainer.args.output_dir)
+    logger.info("adapter written to %s", trainer.args.output_dir)
+
+
+def _gold(source: Source) -> Mapping[str, Any]:
+    if source.gold is None:
+        raise ConfigurationError(
+            f"dialogue {source.dialogue.dialogue_id} has no gold operations; use dataset: synthetic, or banks: manager"
+        )
+    return source.gold
+
+
+def _to_json(played: PlayedBanks) -> dict[str, Any]:
+    return {
+        "before": {turn_id: entries_to_json(entries) for turn_id, entries in played.before.items()},
+        "final": entries_to_json(played.final),
+    }
+
+
+def _from_json(played: Mapping[str, Any]) -> Banks:
+    before = {turn_id: entries_from_json(entries) for turn_id, entries in played["before"].items()}
+    return Banks(before, entries_from_json(played["final"]))
+

@@ -1,0 +1,90 @@
+"""Supervised warm start of one agent from few labelled dialogues.
+
+accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/sft.py --config recipes/smollm2-135m/manager_sft.yaml
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from memory_r1.entry import run_main
+
+logger = logging.getLogger(__name__)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Parse the recipe, build labelled rows, train, keep the checkpoint of the lowest validation loss."""
+    from datasets import Dataset
+
+    from memory_r1.training.arguments import MemorySFTConfig, parse_recipe
+    from memory_r1.training.policy import load_policy
+    from memory_r1.training.rows import answer_sft_rows, manager_sft_rows
+    from memory_r1.training.runs import open_run
+    from memory_r1.training.sft import CompletionSFTTrainer
+    from recipes import preparation
+
+    arguments, config, model = parse_recipe(MemorySFTConfig, list(argv))
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    recipe = preparation.recipe_of(arguments, config, model)
+    finished, checkpoint = open_run(config.output_dir, recipe)
+    if finished:
+        logger.info("%s: already trained with this recipe; remove the folder to train again", config.output_dir)
+        return 0
+    started = time.monotonic()
+    train, validation = preparation.load_sources(arguments)
+    retriever = preparation.load_retriever(arguments.embedder)
+
+    def rows(sources: list) -> list:
+        if arguments.agent == "manager":
+            return manager_sft_rows(preparation.labelled_manager_units(sources), retriever, arguments.top_k)
+        cache = Path(config.output_dir) / "banks.json"
+        banks = preparation.load_banks(
+            arguments, sources, str(model.model_name_or_path), str(model.dtype), retriever, cache
+        )
+        return answer_sft_rows(preparation.answer_units(sources, banks), retriever, arguments.top_k)
+
+    train_rows = preparation.require_rows(rows(train), arguments.max_train_rows, "training")
+    validation_rows = preparation.require_rows(rows(validation), arguments.max_validation_rows, "validation")
+    logger.info("%d labelled dialogues, %d rows", len(train), len(train_rows))
+    policy, tokenizer, source = load_policy(
+        str(model.model_name_or_path),
+        dtype=str(model.dtype),
+        warm_start=arguments.warm_start,
+        lora_r=model.lora_r,
+        lora_alpha=model.lora_alpha,
+        lora_target_modules=model.lora_target_modules or "all-linear",
+        seed=config.seed,
+    )
+    trainer = CompletionSFTTrainer(
+        model=policy,
+        args=config,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(train_rows),
+        eval_dataset=Dataset.from_list(validation_rows),
+    )
+    trainer.train(resume_from_checkpoint=checkpoint)
+    preparation.finish_run(
+        trainer,
+        arguments,
+        method="sft",
+        recipe=recipe,
+        model=str(model.model_name_or_path),
+        source=source,
+        started=started,
+        results={
+            "labelled_dialogues": len(train),
+            "train_rows": len(train_rows),
+            "first_reward": None,
+            "last_reward": None,
+            "best_validation": trainer.state.best_metric,
+        },
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,76 @@
+"""`python -m data.dialogues PATH`: counts of a user's own file, or one line that says what is wrong with it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from data.dialogues import counts_of_file, print_counts
+
+EXAMPLE = {
+    "dialogue_id": "d1",
+    "speakers": ["Ann", "Ben"],
+    "sessions": [
+        {
+            "session_id": f"s{number}",
+            "timestamp": f"2023-05-0{number}T10:00:00",
+            "turns": [{"turn_id": f"s{number}:1", "speaker": "Ann", "text": "Hello."}],
+        }
+        for number in (1, 2)
+    ],
+    "questions": [
+        {"question_id": f"q{number}", "question": "?", "answer": "x", "category": category, "evidence": []}
+        for number, category in enumerate(("update", "single", "update"))
+    ],
+}
+COUNTS = {
+    "benchmark": "dialogues",
+    "splits": {
+        "all": {
+            "dialogues": 2,
+            "sessions": 4,
+            "turns": 4,
+            "questions": 3,
+            "categories": {"single": 1, "update": 2},
+        }
+    },
+}
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Path:
+    """Two dialogues of two one-turn sessions each; only the first has questions, three."""
+    path = tmp_path / "own.jsonl"
+    second = {**EXAMPLE, "dialogue_id": "d2", "questions": []}
+    path.write_text(json.dumps(EXAMPLE) + "\n" + json.dumps(second) + "\n", encoding="utf-8")
+    return path
+
+
+def test_counts_of_a_file(own_file: Path) -> None:
+    assert counts_of_file(own_file) == COUNTS
+
+
+def test_the_command_prints_the_counts_as_json(own_file: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "data.dialogues", str(own_file)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
+
+    assert json.loads(done.stdout) == COUNTS
+
+
+def test_an_error_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = print_counts(counts_of_file, "a file", [str(tmp_path / "none.jsonl")])
+
+    printed = capsys.readouterr()
+    assert status == 1
+    assert printed.out == ""
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert "none.jsonl: cannot be read" in printed.err

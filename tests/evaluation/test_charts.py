@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from xml.etree.ElementTree import Element, fromstring
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from memory_r1.evaluation.charts import _ticks, lines, save_category_figure, stacked_columns
+
+
+def elements(svg: str, tag: str) -> list[Element]:
+    return list(fromstring(svg).iter(tag))
+
+
+def test_columns_stack_parts_in_order_and_to_scale() -> None:
+    svg = stacked_columns([("1", {"ADD": 1.0, "NOOP": 3.0}), ("2", {"ADD": 0.0, "NOOP": 2.0})], "turn", "operations")
+    rects = elements(svg, "rect")
+    # A part of no height is not drawn.
+    assert [rect.get("class") for rect in rects] == ["part-add", "part-noop", "part-noop"]
+    add, noop, second = ({name: float(rect.get(name, "")) for name in ("x", "y", "height")} for rect in rects)
+    assert noop["height"] == pytest.approx(3 * add["height"], abs=0.1)
+    assert second["height"] == pytest.approx(2 * add["height"], abs=0.1)
+    assert noop["y"] + noop["height"] == pytest.approx(add["y"], abs=0.1)
+    assert second["x"] > add["x"] == noop["x"]
+
+
+def test_parts_become_css_classes() -> None:
+    svg = stacked_columns([("1", {"parse failures": 1.0})], "turn", "operations")
+    assert elements(svg, "rect")[0].get("class") == "part-parse-failures"
+
+
+def test_few_column_labels_are_shown_the_last_among_them() -> None:
+    svg = stacked_columns([(str(i), {"ADD": 1.0}) for i in range(1, 41)], "turn", "operations")
+    labels = [text.text for text in elements(svg, "text") if text.get("text-anchor") == "middle"]
+    # Every eighth of 40 (39 / 5 rounded up), the last, and the name of the axis.
+    assert sorted(labels) == sorted(["turn", "1", "9", "17", "25", "33", "40"])
+
+
+def test_lines_rise_to_the_right_and_leave_out_what_is_not_finite() -> None:
+    svg = lines({"reward": [(0, 0.0), (1, math.nan), (2, 0.5), (3, math.inf), (4, 1.0)]}, "step", "reward")
+    [line] = elements(svg, "polyline")
+    points = [tuple(map(float, point.split(","))) for point in line.get("points", "").split()]
+    assert len(points) == 3
+    assert [x for x, _ in points] == sorted(x for x, _ in points)
+    # SVG counts downwards.
+    assert [y for _, y in points] == sorted((y for _, y in points), reverse=True)
+
+
+def test_the_sixth_line_takes_the_first_colour_again() -> None:
+    svg = lines({str(i): [(0, i), (1, i)] for i in range(6)}, "step", "value")
+    assert [line.get("class") for line in elements(svg, "polyline")][-2:] == ["line-4", "line-0"]
+
+
+@pytest.mark.parametrize("series", [{}, {"loss": []}, {"loss": [(3.0, 0.0)]}, {"loss": [(0.0, -2.0), (1.0, -2.0)]}])
+def test_charts_of_next_to_nothing_can_be_drawn(series: dict[str, list[tuple[float, float]]]) -> None:
+    assert elements(lines(series, "step", "loss"), "line")
+
+
+def test_an_empty_column_chart_can_be_drawn() -> None:
+    assert not elements(stacked_columns([], "turn", "operations"), "rect")
+
+
+def test_text_is_escaped() -> None:
+    hostile = "</svg><script>alert(1)</script>\x00"
+    for svg in (
+        lines({hostile: [(0, 1), (1, 2)]}, hostile, hostile),
+        stacked_columns([(hostile, {"ADD": 1})], "x", "y"),
+    ):
+        assert "<script" not in svg
+        assert not elements(svg, "script")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.5, 1]), (0, 4, [0, 1, 2, 3, 4]), (-0.1, 0.8, [-0.5, 0, 0.5, 1]), (0, 0, [0, 0.5, 1])],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
+    # Steps of 1, 2 or 5 times a power of ten, at least (high - low) / 4.
+    assert _ticks(low, high) == expected
+
+
+@given(st.floats(-1e6, 1e6), st.floats(-1e6, 1e6))
+def test_ticks_span_the_values(first: float, second: float) -> None:
+    low, high = min(first, second), max(first, second)
+    ticks = _ticks(low, high)
+    slack = 1e-6 * max(1.0, high - low)
+    assert ticks[0] <= low + slack and ticks[-1] >= high - slack
+    assert 2 <= len(ticks) <= 7
+
+
+def test_the_category_figure_is_a_png_and_skips_what_does_not_apply(tmp_path: Path) -> None:
+    row = {"n": 3, "exact_match": {"mean": 0.5, "low": 0.2, "high": 0.8}, "judge": None}
+    path = tmp_path / "figure.png"
+    save_category_figure({"1": row, "2": row | {"exact_match": None}}, {"exact_match": "EM", "judge": "J"}, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    save_category_figure({}, {}, path)

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memory_r1.agents.answer_agent import AnswerAgent
+from memory_r1.agents.memory_manager import MemoryManager
+from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.evaluation.records import RunInfo
+from memory_r1.evaluation.resume import discard_folder
+from memory_r1.evaluation.runner import evaluate
+from memory_r1.memory.retriever import Retriever
+from memory_r1.systems import SYSTEMS, MemorySystem, build_system
+from memory_r1.systems.base import RecallRequest
+from memory_r1.types import Dialogue, Question, Recall, Session, Turn
+from tests.fakes import FakeEmbedder, ScriptedLanguageModel
+
+RUN = RunInfo(
+    benchmark="dialogues",
+    split="test",
+    system="memory-r1",
+    model="scripted",
+    config={"top_k": 2},
+    category_names={"1": {"locomo": "multi-hop", "mem0": "single-hop"}},
+)
+FOLDER = {"predictions.jsonl", "operations.jsonl", "run.json", "results.json", "report.html"}
+
+
+def session(number: int, *said: tuple[str, str]) -> Session:
+    time = f"2023-05-0{number}T10:00:00"
+    turns = (
+        Turn(f"D{number}:{place}", speaker, text, f"s{number}", time)
+        for place, (speaker, text) in enumerate(said, start=1)
+    )
+    return Session(f"s{number}", time, tuple(turns))
+
+
+def dialogues() -> list[Dialogue]:
+    return [
+        Dialogue(
+            "a",
+            ("Ann", "Ben"),
+            (
+                session(1, ("Ann", "lives in Rome"), ("Ben", "owns two dogs"), ("Ann", "hm")),
+                session(2, ("Ann", "lives in Oslo"), ("Ben", "noise"), ("Ben", "ghost")),
+            ),
+            (
+                Question("q1", "Where does Ann lives in?", "Ann lives in Oslo", "1", ("D1:1", "D2:1")),
+                Question("q2", "Who owns two dogs?", "Ben owns two dogs", "2", ("D1:2",), "2023-06-01T00:00:00"),
+                Question("q3", "Who flew to the moon?", "unknown", "2"),
+            ),
+        ),
+        Dialogue(
+            "c",
+            ("Cleo", "Dan"),
+            (session(1, ("Cleo", "paints boats")), session(2, ("Dan", "plays chess"))),
+            (Question("q1", "Who plays chess?", "Dan plays chess", "1", ("D2:1",)),),
+        ),
+    ]
+
+
+def run_it(
+    folder: Path, model: ScriptedLanguageModel | None = None, system: MemorySystem | None = None, **options: Any
+) -> dict[str, Any]:
+    model = model or ScriptedLanguageModel()
+    arguments = {"run": RUN, "batch_size": 2, "progress": False, **options}
+    played = arguments.pop("dialogues", dialogues())
+    return evaluate(system or build("memory-r1", model), AnswerAgent(model), played, folder, **arguments)
+
+
+def build(name: str, model: ScriptedLanguageModel) -> MemorySystem:
+    retriever = Retriever(FakeEmbedder())
+    return build_system(name, retriever=retriever, manager=MemoryManager(model, retriever, top_k=1), top_k=2)
+
+
+def rows(folder: Path, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def comparable(results: dict[str, Any]) -> dict[str, Any]:
+    """Results without the clock's part, and without how many rows were computed together."""
+    cost = {name: value for name, value in results["cost"].items() if "seconds" not in name}
+    config = {name: value for name, value in results["config"].items() if name != "batch_size"}
+    return {**results, "cost": cost, "config": config}
+
+
+def test_the_folder_holds_what_the_design_says(tmp_path: Path) -> None:
+    results = run_it(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= FOLDER
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    predictions = {(row["dialogue_id"], row["question_id"]): row for row in rows(tmp_path, "predictions")}
+    row = predictions["a", "q1"]
+    seconds = row.pop("seconds")
+    assert seconds > 0
+    assert row == {
+        "question_id": "q1",
+        "dialogue_id": "a",
+        "category": "1",
+        "question": "Where does Ann lives in?",
+        "gold": "Ann lives in Oslo",
+        "prediction": "Ann lives in Oslo",
+        "evidence": ["D1:1", "D2:1"],
+        "recalled": [
+            {"entry_id": 1, "text": "Ann lives in Oslo", "source_turn_ids": ["D1:1", "D2:1"]},
+            {"entry_id": 2, "text": "Ben owns two dogs", "source_turn_ids": ["D1:2"]},
+        ],
+        "distilled": [{"entry_id": 1, "text": "Ann lives in Oslo", "source_turn_ids": ["D1:1", "D2:1"]}],
+        "metrics": {
+            "exact_match": 1.0,
+            "f1_mem0": 1.0,
+            "f1_locomo": 1.0,
+            "f1_squad": 1.0,
+            "bleu1": 1.0,
+            "evidence_recall": 1.0,
+        },
+        "tokens": row["tokens"],
+    }
+    assert predictions["a", "q3"]["metrics"]["evidence_recall"] is None
+    assert len(predictions) == 4
+
+
+def test_every_operation_stands_in_the_log_with_what_became_of_it(tmp_path: Path) -> None:
+    run_it(tmp_path)
+    logged = [
+        (row["dialogue_id"], row["turn_id"], row["op"], row["entry_id"], row["status"], row["reason"])
+        for row in rows(tmp_path, "operations")
+    ]
+    # Turn i of both dialogues, then turn i + 1.
+    assert logged == [
+        ("a", "D1:1", "ADD", 1, "applied", None),
+        ("c", "D1:1", "ADD", 1, "applied", None),
+        ("a", "D1:2", "ADD", 2, "applied", None),
+        ("c", "D2:1", "ADD", 2, "applied", None),
+        ("a", "D1:3", "NOOP", None, "applied", None),
+        ("a", "D2:1", "UPDATE", 1, "applied", None),
+        ("a", "D2:2", None, None, "parse_failure", "not_json"),
+        ("a", "D2:3", None, None, "refused", "unknown_id"),
+    ]
+
+
+def test_results_count_operations_and_cost(tmp_path: Path) -> None:
+    model = ScriptedLanguageModel()
+    results = run_it(tmp_path, model)
+    assert results["operations"] == {
+        "ADD": 4,
+        "UPDATE": 1,
+        "DELETE": 0,
+        "NOOP": 1,
+        "parse_failures": 1,
+        "unknown_ids": 1,
+    }
+    # Eight turns managed and four questions answered; what was read and written is what went through the model.
+    assert results["cost"]["model_calls"] == 12 == len(model.prompts)
+    assert results["cost"]["read_tokens"] == sum(row["tokens"] for row in rows(tmp_path, "predictions"))
+    assert results["cost"]["write_tokens"] == sum(
+        row["prompt_tokens"] + row["completion_tokens"] for row in rows(tmp_path, "operations")
+    )
+    assert min(results["cost"].values()) > 0
+    assert results["by_category"]["1"]["names"] == {"locomo": "multi-hop", "mem0": "single-hop"}
+    assert (results["n_questions"], results["config"]["top_k"]) == (4, 2)
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_every_system_is_evaluated_and_its_finished_run_asks_no_model_again(name: str, tmp_path: Path) -> None:
+    run = dataclasses.replace(RUN, system=name)
+    first = run_it(tmp_path, system=build(name, ScriptedLanguageModel()), run=run)
+    idle = ScriptedLanguageModel(fail_after=0)
+    assert run_it(tmp_path, idle, build(name, idle), run=run) == first
+    assert first["n_questions"] == 4
+
+
+@pytest.mark.parametrize("fail_after", range(0, 12))
+def test_a_killed_run_goes_on_to_the_same_results_and_asks_nothing_twice(fail_after: int, tmp_path: Path) -> None:
+    expected = run_it(tmp_path / "whole")
+    killed = ScriptedLanguageModel(fail_after=fail_after)
+    with pytest.raises(InterruptedError):
+        run_it(tmp_path / "killed", killed)
+    rest = ScriptedLanguageModel()
+    results = run_it(tmp_path / "killed", rest, batch_size=1)
+    assert comparable(results) == comparable(expected)
+    assert len(killed.prompts) + len(rest.prompts) == 12
+    assert sorted(rows(tmp_path / "killed", "operations"), key=json.dumps) == sorted(
+        rows(tmp_path / "whole", "operations"), key=json.dumps
+    )
+
+
+def test_a_kill_in_the_middle_of_a_write_costs_only_what_was_being_written(tmp_path: Path) -> None:
+    script = '[{"op": "ADD", "text": "one"}, {"op": "ADD", "text": "two"}]'
+    answer = "Memories: 1\n**Answer:** one"
+
+    def model() -> ScriptedLanguageModel:
+        return ScriptedLanguageModel(lambda prompt, adapter: script if "Last turn" in prompt[-1]["content"] else answer)
+
+    expected = run_it(tmp_path / "whole", model())
+    operations = (tmp_path / "whole" / "operations.jsonl").read_bytes()
+    run_file = (tmp_path / "whole" / "run.json").read_bytes()
+    lines = operations.splitlines(keepends=True)
+    assert len(lines) == 16
+    # The cut falls: before a turn's second row, inside it, inside the first row of the file.
+    for case, cut in enumerate((len(b"".join(lines[:5])), len(b"".join(lines[:5])) + 9, 9)):
+        folder = tmp_path / str(case)
+        folder.mkdir()
+        (folder / "operations.jsonl").write_bytes(operations[:cut])
+        (folder / "run.json").write_bytes(run_file)
+        rest = model()
+        assert comparable(run_it(folder, rest)) == comparable(expected)
+        assert (folder / "operations.jsonl").read_bytes() == operations
+        assert len(rest.prompts) == 12 - (2 if case < 2 else 0)
+
+
+def test_a_folder_of_another_run_is_refused_with_what_differs_and_the_ways_on(tmp_path: Path) -> None:
+    run_it(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    other = dataclasses.replace(RUN, seed=7, config={"top_k": 5})
+    with pytest.raises(
+        ConfigurationError,
+        match=r"config\.limit was null, is 3; config\.top_k was 2, is 5; seed was 0, is 7\): choose another output",
+    ):
+        run_it(tmp_path, run=other, limit=3, dialogues=dialogues())
+    changed = dialogues()
+    changed[0] = dataclasses.replace(changed[0], questions=changed[0].questions[:1])
+    with pytest.raises(ConfigurationError, match=r"config\.data_sha256 was"):
+        run_it(tmp_path, dialogues=changed)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_rows_without_a_run_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "operations.jsonl").write_text("{}\n")
+    with pytest.raises(ConfigurationError, match=r"operations\.jsonl but no run\.json"):
+        run_it(tmp_path)
+
+
+def test_a_log_with_a_turn_taken_out_is_refused(tmp_path: Path) -> None:
+    run_it(tmp_path)
+    kept = [row for row in rows(tmp_path, "operations") if (row["dialogue_id"], row["turn_id"]) != ("a", "D1:2")]
+    (tmp_path / "operations.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kept))
+    with pytest.raises(DataError, match="does not follow the order of the turns"):
+        run_it(tmp_path)
+
+
+def test_sessions_and_limit_reach_the_run(tmp_path: Path) -> None:
+    results = run_it(tmp_path / "sessions", sessions=1)
+    # q1 of both needs the second session, q3 has no evidence.
+    assert [row["question"] for row in rows(tmp_path / "sessions", "predictions")] == ["Who owns two dogs?"]
+    assert {row["turn_id"][:2] for row in rows(tmp_path / "sessions", "operations")} == {"D1"}
+    assert (results["config"]["sessions"], results["config"]["limit"]) == (1, None)
+    assert run_it(tmp_path / "limit", limit=2)["n_questions"] == 2
+
+
+def test_a_budget_reaches_every_recall(tmp_path: Path) -> None:
+    results = run_it(tmp_path, budget_tokens=0)
+    assert all(row["recalled"] == [] for row in rows(tmp_path, "predictions"))
+    assert results["overall"]["evidence_recall"]["mean"] == 0
+
+
+class Watched(MemorySystem):
+    """Passes everything on to another system and keeps what it was given."""
+
+    def __init__(self, inner: MemorySystem) -> None:
+        self.inner = inner
+        self.given: list[Any] = []
+        for name in ("observe", "entries", "operations", "forget", "save", "load"):
+            setattr(self, name, getattr(inner, name))
+
+    observe = entries = operations = forget = save = load = None  # type: ignore[assignment]
+
+    def recall(self, query: str, scope: str, now: str = "", budget_tokens: int | None = None) -> Recall:
+        return self.recall_many([RecallRequest(query, scope, now, budget_tokens)])[0]
+
+    def begin(self, *arguments: Any) -> None:
+        self.given.append(("begin", *arguments))
+        self.inner.begin(*arguments)
+
+    def end_session(self, *arguments: Any) -> None:
+        self.given.append(("end_session", *arguments))
+        self.inner.end_session(*arguments)
+
+    def observe_many(self, *arguments: Any) -> Any:
+        self.given.append(("observe_many", *arguments))
+        return self.inner.observe_many(*arguments)
+
+    def recall_many(self, *arguments: Any) -> Any:
+        self.given.append(("recall_many", *arguments))
+        return self.inner.recall_many(*arguments)
+
+    def feedback(self, recall: Recall, reward: float) -> None:
+        raise AssertionError("an evaluation called feedback")
+
+
+def test_a_system_is_told_turns_then_questions_and_never_gold(tmp_path: Path) -> None:
+    model = ScriptedLanguageModel()
+    watched = Watched(build("memory-r1", model))
+    secret = dataclasses.replace(
+        dialogues()[0],
+        questions=(Question("q9", "What is it?", "THE-GOLD", "THE-CATEGORY", ("D1:2",), "2023-06-01T00:00:00"),),
+    )
+    run_it(tmp_path, model, watched, dialogues=[secret, dialogues()[1]])
+    calls = [name for name, *_ in watched.given]
+    assert calls.index("recall_many") > max(place for place, name in enumerate(calls) if name == "observe_many")
+    assert calls.count("recall_many") == 1  # Two questions, one batch.
+    told = repr([given for given in watched.given if given[0] != "recall_many"])
+    assert "What is it?" not in told
+    for leak in ("THE-GOLD", "THE-CATEGORY"):
+        assert leak not in repr(watched.given)
+        assert not any(leak in prompt for prompt in model.prompts)
+    (asked,) = (given[1] for given in watched.given if given[0] == "recall_many")
+    assert asked == [
+        RecallRequest("What is it?", "a", "2023-06-01T00:00:00"),
+        # Asked at no stated time: after the last session.
+        RecallRequest("Who plays chess?", "c", "2023-05-02T10:00:00"),
+    ]
+
+
+def test_sessions_end_after_their_last_turn_also_when_replayed(tmp_path: Path) -> None:
+    expected = [("end_session", "a", "2023-05-01T10:00:00"), ("end_session", "a", "2023-05-02T10:00:00")]
+    for _ in ("played", "replayed"):
+        watched = Watched(build("memory-r1", ScriptedLanguageModel()))
+        watched.replay = watched.inner.replay  # type: ignore[method-assign]
+        run_it(tmp_path, system=watched)
+        assert [given for given in watched.given if given[:2] == ("end_session", "a")] == expected
+
+
+def test_only_the_oracle_recalls_by_evidence(tmp_path: Path) -> None:
+    run = dataclasses.replace(RUN, system="oracle")
+    run_it(tmp_path, system=build("oracle", ScriptedLanguageModel()), run=run)
+    recalled = {
+        (row["dialogue_id"], row["question_id"]): [
+            turn for entry in row["recalled"] for turn in entry["source_turn_ids"]
+        ]
+        for row in rows(tmp_path, "predictions")
+    }
+    assert recalled == {("a", "q1"): ["D1:1", "D2:1"], ("a", "q2"): ["D1:2"], ("a", "q3"): [], ("c", "q1"): ["D2:1"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda both: [both[0], both[0]], "dialogue id 'a' occurs more than once"),
+        (
+            lambda both: [dataclasses.replace(both[0], questions=both[0].questions * 2)],
+            "question id 'q1' occurs more than once in dialogue 'a'",
+        ),
+        (lambda both: [dataclasses.replace(both[0], questions=())], "no question is left to ask"),
+        (lambda both: [], "no question is left to ask"),
+    ],
+)
+def test_dialogues_that_cannot_be_scored_are_refused_before_anything_is_written(
+    change: Any, complaint: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=complaint):
+        run_it(tmp_path / "run", dialogues=change(dialogues()))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_system_that_already_holds_a_dialogue_is_refused(tmp_path: Path) -> None:
+    system = build("rag", ScriptedLanguageModel())
+    system.observe(dialogues()[0].turns()[0], "a")
+    with pytest.raises(ConfigurationError, match="already holds 'a'"):
+        run_it(tmp_path, system=system)
+
+
+def test_a_batch_holds_at_least_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="batch_size is 0"):
+        run_it(tmp_path, batch_size=0)
+
+
+def test_only_an_evaluation_is_discarded(tmp_path: Path) -> None:
+    run_it(tmp_path / "run")
+    discard_folder(tmp_path / "run")
+    discard_folder(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(ConfigurationError, match=r"no run\.json"):
+        discard_folder(tmp_path)
+    assert (tmp_path / "thesis.tex").exists()

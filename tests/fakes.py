@@ -1,0 +1,104 @@
+"""Stand-ins for models: small, deterministic, and honest about the interface they stand in for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from memory_r1.agents.language_model import Completion, Messages
+
+
+class FakeEmbedder:
+    """Hashed bag of words: texts that share words are similar, the same text always gives the same vector.
+
+    `calls` lists the texts of every `embed` call, for tests that count them.
+    """
+
+    dimension = 64
+
+    def __init__(self) -> None:
+        self.calls: list[list[str]] = []
+        self.clears = 0
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        self.calls.append(list(texts))
+        rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
+        for row, text in zip(rows, texts, strict=True):
+            for word in re.findall(r"\w+", text.lower()) or [""]:
+                row[int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big") % self.dimension] += 1
+            row /= np.linalg.norm(row)
+        return rows
+
+    def clear(self) -> None:
+        self.clears += 1
+
+
+class ScriptedLanguageModel:
+    """Completes each prompt with what `script(prompt, adapter)` returns; a token is a word.
+
+    `batches` lists the prompts (their last message) of every call. With `fail_after`, the call that would complete more
+    prompts than that raises, as a process that is killed would stop.
+    """
+
+    def __init__(
+        self, script: Callable[[Messages, str | None], str] | None = None, fail_after: int | None = None
+    ) -> None:
+        self.script = script or keeping_script
+        self.fail_after = fail_after
+        self.batches: list[list[str]] = []
+
+    @property
+    def prompts(self) -> list[str]:
+        return [prompt for batch in self.batches for prompt in batch]
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion]:
+        if self.fail_after is not None and len(self.prompts) + len(prompts) > self.fail_after:
+            raise InterruptedError("the scripted model was told to stop here")
+        self.batches.append([prompt[-1]["content"] for prompt in prompts])
+        completions = []
+        for prompt in prompts:
+            text = self.script(prompt, adapter)
+            words = sum(self.count_tokens(message["content"]) for message in prompt)
+            completions.append(Completion(text, words, self.count_tokens(text)))
+        return completions
+
+    def count_tokens(self, text: str) -> int:
+        return len(text.split())
+
+
+def keeping_script(prompt: Messages, adapter: str | None) -> str:
+    """Plays both agents over turns such as "lives in Rome", which become memories such as "Ann lives in Rome".
+
+    The manager: "hm" is a NOOP, "noise" does not parse, "ghost" names an id that was not shown, "never mind" deletes
+    the first memory shown; a memory that begins with the same two words is updated, anything else added. The Answer
+    Agent relies on the first memory shown and repeats it.
+    """
+    shown = dict(re.findall(r"^(\d+)\. (.*?)(?: \[[^]]*\])?$", prompt[-1]["content"], re.MULTILINE))
+    turn = re.search(r"^Last turn: (\w+): (.*)$", prompt[-1]["content"], re.MULTILINE)
+    if turn is None:
+        return f"Memories: 1\n**Answer:** {shown['1']}" if shown else "Memories: none\n**Answer:** unknown"
+    speaker, said = turn.groups()
+    fact = f"{speaker} {said}"
+    same = [number for number, text in shown.items() if text.split()[:2] == fact.split()[:2]]
+    if said == "noise":
+        return "I shall remember that"
+    if said == "hm":
+        return '[{"op": "NOOP"}]'
+    if said == "ghost":
+        return '[{"op": "DELETE", "id": 99}]'
+    if said == "never mind":
+        return '[{"op": "DELETE", "id": 1}]'
+    operation = {"op": "UPDATE", "id": int(same[0])} if same else {"op": "ADD"}
+    return json.dumps([{**operation, "text": fact}])

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from memory_r1.dialogues import write_dialogues
+from memory_r1.entry import run_main
+from memory_r1.types import Dialogue, Question, Session, Turn
+
+ROOT = Path(__file__).parents[2]
+RECIPE = ROOT / "recipes" / "evaluate.py"
+
+
+@pytest.fixture(scope="module")
+def recipe() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("evaluate_recipe", RECIPE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Path:
+    time = "2023-05-08T10:00:00"
+    turns = (Turn("s1:1", "Ann", "I moved to Rome.", "s1", time), Turn("s1:2", "Ben", "How nice.", "s1", time))
+    questions = tuple(Question(f"q{n}", f"Question {n}?", "Rome", "recall", ("s1:1",)) for n in (1, 2, 3))
+    path = tmp_path / "own.jsonl"
+    write_dialogues(path, [Dialogue("d1", ("Ann", "Ben"), (Session("s1", time, turns),), questions)])
+    return path
+
+
+def test_own_dialogues_are_evaluated_with_a_real_model_and_a_second_call_goes_on(
+    recipe: ModuleType, own_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "run"
+    arguments = ["--benchmark", "dialogues", "--file", str(own_file), "--system", "full-context", "--quiet"]
+    arguments += ["--model", str(tiny_model), "--output", str(output), "--limit", "2"]
+    assert run_main(recipe.main, arguments) == 0
+    assert "2 questions" in capsys.readouterr().out
+    results = json.loads((output / "results.json").read_text())
+    assert (results["benchmark"], results["split"], results["system"]) == ("dialogues", "all", "full-context")
+    assert (results["model"], results["manager"], results["n_questions"]) == (str(tiny_model), None, 2)
+    assert (output / "report.html").exists()
+    predictions = (output / "predictions.jsonl").read_bytes()
+    assert run_main(recipe.main, arguments) == 0
+    assert (output / "predictions.jsonl").read_bytes() == predictions
+    capsys.readouterr()
+    assert run_main(recipe.main, [*arguments, "--seed", "3"]) == 1
+    assert "seed was 0, is 3" in capsys.readouterr().err
+    assert run_main(recipe.main, [*arguments, "--seed", "3", "--restart"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--benchmark", "synthetic", "--system", "mem0"], "memory system 'mem0' is unknown; allowed: none, "),
+        (["--benchmark", "synthetic", "--split", "dev"], "--split is 'dev': allowed are train, validation, test"),
+        (["--benchmark", "synthetic", "--file", "own.jsonl"], "--file names own dialogues"),
+        (["--benchmark", "dialogues"], "--file names own dialogues"),
+        (["--benchmark", "dialogues", "--file", "missing.jsonl"], "missing.jsonl"),
+        (["--benchmark", "dialogues", "--file", "own.jsonl", "--split", "test"], "own dialogues have none"),
+        (["--benchmark", "locomo", "--data", "no/such/folder"], "no/such/folder"),
+        (["--benchmark", "synthetic", "--system", "rag", "--manager", "x"], "memory system 'rag' has no manager"),
+    ],
+)
+def test_what_is_mistyped_is_one_line_and_status_1(
+    recipe: ModuleType, arguments: list[str], complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_main(recipe.main, [*arguments, "--model", str(tmp_path), "--output", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ")
+    assert (complaint in captured.err, captured.err.count("\n"), captured.out) == (True, 1, "")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_adapter_that_is_not_there_is_refused(
+    recipe: ModuleType, own_file: Path, tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--benchmark", "dialogues", "--file", str(own_file), "--model", str(tiny_model)]
+    arguments += ["--answer", "no/such/adapter", "--output", str(tmp_path / "out")]
+    assert run_main(recipe.main, arguments) == 1
+    assert "no/such/adapter" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "expected"), [("synthetic", ("test", 2)), ("locomo", ("test", 30)), ("dialogues", ("all", 30))]
+)
+def test_defaults_depend_on_the_benchmark(recipe: ModuleType, benchmark: str, expected: tuple[str, int]) -> None:
+    options = recipe.complete(recipe.parse_arguments(["--benchmark", benchmark]))
+    assert (options.split, options.top_k) == expected
+    assert options.output == Path("outputs/eval") / f"{benchmark}-{expected[0]}-memory-r1"
+
+
+def test_the_test_split_of_generated_dialogues_is_the_heldout_one(recipe: ModuleType) -> None:
+    from data.synthetic import generate_split
+
+    options = recipe.complete(recipe.parse_arguments(["--benchmark", "synthetic", "--dialogues", "1", "--seed", "5"]))
+    assert recipe.load_benchmark(options) == [example.dialogue for example in generate_split("heldout", 1, 5)]
+
+
+def test_help_explains_the_options_without_loading_a_model() -> None:
+    code = (
+        f"import runpy, sys; sys.argv = ['evaluate.py', '--help']\n"
+        f"try: runpy.run_path({str(RECIPE)!r}, run_name='__main__')\n"
+        f"except SystemExit as exit: print('status', exit.code, 'torch' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "status 0 False" in shown
+    for option in ("--benchmark", "--system", "--manager", "--answer", "--sessions", "--limit", "--restart"):
+        assert option in shown

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from memory_r1.memory.retriever import Retriever
+from memory_r1.systems import MemorySystem
+from memory_r1.systems.base import RecallRequest
+from memory_r1.systems.baselines import FullContext, NoMemory, Oracle
+from memory_r1.systems.retrieval import Rag
+from memory_r1.types import Turn
+from tests.fakes import FakeEmbedder
+
+TURNS = [
+    Turn("D1:1", "Ann", "I moved to Rome"),
+    Turn("D1:2", "Ben", "nice, I moved to Rome too"),
+    Turn("D1:3", "Ann", "my cat likes fish"),
+    Turn("D1:4", "Ben", "fish is fine"),
+    Turn("D1:5", "Ann", "the cat sleeps"),
+]
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+def tell(system: Any) -> Any:
+    for turn in TURNS:
+        system.observe(turn, "a")
+    return system
+
+
+def recalled(system: MemorySystem, query: str, budget_tokens: int | None = None) -> list[str]:
+    return [entry.source_turn_ids[0] for entry in system.recall(query, "a", "", budget_tokens).items]
+
+
+def test_none_remembers_nothing() -> None:
+    system = tell(NoMemory())
+    assert (system.entries("a"), system.recall("Rome", "a").items) == ((), ())
+    assert system.recall("Rome", "a").usage == {"tokens": 0, "cut": 0}
+
+
+def test_full_context_recalls_all_turns_in_order_and_cuts_the_oldest() -> None:
+    system = tell(FullContext(count_tokens=words))
+    assert recalled(system, "anything") == ["D1:1", "D1:2", "D1:3", "D1:4", "D1:5"]
+    # In words with the speaker's name: 5, 7, 5, 4 and 4. The two newest fit in 12, the third would make it 13.
+    assert recalled(system, "anything", 12) == ["D1:4", "D1:5"]
+    assert system.recall("anything", "a", "", 12).usage == {"tokens": 8, "cut": 3}
+    assert recalled(system, "anything", 13) == ["D1:3", "D1:4", "D1:5"]
+
+
+def test_the_budget_counts_the_time_and_the_speaker_that_the_prompt_shows() -> None:
+    system = FullContext(count_tokens=words)
+    system.observe(Turn("D1:1", "Ann", "hello", timestamp="2023-05-08T10:00:00"), "a")
+    assert system.recall("", "a").usage["tokens"] == 3
+
+
+def test_the_oracle_recalls_the_revealed_evidence_and_nothing_else() -> None:
+    system = tell(Oracle())
+    assert recalled(system, "where?") == []
+    system.reveal("a", {"where?": ["D1:4", "D1:1"], "who?": []})
+    assert recalled(system, "where?") == ["D1:1", "D1:4"]
+    assert recalled(system, "who?") == []
+    assert recalled(system, "where did she move?") == []
+    assert system.recall("where?", "b").items == ()
+
+
+def test_the_oracle_keeps_both_evidences_of_a_question_asked_twice() -> None:
+    system = tell(Oracle())
+    system.reveal("a", {"where?": ["D1:4"]})
+    system.reveal("a", {"where?": ["D1:1"]})
+    assert recalled(system, "where?") == ["D1:1", "D1:4"]
+
+
+def test_what_was_revealed_goes_with_the_scope_and_is_not_saved(tmp_path: Path) -> None:
+    system = tell(Oracle())
+    system.reveal("a", {"the secret question?": ["D1:1"]})
+    system.save(tmp_path / "memory")
+    assert "secret" not in (tmp_path / "memory").read_text()
+    fresh = Oracle()
+    fresh.load(tmp_path / "memory")
+    assert recalled(fresh, "the secret question?") == []
+
+
+def test_rag_recalls_the_best_turns_of_each_speaker_best_first() -> None:
+    system = tell(Rag(Retriever(FakeEmbedder()), top_k=1))
+    # Of Ann's turns only the first speaks of moving to Rome, of Ben's only his first.
+    assert sorted(recalled(system, "moved to Rome")) == ["D1:1", "D1:2"]
+    assert sorted(recalled(system, "cat likes fish")) == ["D1:3", "D1:4"]
+    assert recalled(system, "cat likes fish")[0] == "D1:3"
+    assert len(recalled(tell(Rag(Retriever(FakeEmbedder()), top_k=2)), "cat")) == 4
+
+
+def test_rag_embeds_the_turns_once_for_a_batch_of_questions() -> None:
+    embedder = FakeEmbedder()
+    system = tell(Rag(Retriever(embedder), top_k=1))
+    assert embedder.calls == []
+    system.recall_many([RecallRequest("Rome", "a"), RecallRequest("fish", "a")])
+    assert [len(texts) for texts in embedder.calls] == [7]
+
+
+def test_forgetting_clears_the_caches_of_the_search() -> None:
+    embedder = FakeEmbedder()
+    system = tell(Rag(Retriever(embedder), top_k=1))
+    system.forget("a", {1})
+    assert embedder.clears == 1

@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memory_r1.agents.memory_manager import MemoryManager
+from memory_r1.memory.retriever import Retriever
+from memory_r1.systems.base import OperationRecord, Outcome
+from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory
+from memory_r1.types import OperationKind, Turn
+from tests.fakes import FakeEmbedder, ScriptedLanguageModel
+
+ADD, UPDATE, DELETE, NOOP = OperationKind
+
+
+def turn(number: int, speaker: str, text: str, session: int = 1) -> Turn:
+    return Turn(f"D{session}:{number}", speaker, text, f"s{session}", f"2023-05-0{session}T10:00:00")
+
+
+def build(
+    kind: type[ManagedMemory], model: ScriptedLanguageModel | None = None, embedder: FakeEmbedder | None = None
+) -> ManagedMemory:
+    retriever = Retriever(embedder or FakeEmbedder())
+    return kind(MemoryManager(model or ScriptedLanguageModel(), retriever, top_k=2), retriever, top_k=2)
+
+
+def texts(system: ManagedMemory) -> list[str]:
+    return [entry.text for entry in system.entries("a")]
+
+
+def tell(system: ManagedMemory, *turns: Turn) -> list[tuple[OperationRecord, ...]]:
+    return [system.observe(each, "a") for each in turns]
+
+
+def test_memory_r1_applies_what_the_manager_writes() -> None:
+    system = build(ManagedMemory)
+    records = tell(system, turn(1, "Ann", "lives in Rome"), turn(2, "Ben", "hm"), turn(1, "Ann", "lives in Oslo", 2))
+    assert texts(system) == ["Ann lives in Oslo"]
+    assert system.entries("a")[0].source_turn_ids == ("D1:1", "D2:1")
+    assert system.entries("a")[0].timestamp == "2023-05-02T10:00:00"
+    assert [(r.kind, r.proposed, r.entry_id) for (r,) in records] == [
+        (ADD, ADD, 1),
+        (NOOP, NOOP, None),
+        (UPDATE, UPDATE, 1),
+    ]
+    tell(system, turn(2, "Ann", "never mind", 2))
+    assert texts(system) == []
+
+
+def test_add_only_adds_what_an_update_would_have_replaced_and_deletes_nothing() -> None:
+    system = build(AddOnly)
+    records = tell(
+        system,
+        turn(1, "Ann", "lives in Rome"),
+        turn(1, "Ann", "lives in Oslo", 2),
+        turn(2, "Ann", "never mind", 2),
+        turn(3, "Ben", "hm", 2),
+    )
+    assert texts(system) == ["Ann lives in Rome", "Ann lives in Oslo"]
+    assert [(r.kind, r.proposed, r.entry_id) for (r,) in records] == [
+        (ADD, ADD, 1),
+        (ADD, UPDATE, 2),
+        (NOOP, DELETE, None),
+        (NOOP, NOOP, None),
+    ]
+
+
+def test_newest_first_shows_the_same_entries_newest_first() -> None:
+    turns = [turn(1, "Ann", "lives in Rome"), turn(1, "Ann", "lives in Oslo", 2), turn(2, "Ben", "lives in Bern", 2)]
+    plain, newest = build(AddOnly), build(AddOnlyNewestFirst)
+    tell(plain, *turns)
+    tell(newest, *turns)
+    query = "Ann lives in Rome"
+    assert plain.recall(query, "a").items[0].text == query
+    items = newest.recall(query, "a").items
+    assert [entry.text for entry in items] == ["Ben lives in Bern", "Ann lives in Oslo", "Ann lives in Rome"]
+    assert set(items) == set(plain.recall(query, "a").items)
+    # What a budget keeps is decided by rank, before the order of time: one entry fits, the best one.
+    cost = int(plain.recall(query, "a").usage["tokens"]) // 3
+    assert [entry.text for entry in newest.recall(query, "a", "", cost + 1).items] == [query]
+
+
+@pytest.mark.parametrize(
+    ("said", "outcome", "reason", "raw"),
+    [
+        ("noise", Outcome.PARSE_FAILURE, "not_json", "I shall remember that"),
+        ("ghost", Outcome.REFUSED, "unknown_id", '{"op": "DELETE", "id": 99}'),
+    ],
+)
+def test_what_cannot_be_applied_is_logged_with_its_reason(said: str, outcome: Outcome, reason: str, raw: str) -> None:
+    system = build(ManagedMemory)
+    _, (record,) = tell(system, turn(1, "Ann", "lives in Rome"), turn(2, "Ann", said))
+    assert (record.outcome, record.reason, record.raw, record.kind) == (outcome, reason, raw, None)
+    assert texts(system) == ["Ann lives in Rome"]
+
+
+def test_good_operations_apply_beside_a_refused_one_and_the_cost_stands_once() -> None:
+    completion = '[{"op": "ADD", "text": "one"}, {"op": "DELETE", "id": 7}, {"op": "ADD", "text": "two"}]'
+    model = ScriptedLanguageModel(lambda prompt, adapter: completion)
+    system = build(ManagedMemory, model)
+    records = system.observe(turn(1, "Ann", "one and two"), "a")
+    assert texts(system) == ["one", "two"]
+    assert [(r.index, r.count, r.outcome.value, r.entry_id) for r in records] == [
+        (0, 3, "applied", 1),
+        (1, 3, "refused", None),
+        (2, 3, "applied", 2),
+    ]
+    # The fake's tokens are words: the completion has 12 of them.
+    assert [r.completion_tokens for r in records] == [len(completion.split()), 0, 0]
+    assert [r.model_calls for r in records] == [1, 0, 0]
+    assert records[0].prompt_tokens > 0
+    assert [r.prompt_tokens for r in records[1:]] == [0, 0]
+
+
+def test_scopes_are_managed_in_lockstep_and_their_turns_in_order() -> None:
+    model = ScriptedLanguageModel()
+    system = build(ManagedMemory, model)
+    a = [turn(1, "Ann", "lives in Rome"), turn(2, "Ann", "lives in Oslo"), turn(3, "Ann", "lives in Bern")]
+    c = [turn(1, "Cleo", "paints boats"), turn(2, "Cleo", "paints cars")]
+    system.observe_many([*((each, "a") for each in a), *((each, "c") for each in c)])
+    assert [len(batch) for batch in model.batches] == [2, 2, 1]
+    assert "Ann lives in Rome" in model.batches[1][0]
+    assert [entry.text for entry in system.entries("c")] == ["Cleo paints cars"]
+    assert not any("Ann" in prompt and "Cleo" in prompt for prompt in model.prompts)
+
+
+def test_the_manager_reads_the_two_turns_before_in_the_same_session() -> None:
+    model = ScriptedLanguageModel()
+    system = build(ManagedMemory, model)
+    tell(system, *(turn(number, "Ann", f"hums tune{number}") for number in (1, 2, 3, 4)))
+    dialogue = model.prompts[3].split("Dialogue")[1]
+    assert [f"tune{number}" in dialogue for number in (1, 2, 3, 4)] == [False, True, True, True]
+    tell(system, turn(1, "Ann", "hums tune5", 2))
+    assert "tune4" not in model.prompts[4].split("Dialogue")[1]
+
+
+def test_a_session_that_ended_is_not_read_on() -> None:
+    model = ScriptedLanguageModel()
+    system = build(ManagedMemory, model)
+    tell(system, turn(1, "Ann", "hm"))
+    system.end_session("a", "2023-05-01T11:00:00")
+    tell(system, turn(2, "Ann", "lives in Rome"))
+    assert "hm" not in model.prompts[1].split("Dialogue")[1]
+
+
+def test_announced_speakers_widen_what_the_manager_is_shown() -> None:
+    turns = [turn(number, "Ann", f"hums{number} tune{number}") for number in range(1, 7)]
+    shown = {}
+    for speakers in ((), ("Ann", "Ben")):
+        model = ScriptedLanguageModel()
+        system = build(ManagedMemory, model)
+        system.begin("a", speakers)
+        tell(system, *turns)
+        shown[speakers] = model.prompts[5].split("Dialogue")[0].count("Ann hums")
+    # Two a speaker: one speaker is known from the turns, two were announced.
+    assert shown == {(): 2, ("Ann", "Ben"): 4}
+
+
+def test_forgetting_clears_the_caches_of_both_searches() -> None:
+    embedder = FakeEmbedder()
+    system = build(ManagedMemory, embedder=embedder)
+    tell(system, turn(1, "Ann", "lives in Rome"))
+    system.forget("a")
+    assert embedder.clears == 2
+
+
+def test_what_the_manager_wrote_beside_a_forgotten_entry_is_forgotten_too(tmp_path: Path) -> None:
+    completion = '[{"op": "ADD", "text": "a secret"}, {"op": "UPDATE", "id": 7, "text": "the secret again"}]'
+    system = build(ManagedMemory, ScriptedLanguageModel(lambda prompt, adapter: completion))
+    tell(system, turn(1, "Ann", "the secret"))
+    system.forget("a", {1})
+    system.save(tmp_path / "memory")
+    assert "secret" not in (tmp_path / "memory").read_text(encoding="utf-8")

@@ -1,0 +1,82 @@
+"""The Makefile's commands as make would run them: options only where they have a value, one per target in the help."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TARGETS = re.findall(r"^([a-z][a-z-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+TRAINING = [target for target in TARGETS if target.startswith("train-")]
+
+
+def make(*arguments: str) -> subprocess.CompletedProcess[str]:
+    # The variables given to the `make test` that runs these tests are not meant for them.
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
+    }
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def last_command(*arguments: str) -> str:
+    """What make would run last for these arguments, without running it."""
+    result = make("--dry-run", *arguments)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.rstrip().splitlines()[-1].strip()
+
+
+def test_help_is_the_default_and_lists_every_target() -> None:
+    listed = re.findall(r"^  ([a-z-]+) +\S", make().stdout, re.MULTILINE)
+    assert sorted(listed) == sorted(TARGETS)
+    assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_target_makes_its_own_environment(target: str) -> None:
+    plan = make("--dry-run", "--what-if=pyproject.toml", target, "FILE=own.jsonl", "FOLDER=run")
+    assert plan.returncode == 0, plan.stderr
+    assert ("pip install" in plan.stdout) == (target not in ("help", "clean"))
+
+
+def test_options_without_a_value_are_left_out() -> None:
+    assert last_command("eval-locomo").endswith("recipes/evaluate.py --benchmark locomo")
+    assert last_command("reproduce-cpu").endswith("recipes/reproduce.py")
+    assert "--seed" not in last_command("train-manager-grpo")
+
+
+def test_options_reach_the_evaluation() -> None:
+    command = last_command(
+        "eval-locomo", "MANAGER=runs/my manager", "LIMIT=5", "SPLIT=validation", "SYSTEM=rag", "SEED=1"
+    )
+    for option in (
+        "--manager 'runs/my manager'",
+        "--limit '5'",
+        "--split 'validation'",
+        "--system 'rag'",
+        "--seed '1'",
+    ):
+        assert option in command
+
+
+@pytest.mark.parametrize("target", TRAINING)
+def test_training_names_its_recipe_and_takes_another(target: str) -> None:
+    _, agent, method = target.split("-")
+    command = last_command(target)
+    assert f"recipes/{method}.py --config 'recipes/smollm2-135m/{agent}_{method}.yaml'" in command
+    assert "--config_file 'recipes/accelerate/cpu.yaml'" in command
+    command = last_command(target, "RECIPE=own.yaml", "ACCELERATE=recipes/accelerate/ddp.yaml", "SEED=3")
+    assert "--config 'own.yaml' --seed '3'" in command
+    assert "--config_file 'recipes/accelerate/ddp.yaml'" in command
+    assert "OMP_NUM_THREADS" not in command
+
+
+@pytest.mark.parametrize(("target", "variable"), [("eval-dialogues", "FILE"), ("rescore", "FOLDER")])
+def test_missing_argument_is_named_before_anything_runs(target: str, variable: str) -> None:
+    result = make("--assume-old=pyproject.toml", "--assume-old=constraints.txt", target)
+    assert result.returncode != 0
+    assert f"error: give {variable}=..." in result.stderr
+    assert "pip install" not in result.stdout
