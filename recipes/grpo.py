@@ -1,6 +1,7 @@
 """GRPO of one agent against the other, frozen one.
 
-accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/grpo.py --config recipes/smollm2-135m/manager_grpo.yaml
+accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/grpo.py \\
+    --config recipes/smollm2-135m/manager_grpo.yaml
 """
 
 from __future__ import annotations

@@ -17,22 +17,16 @@ from data.tuples import answer_tuples, manager_tuples
 from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.jsonl import read_json, write_json
 from memory_r1.memory.bank import entries_from_json, entries_to_json
 from memory_r1.memory.embedder import SentenceEmbedder
 from memory_r1.memory.retriever import Retriever
 from memory_r1.models import resolve_embedder
+from memory_r1.provenance import git_revision, package_versions
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.banks import PlayedBanks, play_banks
 from memory_r1.training.rows import Row
-from memory_r1.training.runs import (
-    base_model_record,
-    git_revision,
-    package_versions,
-    read_json,
-    remove_checkpoints,
-    save_adapter,
-    write_json,
-)
+from memory_r1.training.runs import base_model_record, remove_checkpoints, save_adapter
 from memory_r1.types import AnswerTuple, ManagerTuple
 
 logger = logging.getLogger(__name__)
@@ -82,8 +76,8 @@ def load_banks(
         if not cache.is_file():
             language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)
             manager = MemoryManager(language_model, retriever, adapter="manager", top_k=arguments.top_k)
-            write_json(cache, [_to_json(played) for played in play_banks(dialogues, manager)])
-        return [_from_json(played) for played in read_json(cache)]
+            write_json(cache, {"dialogues": [_to_json(played) for played in play_banks(dialogues, manager)]})
+        return [_from_json(played) for played in read_json(cache)["dialogues"]]
 
 
 def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[ManagerTuple]:
@@ -111,9 +105,7 @@ def labelled_manager_units(sources: Sequence[Source]) -> list[ManagerTuple]:
 
 def answer_units(sources: Sequence[Source], banks: Sequence[Banks]) -> list[AnswerTuple]:
     """Every question with the bank it is asked of."""
-    return [
-        item for source, bank in zip(sources, banks, strict=True) for item in answer_tuples(source.dialogue, bank)
-    ]
+    return [item for source, bank in zip(sources, banks, strict=True) for item in answer_tuples(source.dialogue, bank)]
 
 
 def require_rows(rows: list[Row], limit: int | None, what: str) -> list[Row]:
@@ -177,4 +169,3 @@ def _to_json(played: PlayedBanks) -> dict[str, Any]:
 def _from_json(played: Mapping[str, Any]) -> Banks:
     before = {turn_id: entries_from_json(entries) for turn_id, entries in played["before"].items()}
     return Banks(before, entries_from_json(played["final"]))
-

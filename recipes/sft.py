@@ -1,6 +1,7 @@
 """Supervised warm start of one agent from few labelled dialogues.
 
-accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/sft.py --config recipes/smollm2-135m/manager_sft.yaml
+accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/sft.py \\
+    --config recipes/smollm2-135m/manager_sft.yaml
 """
 
 from __future__ import annotations

@@ -20,7 +20,10 @@ RewardFunction = Callable[..., list[float | None]]
 SCORES = {"answer_exact_match": exact_match, "answer_f1": f1_squad, "answer_f1_mem0": f1_mem0}
 """Scores of a final answer. For the Answer Agent it is the completion's; for the Memory Manager it is what the frozen
 Answer Agent answers from the bank that the completion leaves."""
-FORMATS = {"manager": {"operation_format": operation_format_reward}, "answer": {"answer_format": answer_format_reward}}
+FORMATS: dict[str, dict[str, RewardFunction]] = {
+    "manager": {"operation_format": operation_format_reward},
+    "answer": {"answer_format": answer_format_reward},
+}
 REWARDS = {agent: (*SCORES, *formats) for agent, formats in FORMATS.items()}
 """Agent to the names a recipe may give in `reward_funcs`; `path/to/file.py:name` also works."""
 
@@ -53,7 +56,7 @@ def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool) -
 
 
 def build_rewards(names: Sequence[str], context: RewardContext) -> list[RewardFunction]:
-    """The reward functions that a recipe names, in order; raises as `check_rewards`, and where a file cannot be used."""
+    """The reward functions that a recipe names, in order; raises as `check_rewards`, or where a file is unusable."""
     check_rewards(names, context.agent, has_answer_agent=context.answering is not None)
     return [_build(name, context) for name in names]
 
@@ -81,4 +84,4 @@ def _from_file(name: str) -> RewardFunction:
     reward = getattr(module, function, None)
     if not callable(reward):
         raise ConfigurationError(f"reward_funcs: {path} has no function '{function}'")
-    return reward  # type: ignore[no-any-return]
+    return reward

@@ -84,9 +84,7 @@ class OutcomeReward:
         rewards: list[float | None] = []
         for outcome in outcomes:
             if isinstance(outcome, _Outcome):
-                scores = [
-                    self.score(next(answers).text, item.question.answer) for item in outcome.questions
-                ]
+                scores = [self.score(next(answers).text, item.question.answer) for item in outcome.questions]
                 rewards.append(self._reward(outcome, scores))
             else:
                 rewards.append(outcome)

@@ -15,7 +15,7 @@ PACKAGES = ("memory_r1", "rewards", "data", "recipes")
 # The parts of the library from the ground up; a part imports itself and what lies below it, nothing beside it.
 LIBRARY_LAYERS = (
     {"types", "errors"},
-    {"metrics", "dialogues", "provenance", "entry", "weights"},
+    {"metrics", "dialogues", "jsonl", "provenance", "entry", "weights"},
     {"embedded"},
     {"models"},
     {"memory"},

@@ -64,9 +64,7 @@ class AnswerAgent:
         completions = dict(
             zip(
                 distinct,
-                self.model.generate(
-                    list(distinct.values()), max_new_tokens=self.max_new_tokens, adapter=self.adapter
-                ),
+                self.model.generate(list(distinct.values()), max_new_tokens=self.max_new_tokens, adapter=self.adapter),
                 strict=True,
             )
         )

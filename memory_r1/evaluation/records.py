@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from memory_r1.errors import DataError
-from memory_r1.evaluation.jsonl import read_json, read_rows, write_json
+from memory_r1.jsonl import read_json, read_rows, write_json
 from memory_r1.types import MemoryEntry, OperationKind
 
 PREDICTIONS = "predictions.jsonl"

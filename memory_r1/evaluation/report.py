@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from memory_r1.evaluation.charts import Points, lines, save_category_figure, stacked_columns
 from memory_r1.evaluation.diagnosis import History, Step, failed_step
-from memory_r1.evaluation.jsonl import read_json
 from memory_r1.evaluation.pages import metric_label, within_dialogue, write_page
 from memory_r1.evaluation.records import RESULTS, RunInfo, read_operations, read_predictions, read_run
 from memory_r1.evaluation.report_data import (
@@ -27,6 +26,7 @@ from memory_r1.evaluation.report_data import (
 )
 from memory_r1.evaluation.results import METRICS, summarize
 from memory_r1.evaluation.statistics import PairedDifference
+from memory_r1.jsonl import read_json
 from memory_r1.types import Dialogue
 
 REPORT = "report.html"

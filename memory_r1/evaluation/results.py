@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from memory_r1.errors import DataError, MemoryR1Error
-from memory_r1.evaluation.jsonl import write_json
 from memory_r1.evaluation.records import (
     PREDICTIONS,
     RESULTS,
@@ -29,6 +28,7 @@ from memory_r1.evaluation.records import (
     read_run,
 )
 from memory_r1.evaluation.statistics import bootstrap_interval
+from memory_r1.jsonl import write_json
 from memory_r1.types import OperationKind
 
 METRICS = ("exact_match", "f1_mem0", "f1_locomo", "f1_squad", "bleu1", "judge", "evidence_recall")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.evaluation.jsonl import read_rows, rewrite_rows
 from memory_r1.evaluation.records import OPERATIONS, PREDICTIONS, RUN, OperationRow, RunInfo, read_run, write_run
+from memory_r1.jsonl import read_rows, rewrite_rows
 from memory_r1.systems.base import OperationRecord, Outcome
 from memory_r1.systems.log import record_from_json
 from memory_r1.types import Dialogue

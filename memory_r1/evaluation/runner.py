@@ -20,7 +20,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.evaluation.jsonl import JsonLinesWriter, read_json
 from memory_r1.evaluation.records import (
     OPERATIONS,
     PREDICTIONS,
@@ -35,6 +34,7 @@ from memory_r1.evaluation.report import write_report
 from memory_r1.evaluation.results import write_results
 from memory_r1.evaluation.resume import Played, config_hash, dialogues_hash, load_played, open_folder, operation_rows
 from memory_r1.evaluation.selection import batches, select
+from memory_r1.jsonl import JsonLinesWriter, read_json
 from memory_r1.metrics import evidence_recall, score_answer
 from memory_r1.provenance import git_revision, package_versions
 from memory_r1.systems.base import MemorySystem, OperationRecord, RecallRequest

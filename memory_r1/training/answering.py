@@ -1,4 +1,4 @@
-"""The frozen Answer Agent inside a manager's reward: banks and questions in, answers out, one batch of distinct prompts."""
+"""The frozen Answer Agent inside a manager's reward: banks and questions in, answers out, distinct prompts only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.types import Answer, MemoryEntry, Question, Recall
+
+# What decides a greedy answer: the question, when it is asked, and the memories recalled.
+_Key = tuple[str, str, tuple[MemoryEntry, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class FrozenAnswering:
         self.remembered = remembered
         self.requested = 0
         self.generated = 0
-        self._answers: OrderedDict[tuple[object, ...], Answer] = OrderedDict()
+        self._answers: OrderedDict[_Key, Answer] = OrderedDict()
 
     def answer(self, asked: Sequence[BankQuestion]) -> list[Answer]:
         """An answer for each, in order. `requested` and `generated` count what de-duplication saves."""
@@ -57,7 +60,7 @@ class FrozenAnswering:
         self.generated += len(fresh)
         return [known[key] for key in keys]
 
-    def _remember(self, fresh: dict[tuple[str, str, tuple[MemoryEntry, ...]], Answer]) -> None:
+    def _remember(self, fresh: dict[_Key, Answer]) -> None:
         self._answers.update(fresh)
         while len(self._answers) > self.remembered:
             self._answers.popitem(last=False)

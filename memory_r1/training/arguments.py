@@ -41,6 +41,7 @@ LEAST: dict[str, float] = {
     "lora_r": 1,
 }
 
+
 @dataclass
 class MemoryArguments:
     """What is trained on what; the trainer's own fields are TRL's."""
@@ -60,9 +61,7 @@ class MemoryArguments:
     )
     validation_dialogues: int = field(default=4, metadata={"help": "Dialogues that pick the checkpoint."})
     max_train_rows: int | None = field(default=None, metadata={"help": "Keep at most so many training rows."})
-    max_validation_rows: int | None = field(
-        default=32, metadata={"help": "Keep at most so many validation rows."}
-    )
+    max_validation_rows: int | None = field(default=32, metadata={"help": "Keep at most so many validation rows."})
     banks: str = field(
         default="gold",
         metadata={
@@ -89,12 +88,8 @@ class MemoryArguments:
     reward_funcs: list[str] = field(
         default_factory=list, metadata={"help": "Rewards by name, or path/to/file.py:function."}
     )
-    entry_cost: float = field(
-        default=0.01, metadata={"help": "Cost of each live entry in a manager's outcome reward."}
-    )
-    answer_max_tokens: int = field(
-        default=32, metadata={"help": "Longest completion of the frozen Answer Agent."}
-    )
+    entry_cost: float = field(default=0.01, metadata={"help": "Cost of each live entry in a manager's outcome reward."})
+    answer_max_tokens: int = field(default=32, metadata={"help": "Longest completion of the frozen Answer Agent."})
 
     def __post_init__(self) -> None:
         validate_fields(self)
@@ -145,7 +140,9 @@ class MemoryModelConfig(ModelConfig):
 TrainerConfig = TypeVar("TrainerConfig")
 
 
-def parse_recipe(trainer_config: type[TrainerConfig], argv: list[str] | None = None) -> tuple[MemoryArguments, TrainerConfig, ModelConfig]:
+def parse_recipe(
+    trainer_config: type[TrainerConfig], argv: list[str] | None = None
+) -> tuple[MemoryArguments, TrainerConfig, ModelConfig]:
     """Parse `--config recipe.yaml` and command-line overrides.
 
     Raises:

@@ -10,13 +10,13 @@ from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from memory_r1.jsonl import read_json, write_json
 from memory_r1.training.policy import POLICY
-from memory_r1.training.runs import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
 
-class KeepStart(TrainerCallback):  # type: ignore[misc]
+class KeepStart(TrainerCallback):
     """Validates the policy before the first step, so that a run in which nothing got better keeps its start.
 
     transformers compares checkpoints with one another only; without this, a policy that training has made worse at

@@ -23,7 +23,7 @@ def describe_operations(completions: Sequence[str], rows: Sequence[Row]) -> dict
 
 
 def describe_answers(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
-    """Share of completions with the answer marker, share that answer "unknown", and mean number of entries distilled."""
+    """Share of completions with the answer marker, share of answers "unknown", mean number of entries distilled."""
     total = max(1, len(completions))
     distilled = sum(len(parse_distilled(text, row["numbered"])) for text, row in zip(completions, rows, strict=True))
     return {

@@ -1,4 +1,4 @@
-"""GRPO for either agent: TRL's trainer with a shared prompt prefix, greedy validation and diagnostics of sparse rewards."""
+"""GRPO for either agent: TRL's trainer with a shared prompt prefix, greedy validation and diagnostics of rewards."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Describe = Callable[[Sequence[str], Sequence[Row]], dict[str, float]]
 """(completions, their rows) to metrics of what the completions do, e.g. the share of each operation."""
 
 
-class MemoryGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
+class MemoryGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` for one agent on LoRA adapters.
 
     Three of TRL's methods are overridden: `_get_per_token_logps_and_entropies` (shared prefix), `_calculate_rewards`
@@ -57,7 +57,7 @@ class MemoryGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         """Log-probabilities and entropies of the completions, both `(B, T)`; see `shared_prefix`."""
         multimodal = any(value is not None for value in forward_kwargs.values())
         if not self.shared_prefix or compute_aux_loss or multimodal:
-            return super()._get_per_token_logps_and_entropies(  # type: ignore[no-any-return]
+            return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
                 attention_mask,
@@ -101,7 +101,7 @@ class MemoryGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
         results = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
         results[f"{metric_key_prefix}_score"] = sum(scored) / len(scored) if scored else 0.0
         self.log(dict(results))
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
+        self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
         return results
 
     def _score_greedily(self, rows: Sequence[Row]) -> tuple[list[float | None], dict[str, float]]:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from memory_r1.embedded import LANGUAGE_MODEL
 from memory_r1.errors import ConfigurationError
+from memory_r1.jsonl import read_json, write_json
 from memory_r1.models import weights_hash
 
 SUMMARY = "training_summary.json"
 RECIPE = "recipe.json"
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "sentence-transformers", "faiss-cpu")
-
-
-def recipe_hash(recipe: Mapping[str, Any]) -> str:
-    """Identifies a run: equal recipes, equal hash."""
-    return hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def open_run(folder: str | Path, recipe: Mapping[str, Any]) -> tuple[bool, str | None]:
@@ -36,7 +29,7 @@ def open_run(folder: str | Path, recipe: Mapping[str, Any]) -> tuple[bool, str |
     folder = Path(folder)
     stored = folder / RECIPE
     if stored.is_file():
-        before = json.loads(stored.read_text(encoding="utf-8"))
+        before = read_json(stored)
         differing = sorted(key for key in {*before, *recipe} if before.get(key) != _plain(recipe).get(key))
         if differing:
             raise ConfigurationError(
@@ -67,48 +60,14 @@ def save_adapter(model: Any, tokenizer: Any, folder: str | Path, summary: Mappin
         (Path(scratch) / "README.md").write_text(_model_card(summary), encoding="utf-8")
         for path in Path(scratch).iterdir():
             os.replace(path, folder / path.name)
-    write_json(folder / SUMMARY, summary)
+    write_json(folder / SUMMARY, _plain(summary))
 
 
 def base_model_record(source: str, name: str) -> dict[str, Any]:
     """How an adapter names its base: hub id (or name) and weight hash, never the path it happened to lie on."""
-    hub_ids = {"SmolLM2-135M-Instruct": "HuggingFaceTB/SmolLM2-135M-Instruct"}
-    stem = Path(name).name if Path(name).exists() else name
-    return {"id": hub_ids.get(stem, stem), "weights_sha256": weights_hash(source)}
-
-
-def package_versions() -> dict[str, str]:
-    """Installed versions of the packages that decide a result."""
-    return {name: importlib.metadata.version(name) for name in PACKAGES}
-
-
-def git_revision() -> str:
-    """The checkout's commit, with `-dirty` for uncommitted changes; `unknown` outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
-    try:
-        run = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return run.stdout.strip() or "unknown"
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
-    os.replace(part, path)
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file that `write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    short = Path(name).name if Path(name).exists() else name
+    hub_id = LANGUAGE_MODEL.hub_id if short == LANGUAGE_MODEL.name else short
+    return {"id": hub_id, "weights_sha256": weights_hash(source)}
 
 
 def remove_checkpoints(folder: str | Path) -> None:

@@ -9,16 +9,22 @@ import torch.nn.functional as F
 from trl import SFTTrainer
 
 from memory_r1.training.grpo import require_trainable
-from memory_r1.training.shared_prefix import position_ids
+from memory_r1.training.shared_prefix import (
+    common_prefix_length,
+    position_ids,
+    prefix_cache,
+    supports_shared_prefix,
+)
 
 IGNORED = -100
 
 
-class CompletionSFTTrainer(SFTTrainer):  # type: ignore[misc]
+class CompletionSFTTrainer(SFTTrainer):
     """`SFTTrainer` for prompt-completion rows whose prompts are long and completions short.
 
-    Off the GPU, TRL's fused head projects every position onto the vocabulary, prompt included. Shifting the padding
-    to the left puts all completions at the end, so that only the last positions are projected.
+    Off the GPU, TRL's fused head projects every position onto the vocabulary, prompt included. Here the instructions
+    that open every prompt run once a batch, and shifting the rest's padding to the left puts all completions at the
+    end, so that only the last positions are projected.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -29,14 +35,23 @@ class CompletionSFTTrainer(SFTTrainer):  # type: ignore[misc]
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Mean negative log-likelihood of the completion tokens (summed over accumulation steps when counted)."""
-        ids, mask, labels = left_pad(inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        batch = (inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
+        first_label = int((batch[2] != IGNORED).any(dim=0).nonzero()[0])
+        shared = 0
+        if supports_shared_prefix(model):
+            # One token less, so that every row keeps a prompt token that predicts its first completion token.
+            shared = max(0, min(common_prefix_length(*batch[:2]), first_label) - 1)
+        cache = prefix_cache(model, batch[0][0, :shared], len(batch[0])) if shared else None
+        ids, rest, labels = left_pad(*(tensor[:, shared:] for tensor in batch))
+        mask = torch.cat([rest.new_ones(len(rest), shared), rest], dim=1)  # (B, T)
         kept = labels.size(1) - int((labels != IGNORED).any(dim=0).nonzero()[0])  # positions from the first label on
         outputs = model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=position_ids(mask),
+            position_ids=position_ids(mask)[:, shared:],
+            past_key_values=cache,
             logits_to_keep=kept + 1,
-            use_cache=False,
+            use_cache=cache is not None,
         )
         logits = outputs.logits[:, :-1].float()  # (B, kept, V)
         targets = labels[:, -kept:]  # (B, kept)

@@ -76,6 +76,20 @@ def shared_prefix_outputs(
     )
 
 
+def common_prefix_length(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> int:  # (B, T), (B, T)
+    """Number of leading tokens that all right-padded rows share (the instructions, mostly)."""
+    same = (input_ids == input_ids[:1]).all(dim=0) & attention_mask.bool().all(dim=0)  # (T,)
+    return int(same.long().cumprod(dim=0).sum())
+
+
+def prefix_cache(model: Any, prefix: torch.Tensor, rows: int) -> DynamicCache:  # (P,)
+    """A key-value cache of one token sequence, with its autograd graph, repeated for `rows` rows."""
+    cache = DynamicCache(config=model.config)
+    model(input_ids=prefix[None], past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_repeat_interleave(rows)
+    return cache
+
+
 def _first_occurrence(group_of: torch.Tensor) -> torch.Tensor:  # (B,) -> (D,)
     """Index of the first row of each group, in the order of group numbers."""
     rows = torch.arange(group_of.numel(), device=group_of.device)

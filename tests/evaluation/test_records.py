@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_r1.errors import DataError
-from memory_r1.evaluation.jsonl import JsonLinesWriter, read_rows, rewrite_rows
 from memory_r1.evaluation.records import (
     OperationRow,
     Prediction,
@@ -20,6 +19,7 @@ from memory_r1.evaluation.records import (
     read_run,
     write_run,
 )
+from memory_r1.jsonl import JsonLinesWriter, read_rows, rewrite_rows
 from memory_r1.types import MemoryEntry, OperationKind
 
 PREDICTION = Prediction(

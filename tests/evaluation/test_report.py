@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from memory_r1.evaluation.jsonl import rewrite_rows
 from memory_r1.evaluation.records import OperationRow, Prediction, RecalledEntry, RunInfo, write_run
 from memory_r1.evaluation.report import Curve, Sample, Stage, write_report, write_stage_report
 from memory_r1.evaluation.report_data import cost_rows, operation_columns, part_counts, summed_parts
 from memory_r1.evaluation.results import write_results
 from memory_r1.evaluation.statistics import paired_difference
+from memory_r1.jsonl import rewrite_rows
 from memory_r1.types import Dialogue, OperationKind, Session, Turn
 
 HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from memory_r1.errors import DataError
-from memory_r1.evaluation.jsonl import rewrite_rows
 from memory_r1.evaluation.records import OperationRow, Prediction, RunInfo, write_run
 from memory_r1.evaluation.results import (
     compute_results,
@@ -16,6 +15,7 @@ from memory_r1.evaluation.results import (
     write_results,
 )
 from memory_r1.evaluation.statistics import paired_difference
+from memory_r1.jsonl import rewrite_rows
 from memory_r1.types import OperationKind
 
 RUN = RunInfo(
