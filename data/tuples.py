@@ -39,6 +39,7 @@ def manager_tuples(
     min_unlinked_share: float = 0.3,
     max_tuples: int | None = None,
     every_turn: bool = False,
+    scored_only: bool = False,
     gold: GoldOperations | None = None,
     seed: int = 0,
 ) -> list[ManagerTuple]:
@@ -48,6 +49,7 @@ def manager_tuples(
     that are evidence of no question as many (those with retention questions first) as make up `min_unlinked_share`;
     where there are too few of those, or more than `max_tuples`, linked ones are sampled too, so that the share holds.
     Turns that are evidence but no question's last are left out: nothing scored there would pay for what they say.
+    `scored_only` takes of the latter only those that a retention question scores, as reinforcement learning wants;
     `every_turn` takes all turns instead, as supervised training on gold wants them.
 
     Retention questions (up to `retention_questions` a tuple) have all their evidence before the turn and among the
@@ -82,6 +84,8 @@ def manager_tuples(
         return tuples
     evidence = {turn_id for question in dialogue.questions for turn_id in question.evidence}
     choice = random.Random(f"{seed}:{dialogue.dialogue_id}")
+    if scored_only:
+        tuples = [item for item in tuples if item.linked or item.retention]
     return _with_share(tuples, evidence, min_unlinked_share, max_tuples, choice)
 
 

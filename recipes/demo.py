@@ -10,8 +10,6 @@ started again, the demo goes on with the first stage that is not finished.
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 
 from memory_r1.entry import run_main
-from memory_r1.errors import TrainingError
+from memory_r1.jsonl import read_json, write_json
+from recipes.commands import launch, run_python
 
-RECIPES = Path("recipes/smollm2-135m")
 STAGES = ("base", "sft", "grpo")
 METRICS = ("exact_match", "f1_squad")
 console = Console()
@@ -36,7 +34,7 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = folder / "seconds.json"
-        self.seconds: dict[str, float] = json.loads(self.record.read_text()) if self.record.is_file() else {}
+        self.seconds: dict[str, float] = read_json(self.record) if self.record.is_file() else {}
 
     def run(self, name: str, action: Callable[[], None]) -> None:
         """Run a stage unless an earlier launch finished it."""
@@ -47,29 +45,18 @@ class Demo:
         started = time.monotonic()
         action()
         self.seconds[name] = time.monotonic() - started
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.record.write_text(json.dumps(self.seconds, indent=2))
+        write_json(self.record, self.seconds)
 
     def train(self, agent: str, method: str, **paths: Path) -> None:
         """Launch one training recipe with the demo's own folders."""
-        options = {"output_dir": self.folder / f"{agent}_{method}", **paths}
-        command(
-            "-m",
-            "accelerate.commands.launch",
-            "--config_file",
-            "recipes/accelerate/cpu.yaml",
-            f"recipes/{method}.py",
-            "--config",
-            str(RECIPES / f"{agent}_{method}.yaml"),
-            *(part for key, value in options.items() for part in (f"--{key}", str(value))),
-        )
+        launch(agent, method, output_dir=self.adapter(agent, method), **paths)
 
     def evaluate(self, stage: str) -> None:
         """Evaluate the system whose two agents are both at `stage`."""
         adapters = (
             [] if stage == "base" else [f"--{agent}={self.adapter(agent, stage)}" for agent in ("manager", "answer")]
         )
-        command(
+        run_python(
             "recipes/evaluate.py",
             "--benchmark=synthetic",
             "--dtype=bfloat16",
@@ -83,18 +70,7 @@ class Demo:
 
     def results(self, stage: str) -> dict[str, Any]:
         """`results.json` of a stage's evaluation."""
-        return dict(json.loads((self.folder / f"eval_{stage}" / "results.json").read_text()))
-
-
-def command(*arguments: str) -> None:
-    """Run a Python command from the checkout's root.
-
-    Raises:
-        TrainingError: It failed; its own error message stands above.
-    """
-    status = subprocess.run([sys.executable, *arguments]).returncode
-    if status != 0:
-        raise TrainingError(f"`python {' '.join(arguments[:6])} ...` ended with status {status}; see its message above")
+        return read_json(self.folder / f"eval_{stage}" / "results.json")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -103,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), metavar="FOLDER")
     demo = Demo(parser.parse_args(argv).output)
     sft_manager, sft_answer = demo.adapter("manager", "sft"), demo.adapter("answer", "sft")
-    demo.run("models", lambda: command("-m", "memory_r1.models"))
+    demo.run("models", lambda: run_python("-m", "memory_r1.models"))
     demo.run("base evaluation", lambda: demo.evaluate("base"))
     demo.run("manager sft", lambda: demo.train("manager", "sft"))
     demo.run("answer sft", lambda: demo.train("answer", "sft"))
@@ -128,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
         "report": str(report),
         "seconds": demo.seconds,
     }
-    (demo.folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_json(demo.folder / "summary.json", summary)
     show(summary)
     return 0
 

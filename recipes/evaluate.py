@@ -71,6 +71,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--budget-tokens", type=int, metavar="N", help="bound of what is recalled (default: none)")
     how.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows computed together (default: 16)")
     how.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
+    how.add_argument("--banks", type=Path, metavar="FOLDER", help="take over the banks of this finished evaluation")
     how.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/eval/BENCHMARK-SPLIT-SYSTEM")
     how.add_argument("--restart", action="store_true", help="discard what an earlier run left in the output folder")
     how.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -179,6 +180,7 @@ def main(arguments: Sequence[str]) -> int:
         limit=options.limit,
         budget_tokens=options.budget_tokens,
         batch_size=options.batch_size,
+        banks_from=options.banks,
         progress=not options.quiet,
     )
     show(results, options.output)

@@ -45,15 +45,19 @@ def main(argv: Sequence[str]) -> int:
         return 0
     started = time.monotonic()
     retriever = preparation.load_retriever(arguments.embedder)
-    splits = dict(zip(("training", "validation"), preparation.load_sources(arguments), strict=True))
+    train, validation = preparation.load_sources(arguments)
+    banks = preparation.load_banks(
+        arguments, [*train, *validation], name, str(model.dtype), retriever, Path(config.output_dir) / "banks.json"
+    )
+    splits = {"training": (train, banks[: len(train)]), "validation": (validation, banks[len(train) :])}
     datasets = {}
-    for split, sources in splits.items():
-        cache = Path(config.output_dir) / f"banks_{split}.json"
-        banks = preparation.load_banks(arguments, sources, name, str(model.dtype), retriever, cache)
+    for split, (sources, played) in splits.items():
         if arguments.agent == "manager":
-            rows = manager_rows(preparation.manager_units(arguments, sources, banks), retriever, arguments.top_k)
+            rows = manager_rows(
+                preparation.manager_units(arguments, sources, played), retriever, arguments.recall_per_speaker
+            )
         else:
-            rows = answer_rows(preparation.answer_units(sources, banks), retriever, arguments.top_k)
+            rows = answer_rows(preparation.answer_units(sources, played), retriever, arguments.recall_per_speaker)
         limit = arguments.max_train_rows if split == "training" else arguments.max_validation_rows
         datasets[split] = Dataset.from_list(preparation.require_rows(rows, limit, split))
         logger.info("%s: %d dialogues, %d rows", split, len(sources), len(datasets[split]))
@@ -74,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
             adapter=FROZEN_ANSWER,
             max_new_tokens=arguments.answer_max_tokens,
         )
-        answering = FrozenAnswering(frozen, retriever, arguments.top_k)
+        answering = FrozenAnswering(frozen, retriever, arguments.recall_per_speaker)
     keep_start = KeepStart(Path(config.output_dir))
     trainer = MemoryGRPOTrainer(
         model=policy,
@@ -91,7 +95,7 @@ def main(argv: Sequence[str]) -> int:
     )
     keep_start.trainer = trainer
     trainer.train(resume_from_checkpoint=checkpoint)
-    kept = keep_start.restore_if_better()
+    kept = keep_start.restore_unless_beaten()
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
     preparation.finish_run(
         trainer,
@@ -102,12 +106,14 @@ def main(argv: Sequence[str]) -> int:
         source=source,
         started=started,
         results={
-            "train_dialogues": len(splits["training"]),
+            "train_dialogues": len(train),
             "train_rows": len(datasets["training"]),
             "first_reward": rewards[0] if rewards else None,
             "last_reward": rewards[-1] if rewards else None,
             "start_validation": keep_start.score,
-            "best_validation": max(v for v in (keep_start.score, trainer.state.best_metric) if v is not None),
+            "best_validation": max(
+                (v for v in (keep_start.score, trainer.state.best_metric) if v is not None), default=None
+            ),
             "kept_start": kept,
         },
     )

@@ -75,7 +75,7 @@ def load_banks(
         dialogues = [source.dialogue for source in sources]
         if not cache.is_file():
             language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)
-            manager = MemoryManager(language_model, retriever, adapter="manager", top_k=arguments.top_k)
+            manager = MemoryManager(language_model, retriever, adapter="manager", top_k=arguments.recall_per_speaker)
             write_json(cache, {"dialogues": [_to_json(played) for played in play_banks(dialogues, manager)]})
         return [_from_json(played) for played in read_json(cache)["dialogues"]]
 
@@ -86,9 +86,12 @@ def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: 
         item
         for source, bank in zip(sources, banks, strict=True)
         for item in manager_tuples(
-            source.dialogue, bank, retention_questions=arguments.retention_questions, seed=arguments.dialogue_seed
+            source.dialogue,
+            bank,
+            retention_questions=arguments.retention_questions,
+            scored_only=True,
+            seed=arguments.dialogue_seed,
         )
-        if item.linked or item.retention
     ]
 
 

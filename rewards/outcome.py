@@ -37,7 +37,8 @@ class _Outcome:
 class OutcomeReward:
     """Mean score on linked questions and mean score on retention questions, averaged, less the cost of live entries.
 
-    A completion that cannot be parsed earns 0: it is no NOOP. A row that fails (a malformed column, say) earns None,
+    A completion that cannot be parsed earns what the unchanged bank would if nothing could be answered from it: it is
+    no NOOP, and never pays more than one. A row that fails (a malformed column, say) earns None,
     is logged and counted, and loses nothing for the others.
 
     Args:
@@ -102,11 +103,11 @@ class OutcomeReward:
         retention: str,
         speakers: Sequence[str],
     ) -> _Outcome | float | None:
-        """The outcome of one completion; 0.0 for a parse failure, None where no question scores it."""
+        """The outcome of one completion, the reward of a parse failure, or None where no question scores it."""
         checked = check_completion(completion, recalled_ids)
-        if checked.failure is not None:
-            return 0.0
         after = bank_from_row(bank)
+        if checked.failure is not None:
+            return -self.entry_cost * len(after)
         after.apply(checked.accepted, turn_from_json(turn))
         outcome = _Outcome(
             after.entries(), questions_from_json(linked), questions_from_json(retention), tuple(speakers)

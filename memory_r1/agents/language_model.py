@@ -88,10 +88,12 @@ class LocalLanguageModel:
         for folder in (adapters or {}).values():
             check_adapter(folder, source)
         tokenizer = AutoTokenizer.from_pretrained(source)
-        base = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype))
+        base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
         loaded: Any = base
         for name, folder in (adapters or {}).items():
             loaded = attach_adapter(loaded, name, folder)
+        # PEFT loads adapters in float32; beside a bfloat16 base every layer would convert back and forth.
+        loaded = loaded.to(getattr(torch, dtype))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(loaded.to(device).eval(), tokenizer, batch_size)
 
@@ -109,49 +111,70 @@ class LocalLanguageModel:
 
         if seed is not None:
             torch.manual_seed(seed)
-        tokenized = [self._tokenize(prompt) for prompt in prompts]
-        order = sorted(range(len(prompts)), key=lambda row: -len(tokenized[row]))
-        completions: dict[int, Completion] = {}
-        with torch.no_grad(), self._evaluating(adapter):
+        tokenized = [self.tokenize(prompt) for prompt in prompts]
+        with self.evaluating(adapter):
+            generated = self.generate_ids(tokenized, max_new_tokens=max_new_tokens, temperature=temperature)
+        return [
+            Completion(self.tokenizer.decode(ids, skip_special_tokens=True).strip(), len(prompt), len(ids))
+            for prompt, ids in zip(tokenized, generated, strict=True)
+        ]
+
+    def generate_ids(
+        self, prompts: Sequence[list[int]], *, max_new_tokens: int, temperature: float = 0.0
+    ) -> list[list[int]]:
+        """Completion ids of tokenized prompts, in order, each up to and with its end-of-sequence token.
+
+        Runs in the mode and with the adapter that the model is in.
+        """
+        import torch
+
+        order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), prompts[row]))
+        completions: dict[int, list[int]] = {}
+        with torch.no_grad():
             for start in range(0, len(order), self.batch_size):
                 rows = order[start : start + self.batch_size]
-                generated = self._generate_batch([tokenized[row] for row in rows], max_new_tokens, temperature)
-                for row, ids in zip(rows, generated, strict=True):
-                    text = self.tokenizer.decode(ids, skip_special_tokens=True).strip()
-                    completions[row] = Completion(text, len(tokenized[row]), len(ids))
+                generated = self._generate_batch([prompts[row] for row in rows], max_new_tokens, temperature)
+                completions.update(zip(rows, generated, strict=True))
         return [completions[row] for row in range(len(prompts))]
 
     def count_tokens(self, text: str) -> int:
         """Number of tokens of `text` without special tokens."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def _tokenize(self, prompt: Messages) -> list[int]:
+    def tokenize(self, prompt: Messages) -> list[int]:
+        """The prompt's token ids, up to where the completion begins."""
         encoded = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
     def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
-        """Generate for one batch; returns completion ids cut before the first end-of-sequence token."""
+        """Generate for one batch of rows that are sorted, so that equal ones are neighbours.
+
+        What all rows begin with runs once, then what is left of each distinct row; only the rest is per row.
+        """
         import torch
         from transformers import GenerationConfig
+
+        from memory_r1.agents.prefix import aligned, prompt_cache
 
         eos = _as_list(self.model.generation_config.eos_token_id)
         if self.tokenizer.eos_token_id not in eos:
             eos.append(self.tokenizer.eos_token_id)
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else eos[0]
-        width = max(len(row) for row in rows)
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)  # (B, T)
-        mask = torch.tensor(
-            [[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.model.device
-        )  # (B, T)
+        batch = aligned(rows, pad)
+        ids = torch.tensor(batch.ids, device=self.model.device)  # (B, T)
+        mask = torch.tensor(batch.mask, device=self.model.device)  # (B, T)
+        cache = prompt_cache(self.model, ids, mask, batch.shared)
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
         config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=pad, **sampling)
-        output: torch.Tensor = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-        return [_until(row, eos) for row in output[:, width:].tolist()]
+        output: torch.Tensor = self.model.generate(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=config
+        )
+        return [_until(row, eos) for row in output[:, ids.size(1) :].tolist()]
 
     @contextmanager
-    def _evaluating(self, adapter: str | None) -> Iterator[None]:
+    def evaluating(self, adapter: str | None) -> Iterator[None]:
         """Evaluation mode with one adapter (or none) active; restores mode, adapter and `requires_grad` on exit."""
         was_training = self.model.training
         self.model.eval()
@@ -166,8 +189,8 @@ class LocalLanguageModel:
 def active_adapter(model: Any, name: str | None) -> Iterator[None]:
     """Make adapter `name` the active one inside the block; None turns all adapters off.
 
-    PEFT's `set_adapter` also flips `requires_grad` of the adapters it turns on and off, which would silently freeze
-    a policy in training: both are restored on exit.
+    PEFT flips `requires_grad` of the adapters that it turns on and off, and turns a frozen one trainable when it turns
+    adapters on again: what was trainable before is trainable, and nothing else, on exit.
 
     Raises:
         ConfigurationError: The model carries no adapter of that name.
@@ -175,23 +198,21 @@ def active_adapter(model: Any, name: str | None) -> Iterator[None]:
     loaded = list(getattr(model, "peft_config", {}) or {})
     if name is not None and name not in loaded:
         raise ConfigurationError(f"no adapter named '{name}' is loaded; loaded: {', '.join(loaded) or 'none'}")
-    if not loaded:
+    if not loaded or model.active_adapter == name:
         yield
-        return
-    if name is None:
-        with model.disable_adapter():
-            yield
         return
     previous = model.active_adapter
-    if previous == name:
-        yield
-        return
     trainable = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
-    model.set_adapter(name)
     try:
-        yield
+        if name is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(name)
+            yield
     finally:
-        model.set_adapter(previous)
+        if name is not None:
+            model.set_adapter(previous)
         for key, parameter in model.named_parameters():
             parameter.requires_grad_(trainable[key])
 
@@ -215,5 +236,5 @@ def _as_list(value: int | list[int] | None) -> list[int]:
 def _until(row: list[int], stops: Sequence[int]) -> list[int]:
     for position, token in enumerate(row):
         if token in stops:
-            return row[:position]
+            return row[: position + 1]
     return row

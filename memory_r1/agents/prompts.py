@@ -92,7 +92,7 @@ def parse_distilled(completion: str, numbered: Sequence[int]) -> tuple[int, ...]
     head = completion.split(ANSWER_MARKER, 1)[0]
     if MEMORIES_MARKER not in head:
         return ()
-    named = (int(digits) for digits in re.findall(r"\d{1,4}", head.split(MEMORIES_MARKER, 1)[1]))
+    named = (int(digits) for digits in re.findall(r"(?<!\d)\d{1,4}(?!\d)", head.split(MEMORIES_MARKER, 1)[1]))
     return tuple(dict.fromkeys(numbered[number - 1] for number in named if 1 <= number <= len(numbered)))
 
 

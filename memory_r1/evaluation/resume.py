@@ -27,6 +27,9 @@ _REPLAY_FIELDS = ("proposed", "raw", "index", "count", "prompt_tokens", "complet
 # How many rows are computed together changes no score, so a run may go on with another number.
 _FREE_OPTIONS = frozenset({"batch_size", "config_sha256"})
 
+# What decides how banks are read, not what is written into them.
+_READING = frozenset({"answer", "config.answer_sha256", "config.top_k", "config.budget_tokens"})
+
 logger = logging.getLogger(__name__)
 
 
@@ -69,6 +72,26 @@ def open_folder(folder: Path, run: RunInfo) -> None:
         )
     if earlier.git_revision != run.git_revision:
         logger.warning("%s was begun with revision %s, goes on with %s", folder, earlier.git_revision, run.git_revision)
+
+
+def reuse_banks(folder: Path, source: Path, run: RunInfo) -> None:
+    """Take over the operations of the evaluation in `source`, so that its banks are rebuilt without asking a model.
+
+    Raises:
+        ConfigurationError: What wrote those banks differs from what would write these; the message names it.
+    """
+    if (folder / OPERATIONS).exists():
+        return
+    before, now = _identity(read_run(source)), _identity(run)
+    differing = sorted(
+        key for key in before.keys() | now.keys() if key not in _READING and before.get(key) != now.get(key)
+    )
+    if differing:
+        raise ConfigurationError(
+            f"the banks of {source} are other ones ({', '.join(differing)} differ): leave the option out to write anew"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source / OPERATIONS, folder / OPERATIONS)
 
 
 def discard_folder(folder: Path) -> None:

@@ -32,7 +32,15 @@ from memory_r1.evaluation.records import (
 )
 from memory_r1.evaluation.report import write_report
 from memory_r1.evaluation.results import write_results
-from memory_r1.evaluation.resume import Played, config_hash, dialogues_hash, load_played, open_folder, operation_rows
+from memory_r1.evaluation.resume import (
+    Played,
+    config_hash,
+    dialogues_hash,
+    load_played,
+    open_folder,
+    operation_rows,
+    reuse_banks,
+)
 from memory_r1.evaluation.selection import batches, select
 from memory_r1.jsonl import JsonLinesWriter, read_json
 from memory_r1.metrics import evidence_recall, score_answer
@@ -86,6 +94,7 @@ def evaluate(
     limit: int | None = None,
     budget_tokens: int | None = None,
     batch_size: int = 16,
+    banks_from: Path | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate `system`, going on where an earlier call on the same folder was cut short.
@@ -100,6 +109,7 @@ def evaluate(
         limit: Ask at most so many questions, in proportion over dialogues and categories; None: all.
         budget_tokens: Bounds each recall; None: no bound.
         batch_size: Dialogues played, and questions asked, together.
+        banks_from: A finished evaluation whose banks, the same system's on the same dialogues, are taken over.
         progress: Show bars on the terminal.
 
     Returns:
@@ -116,6 +126,8 @@ def evaluate(
     folder = Path(folder)
     run = _completed(run, chosen, sessions, limit, budget_tokens, batch_size)
     open_folder(folder, run)
+    if banks_from is not None:
+        reuse_banks(folder, banks_from, run)
     played = load_played(folder)
     with _bars(progress) as bars:
         with JsonLinesWriter(folder / OPERATIONS) as writer:

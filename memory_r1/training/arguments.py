@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import sys
 import types
 import typing
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any, Literal, NoReturn, TypeVar, Union
 
 import yaml
 from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
@@ -22,24 +25,36 @@ from memory_r1.errors import ConfigurationError
 
 # The least value a field may have; argparse takes no range, so ranges stand here and not in the fields' metadata.
 LEAST: dict[str, float] = {
+    "seed": 0,
     "dialogue_seed": 0,
     "first_dialogue": 0,
     "train_dialogues": 1,
     "validation_dialogues": 1,
     "max_train_rows": 1,
     "max_validation_rows": 1,
-    "top_k": 1,
+    "recall_per_speaker": 1,
     "retention_questions": 0,
     "entry_cost": 0.0,
     "answer_max_tokens": 1,
     "num_generations": 2,
     "max_completion_length": 1,
-    "temperature": 0.0,
+    "temperature": 0.01,
     "beta": 0.0,
     "learning_rate": 0.0,
     "per_device_train_batch_size": 1,
     "lora_r": 1,
 }
+
+
+# Fields of TRL's `ModelConfig` that would be ignored: LoRA is always used, without dropout.
+UNUSED_MODEL_FIELDS = (
+    "use_peft",
+    "lora_dropout",
+    "attn_implementation",
+    "load_in_4bit",
+    "load_in_8bit",
+    "model_revision",
+)
 
 
 @dataclass
@@ -81,7 +96,7 @@ class MemoryArguments:
         metadata={"help": "Adapter folder to start from (an SFT run's); also the KL reference when beta > 0."},
     )
     embedder: str = field(default="all-MiniLM-L6-v2", metadata={"help": "Sentence embedder: name, hub id or folder."})
-    top_k: int = field(default=2, metadata={"help": "Memories recalled per speaker (the paper: 30)."})
+    recall_per_speaker: int = field(default=2, metadata={"help": "Memories recalled per speaker (the paper: 30)."})
     retention_questions: int = field(
         default=2, metadata={"help": "Questions about facts already in the bank that score each tuple too."}
     )
@@ -133,6 +148,10 @@ class MemoryModelConfig(ModelConfig):
     def __post_init__(self) -> None:
         validate_fields(self)
         super().__post_init__()
+        for name in UNUSED_MODEL_FIELDS:
+            default = next(item.default for item in dataclasses.fields(ModelConfig) if item.name == name)
+            if getattr(self, name) != default:
+                raise ConfigurationError(f"{name} is set, but the recipes do not use it yet; leave it out")
         if not self.model_name_or_path:
             raise ConfigurationError("model_name_or_path is not set; give a folder, a hub id or SmolLM2-135M-Instruct")
 
@@ -141,19 +160,18 @@ TrainerConfig = TypeVar("TrainerConfig")
 
 
 def parse_recipe(
-    trainer_config: type[TrainerConfig], argv: list[str] | None = None
+    trainer_config: type[TrainerConfig], argv: Sequence[str] | None = None
 ) -> tuple[MemoryArguments, TrainerConfig, ModelConfig]:
     """Parse `--config recipe.yaml` and command-line overrides.
 
     Raises:
         ConfigurationError: The file is missing or malformed, a key is unknown, or a value is not allowed.
     """
-    import sys
-
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = _separate_config(sys.argv[1:] if argv is None else argv)
     classes = (MemoryArguments, trainer_config, MemoryModelConfig)
     _check_recipe_file(given, classes)
     parser = TrlParser(classes)
+    parser.error = _refuse  # argparse would print the usage of some 250 options and exit with status 2
     try:
         memory, training, model = parser.parse_args_and_config(args=given)
     except ConfigurationError:
@@ -172,8 +190,8 @@ def validate_fields(config: Any) -> None:
     hints = typing.get_type_hints(type(config))
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
-        # The parser hands None to fields a recipe does not mention, whatever their annotation says.
-        if value is None or value is item.default:
+        # The parser hands None to fields a recipe does not mention, whatever their annotation says (TRL's `debug`).
+        if value is item.default or value is None and item.name not in MemoryArguments.__annotations__:
             continue
         hint = hints[item.name]
         if not _fits(value, hint):
@@ -185,8 +203,17 @@ def validate_fields(config: Any) -> None:
                 f"{item.name}: found {value!r}, allowed: {', '.join(map(str, choices))}{hint_text}"
             )
         least = LEAST.get(item.name)
-        if least is not None and value < least:
+        if least is not None and not value >= least:
             raise ConfigurationError(f"{item.name}: found {value!r}, allowed: at least {least}")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigurationError(f"recipe: {message}")
+
+
+def _separate_config(argv: Sequence[str]) -> list[str]:
+    """`--config=file` as `--config file`, the only form that TRL's parser reads."""
+    return [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
 
 
 def _check_recipe_file(argv: list[str], classes: tuple[type, ...]) -> None:
@@ -199,7 +226,7 @@ def _check_recipe_file(argv: list[str], classes: tuple[type, ...]) -> None:
         raise ConfigurationError(f"--config: found {path}, which is no file; give a recipe such as recipes/*/*.yaml")
     try:
         recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(recipe, dict):
         raise ConfigurationError(f"{path}: found {type(recipe).__name__}, allowed: `key: value` lines")
@@ -236,7 +263,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict)
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if hint in (bool, str, type(None), dict, list):
@@ -252,6 +279,8 @@ def _describe(hint: Any) -> str:
         return ", ".join(map(repr, arguments))
     if hint is type(None):
         return "null"
+    if hint is float:
+        return "a finite number"
     if typing.get_origin(hint) is list:
         return f"list of {_describe(arguments[0])}" if arguments else "list"
     return getattr(hint, "__name__", str(hint))

@@ -39,7 +39,7 @@ class KeepStart(TrainerCallback):
         if self.record.is_file():
             self.score = read_json(self.record)["score"]
             return
-        if state.global_step > 0 or not self.trainer.eval_dataset:
+        if state.global_step > 0 or args.eval_strategy == "no":
             return
         self.score = self.trainer.evaluate()["eval_score"]
         if self.trainer.accelerator.is_main_process:
@@ -48,8 +48,8 @@ class KeepStart(TrainerCallback):
             save_file(get_peft_model_state_dict(policy, adapter_name=POLICY), self.weights)
             write_json(self.record, {"score": self.score})
 
-    def restore_if_better(self) -> bool:
-        """Put the starting weights back where no checkpoint beat them; True when they were."""
+    def restore_unless_beaten(self) -> bool:
+        """Put the starting weights back where no checkpoint validated above them; True when they were."""
         best = self.trainer.state.best_metric
         if self.score is None or (best is not None and best > self.score):
             return False

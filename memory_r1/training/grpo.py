@@ -12,7 +12,9 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
 from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.agents.prefix import supports_plain_cache
 from memory_r1.errors import TrainingError
+from memory_r1.training.rollouts import shared_prefix_rollout, supports_shared_rollout
 from memory_r1.training.rows import Row
 from memory_r1.training.shared_prefix import shared_prefix_outputs, supports_shared_prefix
 
@@ -26,16 +28,20 @@ class MemoryGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` for one agent on LoRA adapters.
 
     Three of TRL's methods are overridden: `_get_per_token_logps_and_entropies` (shared prefix), `_calculate_rewards`
-    (diagnostics; one reward's failure costs its rows, not the step) and `evaluate` (greedy completions on validation
-    rows, scored by the same rewards, so that the checkpoint kept is the best policy and not the luckiest sample).
+    (diagnostics) and `evaluate` (greedy completions on validation rows, scored by the same rewards, so that the
+    checkpoint kept is the best policy and not the luckiest sample).
 
     Args:
         describe: Metrics of the completions themselves, logged under `completions/`.
-        shared_prefix: Compute each distinct prompt of a batch once in the log-probability pass.
+        shared_prefix: Compute each distinct prompt of a batch once, in rollouts and in the log-probability pass.
     """
 
-    def __init__(self, *args: Any, describe: Describe | None = None, shared_prefix: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def __init__(
+        self, model: Any, args: Any, *, describe: Describe | None = None, shared_prefix: bool = True, **kwargs: Any
+    ) -> None:
+        if shared_prefix and supports_plain_cache(model) and supports_shared_rollout(args):
+            kwargs.setdefault("rollout_func", shared_prefix_rollout)
+        super().__init__(model=model, args=args, **kwargs)
         require_trainable(self.model)
         self.describe = describe
         self.shared_prefix = shared_prefix
@@ -115,11 +121,14 @@ class MemoryGRPOTrainer(GRPOTrainer):
                 adapter=getattr(model, "active_adapter", None),
             )
         completions = [[{"role": "assistant", "content": completion.text}] for completion in generated]
-        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ())}
+        prompts = [row["prompt"] for row in rows]
+        ids = [self.processing_class(item.text, add_special_tokens=False)["input_ids"] for item in generated]
+        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ()) if key != "prompt"}
+        columns |= {"completion_ids": ids}
         totals: list[float | None] = [None] * len(rows)
         metrics: dict[str, float] = {}
         for weight, function in zip(self.reward_weights.tolist(), self.reward_funcs, strict=True):
-            rewards = function(completions=completions, **columns)
+            rewards = function(completions=completions, prompts=prompts, **columns)
             known = [reward for reward in rewards if reward is not None]
             metrics[f"reward/{function.__name__}"] = sum(known) / len(known) if known else 0.0
             for index, reward in enumerate(rewards):
@@ -141,6 +150,6 @@ def require_trainable(model: Any) -> int:
     if trainable == 0:
         raise TrainingError(
             "the model has no trainable parameter, so training would change nothing; load the adapter with "
-            "is_trainable=True or set use_peft: true"
+            "is_trainable=True"
         )
     return trainable

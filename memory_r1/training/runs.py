@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_r1.embedded import LANGUAGE_MODEL
-from memory_r1.errors import ConfigurationError
+from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.models import weights_hash
 
@@ -45,7 +45,7 @@ def last_checkpoint(folder: str | Path) -> str | None:
     found = [
         (int(match[1]), path)
         for path in Path(folder).glob("checkpoint-*")
-        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and (path / "trainer_state.json").is_file()
+        if (match := re.fullmatch(r"checkpoint-(\d+)", path.name)) and _is_whole(path)
     ]
     return str(max(found)[1]) if found else None
 
@@ -76,8 +76,17 @@ def remove_checkpoints(folder: str | Path) -> None:
         shutil.rmtree(path)
 
 
-def _plain(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    return dict(json.loads(json.dumps(recipe, default=str)))
+def _is_whole(checkpoint: Path) -> bool:
+    try:
+        read_json(checkpoint / "trainer_state.json")
+    except DataError:
+        return False
+    return True
+
+
+def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON reads it back; NaN and infinity, which TRL logs for a reward that no completion had, become null."""
+    return dict(json.loads(json.dumps(content, default=str), parse_constant=lambda _: None))
 
 
 def _model_card(summary: Mapping[str, Any]) -> str:

@@ -12,17 +12,16 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from memory_r1.agents.prefix import first_occurrence, supports_plain_cache
+
 
 def supports_shared_prefix(model: Any) -> bool:
     """Whether `model` can run in two passes over a plain key-value cache.
 
-    Activation checkpointing turns the cache off, and models with recurrent or convolutional state keep more than keys
-    and values.
+    Activation checkpointing turns the cache off; sliding windows drop keys, and models with recurrent or convolutional
+    state keep more than keys and values.
     """
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    plain = kinds <= {"full_attention", "sliding_attention"}
-    return plain and not getattr(model, "is_gradient_checkpointing", False)
+    return supports_plain_cache(model) and not getattr(model, "is_activation_checkpointing", False)
 
 
 def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:  # (B, T) -> (B, T)
@@ -50,7 +49,7 @@ def shared_prefix_outputs(
     positions = position_ids(attention_mask)  # (B, P + T)
     keyed = torch.cat([input_ids[:, :split], attention_mask[:, :split]], dim=1)
     _, group_of = torch.unique(keyed, dim=0, return_inverse=True)  # (B,)
-    first = _first_occurrence(group_of)  # (D,) one row for each distinct prompt
+    first = first_occurrence(group_of)  # (D,) one row for each distinct prompt
 
     cache = DynamicCache(config=model.config)
     # Only the cache is wanted; one position of logits is the least a forward computes.
@@ -88,10 +87,3 @@ def prefix_cache(model: Any, prefix: torch.Tensor, rows: int) -> DynamicCache:  
     model(input_ids=prefix[None], past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_repeat_interleave(rows)
     return cache
-
-
-def _first_occurrence(group_of: torch.Tensor) -> torch.Tensor:  # (B,) -> (D,)
-    """Index of the first row of each group, in the order of group numbers."""
-    rows = torch.arange(group_of.numel(), device=group_of.device)
-    groups = int(group_of.max()) + 1
-    return torch.full((groups,), group_of.numel(), device=group_of.device).scatter_reduce(0, group_of, rows, "amin")

@@ -1,0 +1,52 @@
+"""Completions of a GRPO group from one pass over their shared prompt, handed to TRL through its `rollout_func`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate.utils import DistributedType
+from trl.models.utils import disable_gradient_checkpointing
+
+from memory_r1.agents.language_model import LocalLanguageModel, Messages
+from memory_r1.training.policy import POLICY
+
+logger = logging.getLogger(__name__)
+
+# Sampling fields of TRL's config that only its own generation knows, with the values that switch them off.
+PLAIN_SAMPLING: dict[str, tuple[Any, ...]] = {
+    "top_p": (1.0,),
+    "top_k": (0, None),
+    "min_p": (None,),
+    "repetition_penalty": (1.0,),
+    "generation_kwargs": (None,),
+    "use_vllm": (False,),
+    "use_transformers_continuous_batching": (False,),
+}
+
+
+def shared_prefix_rollout(prompts: Sequence[Messages], trainer: Any) -> dict[str, Any]:
+    """Sample one completion a prompt (TRL has repeated each G times) from the policy as it is now.
+
+    Returns:
+        `prompt_ids` and `completion_ids` (end-of-sequence token included), lists of B lists; `logprobs` is None.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    local = LocalLanguageModel(model, trainer.processing_class, batch_size=len(prompts))
+    prompt_ids = [local.tokenize(prompt) for prompt in prompts]
+    with disable_gradient_checkpointing(model, trainer.args.gradient_checkpointing_kwargs), local.evaluating(POLICY):
+        completion_ids = local.generate_ids(
+            prompt_ids, max_new_tokens=trainer.args.max_completion_length, temperature=trainer.args.temperature
+        )
+    return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
+
+
+def supports_shared_rollout(config: Any) -> bool:
+    """Whether `shared_prefix_rollout` samples what this config asks for; says once why not."""
+    unlike = [name for name, plain in PLAIN_SAMPLING.items() if getattr(config, name, plain[0]) not in plain]
+    sharded = config.distributed_state.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+    if unlike or sharded:
+        reason = f"{', '.join(unlike)} set" if unlike else "the model is sharded"
+        logger.warning("shared-prefix rollouts are off: %s", reason)
+    return not unlike and not sharded

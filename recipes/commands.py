@@ -1,0 +1,35 @@
+"""Running one recipe from another: each in a process of its own, as a user would."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from memory_r1.errors import TrainingError
+
+RECIPES = Path("recipes/smollm2-135m")
+
+
+def run_python(*arguments: str) -> None:
+    """Run a Python command from the checkout's root.
+
+    Raises:
+        TrainingError: It failed; its own error message stands above.
+    """
+    status = subprocess.run([sys.executable, *arguments]).returncode
+    if status != 0:
+        raise TrainingError(f"`python {' '.join(arguments[:5])} ...` ended with status {status}; see its message above")
+
+
+def launch(agent: str, method: str, **options: object) -> None:
+    """Launch the recipe that trains `agent` with `method` on one CPU; `options` override its fields."""
+    run_python(
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file=recipes/accelerate/cpu.yaml",
+        f"recipes/{method}.py",
+        "--config",
+        str(RECIPES / f"{agent}_{method}.yaml"),
+        *(part for key, value in options.items() for part in (f"--{key}", str(value))),
+    )

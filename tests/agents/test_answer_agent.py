@@ -1,0 +1,95 @@
+"""From a question and a recall to an answer and the entries it relies on."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
+from memory_r1.agents.language_model import Messages
+from memory_r1.errors import ConfigurationError
+from memory_r1.types import MemoryEntry, Recall
+from tests.fakes import ScriptedLanguageModel
+
+ROME = MemoryEntry(7, "Ann lives in Rome", "Ann", "2023-05-08T13:56:00")
+BIKE = MemoryEntry(3, "Ben sold his bicycle", "Ben", "")
+DOG = MemoryEntry(12, "Ann has a dog", "Ann", "")
+
+
+def name_the_bicycle(prompt: Messages, adapter: str | None) -> str:
+    """Relies on the memory with "bicycle" in it, by its number in the prompt, and repeats the question."""
+    text = prompt[-1]["content"]
+    number = re.search(r"^(\d+)\. .*bicycle", text, re.MULTILINE)
+    return f"Memories: {number[1] if number else 'none'}\n**Answer:** {text.splitlines()[-1]}"
+
+
+def test_distilled_entries_are_entry_ids_whatever_the_order_of_the_blocks() -> None:
+    agent = AnswerAgent(ScriptedLanguageModel(name_the_bicycle))
+    # In the first prompt the bicycle is memory 3 (after both of Ann's), in the second memory 1.
+    answers = agent.answer(
+        [AnswerRequest("What?", Recall((ROME, BIKE, DOG))), AnswerRequest("What?", Recall((BIKE, ROME, DOG)))]
+    )
+    assert [answer.distilled for answer in answers] == [(3,), (3,)]
+    assert [answer.completion.splitlines()[0] for answer in answers] == ["Memories: 3", "Memories: 1"]
+
+
+def test_identical_prompts_are_answered_once_and_answers_keep_their_order() -> None:
+    model = ScriptedLanguageModel(name_the_bicycle)
+    requests = [
+        AnswerRequest("Where?", Recall((ROME,))),
+        AnswerRequest("What?", Recall((BIKE,))),
+        AnswerRequest("Where?", Recall((ROME,))),
+        AnswerRequest("Where?", Recall((ROME,)), asked_at="2023-05-09T00:00:00"),
+        AnswerRequest("Where?", Recall((ROME, BIKE))),
+    ]
+    answers = AnswerAgent(model).answer(requests)
+    assert [len(batch) for batch in model.batches] == [4]  # the third asks what the first asked
+    assert [answer.text for answer in answers] == [
+        "Question: Where?",
+        "Question: What?",
+        "Question: Where?",
+        "Question [9 May 2023]: Where?",
+        "Question: Where?",
+    ]
+    assert [answer.distilled for answer in answers] == [(), (3,), (), (), (3,)]
+
+
+def test_one_prompt_over_entries_of_other_ids_keeps_the_ids_apart() -> None:
+    model = ScriptedLanguageModel(name_the_bicycle)
+    twin = MemoryEntry(99, BIKE.text, BIKE.speaker, BIKE.timestamp)
+    answers = AnswerAgent(model).answer([AnswerRequest("What?", Recall((entry,))) for entry in (BIKE, twin)])
+    assert len(model.prompts) == 1
+    assert [answer.distilled for answer in answers] == [(3,), (99,)]
+
+
+def test_the_adapter_and_what_the_completion_cost_are_passed_on() -> None:
+    adapters: list[str | None] = []
+
+    def note(prompt: Messages, adapter: str | None) -> str:
+        adapters.append(adapter)
+        return "Memories: none\n**Answer:** unknown"
+
+    (answer,) = AnswerAgent(ScriptedLanguageModel(note), adapter="answer").answer([AnswerRequest("What?", Recall(()))])
+    assert adapters == ["answer"]
+    assert (answer.text, answer.distilled, answer.completion_tokens) == ("unknown", (), 4)  # the fake counts words
+    assert answer.prompt_tokens > 4
+
+
+@pytest.mark.parametrize("completion", ["", "Rome", "Memories: 5\n**Answer:**", "**Answer:** Memories: 1", "\0 1 2"])
+def test_garbage_is_an_answer_that_relies_on_nothing(completion: str) -> None:
+    agent = AnswerAgent(ScriptedLanguageModel(lambda prompt, adapter: completion))
+    (answer,) = agent.answer([AnswerRequest("What?", Recall((ROME,)))])
+    assert (answer.distilled, answer.completion) == ((), completion)
+
+
+def test_quoting_is_a_style_of_its_own_and_others_are_refused() -> None:
+    quoting = ScriptedLanguageModel(lambda prompt, adapter: "Memories:\nann has a DOG\n**Answer:** a dog")
+    (answer,) = AnswerAgent(quoting, style="quotes").answer([AnswerRequest("What?", Recall((ROME, DOG)))])
+    assert (answer.text, answer.distilled) == ("a dog", (12,))
+    with pytest.raises(ConfigurationError, match="answer style 'poem' is unknown; allowed: ids, quotes"):
+        AnswerAgent(quoting, style="poem")
+
+
+def test_no_request_is_no_answer() -> None:
+    assert AnswerAgent(ScriptedLanguageModel()).answer([]) == []

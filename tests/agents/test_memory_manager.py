@@ -1,0 +1,130 @@
+"""From turns to checked operations."""
+
+from __future__ import annotations
+
+import pytest
+
+from memory_r1.agents.language_model import Messages
+from memory_r1.agents.memory_manager import ManageRequest, MemoryManager, prompt_for
+from memory_r1.memory.bank import MemoryBank
+from memory_r1.memory.operations import ParseFailureReason, RefusalReason, render_operations
+from memory_r1.memory.retriever import Retriever
+from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
+from tests.fakes import FakeEmbedder, ScriptedLanguageModel
+
+ENTRIES = tuple(
+    MemoryEntry(entry_id, text, text.split()[0], "", (f"t{entry_id}",))
+    for entry_id, text in [
+        (30, "Ann lives in Rome"),
+        (9, "Ben sold his bicycle"),
+        (11, "Ann has a dog"),
+        (12, "Ben likes tea"),
+        (20, "Ann paints fences"),
+    ]
+)
+MOVED = Turn("t40", "Ann", "I no longer live in Rome, Ann lives in Oslo")
+
+
+def request(turn: Turn = MOVED, speakers: tuple[str, ...] = ("Ann", "Ben")) -> ManageRequest:
+    return ManageRequest(turn, (), MemoryBank(ENTRIES), speakers)
+
+
+def always(reply: str) -> ScriptedLanguageModel:
+    return ScriptedLanguageModel(lambda prompt, adapter: reply)
+
+
+def manager(model: ScriptedLanguageModel, top_k: int = 1) -> MemoryManager:
+    return MemoryManager(model, Retriever(FakeEmbedder()), top_k=top_k)
+
+
+def test_a_number_in_a_completion_is_the_entry_that_stood_there_in_the_prompt() -> None:
+    seen: list[str] = []
+
+    def update_the_first(prompt: Messages, adapter: str | None) -> str:
+        seen.append(prompt[-1]["content"])
+        return '[{"op": "UPDATE", "id": 1, "text": "Ann lives in Oslo"}, {"op": "DELETE", "id": 2}]'
+
+    (management,) = manager(ScriptedLanguageModel(update_the_first)).manage([request()])
+    assert management.recalled[0].entry_id == 30  # the one that shares most words with the turn
+    shown = [line for line in seen[0].splitlines() if line[0].isdigit()]
+    assert shown == [f"{n}. {entry.text}" for n, entry in enumerate(management.recalled, start=1)]
+    assert management.checked.accepted == (
+        Operation(OperationKind.UPDATE, "Ann lives in Oslo", 30),
+        Operation(OperationKind.DELETE, entry_id=management.recalled[1].entry_id),
+    )
+
+
+def test_what_is_rendered_for_a_prompt_is_read_back_as_the_same_operations() -> None:
+    gold = (
+        Operation(OperationKind.UPDATE, "Ann lives in Oslo", 30),
+        Operation(OperationKind.ADD, 'Ann says "hi"'),
+        Operation(OperationKind.NOOP),
+    )
+    agent = manager(always(""))
+    recalled = [entry.entry_id for entry in agent.recall([request()])[0]]
+    agent.model = always(render_operations(gold, recalled))
+    assert agent.manage([request()])[0].checked.accepted == gold
+
+
+@pytest.mark.parametrize(("top_k", "speakers", "shown"), [(1, ("Ann", "Ben"), 2), (2, ("Ann",), 2), (9, (), 5)])
+def test_top_k_counts_for_each_speaker_but_the_best_overall_are_shown(
+    top_k: int, speakers: tuple[str, ...], shown: int
+) -> None:
+    (recalled,) = manager(always(""), top_k).recall([request(speakers=speakers)])
+    assert len(recalled) == shown
+    assert recalled[0].entry_id == 30
+
+
+def test_all_requests_are_one_batch_in_their_order_with_the_managers_adapter() -> None:
+    calls: list[tuple[str, str | None]] = []
+
+    def echo(prompt: Messages, adapter: str | None) -> str:
+        last = prompt[-1]["content"].splitlines()[-1]
+        calls.append((last, adapter))
+        return f'[{{"op": "ADD", "text": "{last}"}}]'
+
+    model = ScriptedLanguageModel(echo)
+    agent = MemoryManager(model, Retriever(FakeEmbedder()), adapter="manager")
+    turns = [Turn(f"t{number}", "Ann", f"number {number}") for number in range(3)]
+    done = agent.manage([request(turn) for turn in turns])
+    assert [item.checked.accepted[0].text for item in done] == [f"Last turn: Ann: number {n}" for n in range(3)]
+    assert (len(model.batches), {adapter for _, adapter in calls}) == (1, {"manager"})
+    assert agent.manage([]) == []
+
+
+@pytest.mark.parametrize(
+    ("reply", "failure", "refusals"),
+    [
+        ("", ParseFailureReason.EMPTY, []),
+        ("I shall remember.", ParseFailureReason.NOT_JSON, []),
+        ('{"op": "NOOP"}', ParseFailureReason.NOT_AN_ARRAY, []),
+        ('[{"op": "DELETE", "id": 3}]', None, [RefusalReason.UNKNOWN_ID]),  # two were shown
+        ('[{"op": "DELETE", "id": 30}]', None, [RefusalReason.UNKNOWN_ID]),  # a bank id is no number
+        ('[{"op": "FORGET"}]', None, [RefusalReason.UNKNOWN_OPERATION]),
+    ],
+)
+def test_garbage_is_a_counted_failure_and_changes_nothing(
+    reply: str, failure: ParseFailureReason | None, refusals: list[RefusalReason]
+) -> None:
+    asked = request()
+    (management,) = manager(always(reply)).manage([asked])
+    checked = management.checked
+    assert (checked.failure.reason if checked.failure else None) is failure
+    assert [operation.refusal for operation in checked.operations] == refusals
+    assert checked.accepted == ()
+    assert asked.bank.entries() == ENTRIES
+
+
+def test_managing_applies_nothing() -> None:
+    asked = request()
+    (management,) = manager(always('[{"op": "DELETE", "id": 1}]')).manage([asked])
+    assert management.checked.accepted
+    assert asked.bank.entries() == ENTRIES
+
+
+def test_training_rows_and_evaluation_read_the_same_prompt() -> None:
+    model = always("[]")
+    agent = manager(model)
+    agent.manage([request()])
+    (recalled,) = agent.recall([request()])
+    assert model.prompts == [prompt_for(request(), recalled)[-1]["content"]]

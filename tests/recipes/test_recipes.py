@@ -1,0 +1,88 @@
+"""Every recipe parses with the installed TRL, says how it is run, and names rewards that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from memory_r1.training.arguments import MemoryGRPOConfig, MemorySFTConfig, parse_recipe
+from recipes.preparation import recipe_of
+from rewards import check_rewards
+
+ROOT = Path(__file__).parents[2]
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate")
+CONFIGS: dict[str, type] = {"sft": MemorySFTConfig, "grpo": MemoryGRPOConfig}
+NAME = re.compile(r"(?P<agent>manager|answer)_(?P<method>sft|grpo)(_\w+)?")
+
+
+def parsed(path: Path) -> tuple[Any, Any, Any]:
+    method = NAME.fullmatch(path.stem)["method"]  # type: ignore[index]
+    return parse_recipe(CONFIGS[method], ["--config", str(path)])
+
+
+def test_there_are_recipes_for_both_agents_and_methods() -> None:
+    assert {"manager_sft", "answer_sft", "manager_grpo", "answer_grpo"} <= {path.stem for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
+class TestRecipe:
+    def test_its_name_says_agent_and_method_and_it_parses(self, path: Path) -> None:
+        assert NAME.fullmatch(path.stem), f"{path} must be named <agent>_<method>[_variant].yaml"
+        memory, training, model = parsed(path)
+        assert memory.agent == NAME.fullmatch(path.stem)["agent"]  # type: ignore[index]
+        assert model.model_name_or_path
+        # A recipe is told from another one by these fields: what the file says must be among them.
+        written = yaml.safe_load(path.read_text())
+        assert recipe_of(memory, training, model)["agent"] == written["agent"]
+        for key, value in written.items():
+            holder = next(item for item in (memory, training, model) if hasattr(item, key))
+            assert getattr(holder, key) == value or key in ("eval_strategy", "report_to", "logging_steps"), key
+
+    def test_it_opens_with_a_comment_that_holds_its_command(self, path: Path) -> None:
+        comment = []
+        for line in path.read_text().splitlines():
+            if not line.startswith("#"):
+                break
+            comment.append(line)
+        agent, method = NAME.fullmatch(path.stem)["agent"], NAME.fullmatch(path.stem)["method"]  # type: ignore[index]
+        text = "\n".join(comment)
+        assert f"make train-{agent}-{method}" in text
+        default = path.parent.name == "smollm2-135m" and path.stem == f"{agent}_{method}"
+        assert default or f"RECIPE={path.relative_to(ROOT)}" in text
+        assert re.search(r"\d+ (CPU cores?|GPUs?)|minutes|hours", text), "the comment must say hardware and duration"
+        assert f"train-{agent}-{method}:" in (ROOT / "Makefile").read_text()
+
+    def test_its_rewards_exist(self, path: Path) -> None:
+        memory, training, _ = parsed(path)
+        if isinstance(training, MemoryGRPOConfig):
+            check_rewards(memory.reward_funcs, memory.agent, has_answer_agent=memory.answer_adapter is not None)
+            assert training.reward_weights is None or len(training.reward_weights) == len(memory.reward_funcs)
+        else:
+            assert memory.reward_funcs == []
+
+    def test_it_saves_what_it_validates(self, path: Path) -> None:
+        _, training, _ = parsed(path)
+        assert training.load_best_model_at_end
+        assert training.save_steps % training.eval_steps == 0
+        assert training.max_steps % training.eval_steps == 0  # else the last steps are never looked at
+        better = {"eval_score": True, "eval_loss": False}
+        assert better[training.metric_for_best_model] is training.greater_is_better
+
+    def test_it_writes_where_no_other_recipe_writes(self, path: Path) -> None:
+        others = [parsed(other)[1].output_dir for other in RECIPES if other != path]
+        assert parsed(path)[1].output_dir not in others
+        assert parsed(path)[1].output_dir.startswith("outputs/")
+
+
+def test_rl_learns_from_other_dialogues_than_the_warm_start_had_labels_for() -> None:
+    for folder in {path.parent for path in RECIPES}:
+        for agent in ("manager", "answer"):
+            sft, grpo = (parsed(folder / f"{agent}_{method}.yaml")[0] for method in ("sft", "grpo"))
+            if sft.dataset == grpo.dataset == "synthetic":
+                labelled = range(sft.first_dialogue, sft.first_dialogue + sft.train_dialogues)
+                assert grpo.first_dialogue not in labelled
+                assert grpo.first_dialogue > labelled[-1]

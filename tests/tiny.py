@@ -1,0 +1,63 @@
+"""Tiny random models and adapters, decided enough that a wrong mask, position or adapter changes what they say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def load_base(folder: Path | str) -> Any:
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def load_tokenizer(folder: Path | str) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def sharpen(model: Any) -> Any:
+    """Scale a freshly made model's weights: as made, its layers hardly change what the embeddings say."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(4.0 if "embed" in name or "lm_head" in name else 8.0)
+    return model
+
+
+def with_lora(base: Any, seed: int = 0, scale: float = 0.1) -> Any:
+    """`base` under a trainable adapter `default` of rank 4 whose B is random too, so that it changes the model."""
+    policy = get_peft_model(
+        base, LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
+    )
+    randomise(lora_parameters(policy), seed, scale)
+    return policy
+
+
+def write_adapter(base: Path | str, folder: Path, seed: int, scale: float = 0.1) -> Path:
+    """Save a random adapter for the model in `base`; PEFT alone, without what a training run adds."""
+    with_lora(load_base(base), seed, scale).save_pretrained(folder)
+    return folder
+
+
+def lora_parameters(model: Any, adapter: str = "default") -> dict[str, torch.nn.Parameter]:
+    return {name: value for name, value in model.named_parameters() if f".{adapter}." in name and "lora_" in name}
+
+
+def randomise(parameters: dict[str, torch.nn.Parameter], seed: int, scale: float = 0.1) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in parameters.values():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * scale)
+
+
+def snapshot(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+
+def messages(texts: Iterable[str]) -> list[list[dict[str, str]]]:
+    """A chat of one user message for each text."""
+    return [[{"role": "user", "content": text}] for text in texts]

@@ -1,0 +1,195 @@
+"""A recipe is checked before anything is loaded, and what is wrong with it is said in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from trl import SFTConfig
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.training.arguments import (
+    LEAST,
+    MemoryArguments,
+    MemoryGRPOConfig,
+    MemoryModelConfig,
+    MemorySFTConfig,
+    parse_recipe,
+)
+
+RECIPE: dict[str, Any] = {
+    "agent": "manager",
+    "train_dialogues": 2,
+    "reward_funcs": ["operation_format"],
+    "model_name_or_path": "some/model",
+    "output_dir": "outputs/none",
+    "use_cpu": True,
+    "bf16": False,
+    "learning_rate": 1.0e-4,
+}
+
+
+def write(folder: Path, **changes: Any) -> str:
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+    return str(path)
+
+
+def refusal(folder: Path, *argv: str, **changes: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        parse_recipe(MemoryGRPOConfig, ["--config", write(folder, **changes), *argv])
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_one_file_fills_all_three_and_the_command_line_overrides_it(tmp_path: Path) -> None:
+    argv = ["--config", write(tmp_path), "--recall_per_speaker", "7", "--seed", "3"]
+    memory, training, model = parse_recipe(MemoryGRPOConfig, argv)
+    assert (memory.agent, memory.train_dialogues, memory.recall_per_speaker) == ("manager", 2, 7)
+    assert (training.learning_rate, training.seed, training.shared_prefix) == (1.0e-4, 3, True)
+    assert model.model_name_or_path == "some/model"
+
+
+@pytest.mark.parametrize("text", ["learning_rate: 1e-5", "learning_rate: '1e-5'", "learning_rate: 0.00001"])
+def test_numbers_may_be_written_in_each_way_that_yaml_has(text: str, tmp_path: Path) -> None:
+    # YAML takes "1e-5", which has no dot, for a string.
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({k: v for k, v in RECIPE.items() if k != "learning_rate"}) + text + "\n")
+    assert parse_recipe(MemorySFTConfig, ["--config", str(path)])[1].learning_rate == pytest.approx(1e-5)
+
+
+def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> None:
+    assert parse_recipe(MemorySFTConfig, [f"--config={write(tmp_path)}"])[0].train_dialogues == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        # an unknown key, with the nearest name
+        ({"learnin_rate": 1.0}, "unknown key 'learnin_rate' (did you mean 'learning_rate'?)"),
+        ({"recal_per_speaker": 2}, "did you mean 'recall_per_speaker'?"),
+        ({"zzzzzz": 1}, "unknown key 'zzzzzz'; `--help` lists all keys"),
+        ({"max_prompt_length": 5}, "unknown key 'max_prompt_length'"),  # gone from TRL
+        # a value of another type: ours, TRL's, the model's
+        ({"recall_per_speaker": 5.5}, "recall_per_speaker: found 5.5, allowed: int"),
+        ({"top_k": 5.5}, "top_k: found 5.5, allowed: int"),
+        ({"recall_per_speaker": True}, "found True, allowed: int"),
+        ({"recall_per_speaker": "five"}, "invalid int value: 'five'"),
+        ({"recall_per_speaker": [2]}, "found [2], allowed: int"),
+        ({"learning_rate": True}, "learning_rate: found True, allowed: a finite number"),
+        ({"learning_rate": float("nan")}, "learning_rate: found nan"),
+        ({"beta": float("inf")}, "beta: found inf"),
+        ({"use_cpu": "perhaps"}, "--use_cpu"),
+        ({"max_steps": 1.5}, "max_steps: found 1.5, allowed: int"),
+        ({"train_dialogues": "two"}, "invalid int value: 'two'"),
+        ({"reward_funcs": "operation_format"}, "reward_funcs: found 'operation_format', allowed: list of str"),
+        ({"reward_funcs": [1]}, "reward_funcs: found [1]"),
+        ({"reward_weights": [1.0, "much"]}, "reward_weights: found [1.0, 'much'], allowed: list of a finite number"),
+        ({"lora_r": 2.5}, "lora_r: found 2.5, allowed: int"),
+        ({"shared_prefix": 3}, "shared_prefix: found 3, allowed: bool"),
+        # a choice that is not offered
+        ({"agent": "judge"}, "agent: found 'judge', allowed: manager, answer"),
+        ({"banks": "golden"}, "banks: found 'golden', allowed: gold, observations, manager (did you mean 'gold'?)"),
+        ({"dtype": "bfloat"}, "dtype: found 'bfloat', allowed: auto, bfloat16, float16, float32"),
+        ({"eval_strategy": "sometimes"}, "sometimes is not a valid IntervalStrategy"),
+        # what does not go together
+        ({"banks": "manager"}, "manager_adapter is not set"),
+        ({"banks": "observations"}, "only locomo has observations"),
+        ({"per_device_train_batch_size": 3, "num_generations": 2}, "must be divisible by num_generations"),
+        ({"model_name_or_path": None}, "model_name_or_path is not set"),
+        ({"agent": None}, "agent: found None, allowed: str"),
+        ({"recall_per_speaker": None}, "recall_per_speaker: found None, allowed: int"),
+        ({"trust_remote_code": True}, "trust_remote_code: found true, allowed: false"),
+    ],
+)
+def test_what_is_wrong_is_named_with_what_is_allowed(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert message in refusal(tmp_path, **changes)
+
+
+@pytest.mark.parametrize("field", sorted(LEAST))
+def test_every_range_is_kept(field: str, tmp_path: Path) -> None:
+    least = LEAST[field]
+    below: float = least - 1 if isinstance(least, int) else least - 0.5
+    assert f"{field}: found {below}, allowed: at least {least}" in refusal(tmp_path, **{field: below})
+
+
+def test_every_range_is_one_of_a_field() -> None:
+    classes = (MemoryArguments, MemoryGRPOConfig, MemoryModelConfig)
+    assert set(LEAST) <= {item.name for cls in classes for item in dataclasses.fields(cls)}
+
+
+def test_a_required_key_is_missed(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("model_name_or_path: some/model\nuse_cpu: true\nbf16: false\n")
+    with pytest.raises(ConfigurationError, match="required: --agent"):
+        parse_recipe(MemorySFTConfig, ["--config", str(path)])
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--recall_per_speaker", "x"], "invalid int value: 'x'"),
+        (["--banks", "golden"], "invalid choice: 'golden'"),
+        (["--no_such_option", "1"], "--no_such_option"),
+        (["--recall_per_speaker", "0"], "recall_per_speaker: found 0, allowed: at least 1"),
+    ],
+)
+def test_the_command_line_is_checked_too(argv: list[str], message: str, tmp_path: Path) -> None:
+    assert message in refusal(tmp_path, *argv)
+
+
+def test_remote_code_is_refused_for_both_trainers(tmp_path: Path) -> None:
+    for config in (MemorySFTConfig, MemoryGRPOConfig):
+        with pytest.raises(ConfigurationError, match="no remote code"):
+            parse_recipe(config, ["--config", write(tmp_path, trust_remote_code=True)])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"agent: [manager\n", "not valid YAML"),
+        (b"agent: manager\n  banks: gold\n", "not valid YAML"),
+        (b"\xff\xfe\x00", "not valid YAML"),
+        (b"- agent\n", "found list, allowed: `key: value` lines"),
+        (b"", "found NoneType"),
+        (b"agent: !!python/object/apply:os.getcwd []\n", "not valid YAML"),  # a tag that would run code
+    ],
+)
+def test_a_broken_file_is_named(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=re.escape(str(path))) as caught:
+        parse_recipe(MemorySFTConfig, ["--config", str(path)])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("argv", [["--config", "no/such.yaml"], ["--config"], ["--config=no/such.yaml"]])
+def test_a_missing_file_is_named(argv: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="--config: found (no/such.yaml|None), which is no file"):
+        parse_recipe(MemorySFTConfig, argv)
+
+
+def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parse_recipe(MemorySFTConfig, ["--help"])
+    assert caught.value.code == 0
+    assert "--recall_per_speaker" in capsys.readouterr().out
+
+
+def test_our_fields_hide_none_of_trls() -> None:
+    # A name in two of the dataclasses would be read by one of them only, without a word.
+    ours = {item.name for item in dataclasses.fields(MemoryArguments)}
+    model = {item.name for item in dataclasses.fields(MemoryModelConfig)}
+    for config in (MemorySFTConfig, MemoryGRPOConfig):
+        trainer = {item.name for item in dataclasses.fields(config)}
+        assert not ours & (trainer | model)
+        assert not trainer & model
+    assert {item.name for item in dataclasses.fields(SFTConfig)} == {
+        item.name for item in dataclasses.fields(MemorySFTConfig)
+    }

@@ -1,0 +1,37 @@
+"""What completions do, as numbers."""
+
+from __future__ import annotations
+
+import pytest
+
+from memory_r1.training.describe import DESCRIBE, describe_answers, describe_operations
+
+
+def test_shares_are_of_accepted_operations_and_failures_of_completions() -> None:
+    completions = [
+        '[{"op": "ADD", "text": "a"}, {"op": "ADD", "text": "b"}, {"op": "DELETE", "id": 1}]',
+        '[{"op": "UPDATE", "id": 2, "text": "c"}, {"op": "DELETE", "id": 9}]',  # 9 was not shown
+        "I shall remember.",
+        "",
+    ]
+    rows = [{"recalled_ids": [10, 11]}, {"recalled_ids": [10, 11]}, {"recalled_ids": []}, {"recalled_ids": []}]
+    assert describe_operations(completions, rows) == {
+        "share_ADD": 0.5,
+        "share_UPDATE": 0.25,
+        "share_DELETE": 0.25,
+        "share_NOOP": 0.0,
+        "parse_failures": 0.5,
+        "refused": 0.25,
+        "unknown_ids": 0.25,
+    }
+
+
+def test_answers_are_described_by_form_refusals_and_distillation() -> None:
+    completions = ["Memories: 1, 2\n**Answer:** Rome", "Memories: 7\n**Answer:** Unknown", "Rome", ""]
+    rows = [{"numbered": [10, 11]}] * 4
+    assert describe_answers(completions, rows) == {"marked": 0.5, "unknown": 0.25, "distilled": 0.5}
+
+
+@pytest.mark.parametrize("agent", ["manager", "answer"])
+def test_no_completion_is_described_by_zeros(agent: str) -> None:
+    assert set(DESCRIBE[agent]([], []).values()) == {0.0}

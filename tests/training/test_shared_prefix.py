@@ -1,0 +1,234 @@
+"""Sharing a prompt's pass changes the time it takes, and nothing else: same log-probabilities, same gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen3Config,
+)
+from trl import GRPOTrainer
+
+import memory_r1.training.shared_prefix as shared_prefix
+from memory_r1.training.arguments import MemoryGRPOConfig
+from memory_r1.training.grpo import MemoryGRPOTrainer
+from memory_r1.training.shared_prefix import (
+    common_prefix_length,
+    position_ids,
+    prefix_cache,
+    shared_prefix_outputs,
+    supports_shared_prefix,
+)
+from tests.tiny import load_tokenizer, lora_parameters, messages, sharpen, with_lora
+
+SIZES: dict[str, Any] = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 256,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+WINDOW = 8  # shorter than every prompt below
+CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
+    "llama": lambda: LlamaConfig(**SIZES),
+    "llama, eager attention": lambda: LlamaConfig(**SIZES, attn_implementation="eager"),
+    "qwen3": lambda: Qwen3Config(**SIZES),
+    "mistral, sliding window": lambda: MistralConfig(**SIZES, sliding_window=WINDOW),
+    "gemma2, every second layer slides": lambda: Gemma2Config(
+        **{**SIZES, "num_hidden_layers": 2}, sliding_window=WINDOW, query_pre_attn_scalar=8
+    ),
+}
+PROMPT, COMPLETION = 23, 7
+# Which prompt each row of the batch has: groups of 3, 2 and 1, shuffled.
+GROUPS = (1, 0, 2, 0, 1, 0)
+PROMPT_LENGTHS = (23, 14, 17)
+COMPLETION_LENGTHS = (7, 1, 5, 3, 7, 2)
+
+
+def make_policy(config: PretrainedConfig) -> Any:
+    torch.manual_seed(0)
+    return with_lora(sharpen(AutoModelForCausalLM.from_config(config)), seed=1, scale=0.1)
+
+
+def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Left-padded prompts with right-padded completions, as TRL concatenates them."""
+    generator = torch.Generator().manual_seed(3)
+    prompts = [torch.randint(3, 128, (length,), generator=generator) for length in PROMPT_LENGTHS]
+    ids = torch.zeros(len(GROUPS), PROMPT + COMPLETION, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for row, (group, length) in enumerate(zip(GROUPS, COMPLETION_LENGTHS, strict=True)):
+        start, end = PROMPT - PROMPT_LENGTHS[group], PROMPT + length
+        ids[row, start:PROMPT] = prompts[group]
+        ids[row, PROMPT:end] = torch.randint(3, 128, (length,), generator=generator)
+        mask[row, start:end] = 1
+    return ids, mask
+
+
+def make_trainer(policy: Any, tiny_model: Path, folder: Path) -> MemoryGRPOTrainer:
+    config = MemoryGRPOConfig(
+        output_dir=str(folder),
+        use_cpu=True,
+        bf16=False,
+        per_device_train_batch_size=2,
+        num_generations=2,
+        temperature=0.7,
+        report_to=[],
+    )
+    return MemoryGRPOTrainer(
+        model=policy,
+        args=config,
+        processing_class=load_tokenizer(tiny_model),
+        train_dataset=Dataset.from_list([{"prompt": messages(["Where?"])[0]}]),
+        reward_funcs=[lambda completions, **columns: [0.0] * len(completions)],
+    )
+
+
+def measured(
+    trainer: MemoryGRPOTrainer, method: Callable[..., Any]
+) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+    """Log-probabilities, entropies, and the gradients of a weighting of both that tells all positions apart."""
+    ids, mask = make_batch()
+    completions = mask[:, PROMPT:].bool()
+    log_probs, entropies, _ = method(trainer, trainer.model, ids, mask, COMPLETION, compute_entropy=True)
+    weights = torch.linspace(-1, 2, log_probs.numel()).view_as(log_probs)
+    trainer.model.zero_grad()
+    ((log_probs + 0.1 * entropies) * weights)[completions].sum().backward()
+    gradients = {name: parameter.grad.clone() for name, parameter in lora_parameters(trainer.model).items()}
+    return log_probs[completions].detach(), entropies[completions].detach(), gradients
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_log_probabilities_and_gradients_are_those_of_trl(name: str, tiny_model: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(make_policy(CONFIGS[name]()), tiny_model, tmp_path)
+    assert trainer.shared_prefix
+    expected, expected_entropy, expected_gradients = measured(trainer, GRPOTrainer._get_per_token_logps_and_entropies)
+    found, entropy, gradients = measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)
+    assert expected.std() > 0.1  # a model that says the same everywhere would pass with any mistake
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(entropy, expected_entropy, rtol=0, atol=1e-4)
+    assert gradients.keys() == expected_gradients.keys()
+    for key, gradient in expected_gradients.items():
+        assert gradient.norm() > 0
+        assert (gradients[key] - gradient).norm() <= 1e-4 * gradient.norm(), key
+
+
+@pytest.mark.parametrize("position", range(PROMPT - 1, PROMPT + 1))
+def test_one_wrong_position_shows(
+    position: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(make_policy(CONFIGS["llama"]()), tiny_model, tmp_path)
+    method = MemoryGRPOTrainer._get_per_token_logps_and_entropies
+    right, _, _ = measured(trainer, method)
+
+    def off_by_one(attention_mask: torch.Tensor) -> torch.Tensor:
+        positions = position_ids(attention_mask)
+        positions[:, position] += 1
+        return positions
+
+    monkeypatch.setattr(shared_prefix, "position_ids", off_by_one)
+    wrong, _, _ = measured(trainer, method)
+    assert (right - wrong).abs().max() > 1e-3
+
+
+def test_each_distinct_prompt_runs_once(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(make_policy(CONFIGS["llama"]()), tiny_model, tmp_path)
+    shapes: list[tuple[int, ...]] = []
+    trainer.model.get_base_model().model.register_forward_pre_hook(
+        lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
+    )
+    measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)
+    # Three prompts without their last token, then six completions with it.
+    assert shapes == [(3, PROMPT - 1), (6, COMPLETION + 1)]
+
+
+def test_it_can_be_switched_off(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(make_policy(CONFIGS["llama"]()), tiny_model, tmp_path)
+    trainer.shared_prefix = False
+    off = measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)[0]
+    assert torch.equal(off, measured(trainer, GRPOTrainer._get_per_token_logps_and_entropies)[0])
+
+
+def test_the_same_tokens_behind_another_padding_are_another_prompt() -> None:
+    policy = make_policy(CONFIGS["llama"]())
+    seen: list[int] = []
+    policy.get_base_model().model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    ids = torch.tensor([[0, 5, 6, 7], [0, 5, 6, 8]])  # in the second row, token 0 is a real one
+    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
+    shared_prefix_outputs(policy, ids, mask, 1)
+    assert seen == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("config", "supported"),
+    [
+        (LlamaConfig(**SIZES), True),
+        (MistralConfig(**SIZES, sliding_window=WINDOW), True),
+        (LlamaConfig(**SIZES, layer_types=["full_attention", "linear_attention"]), False),
+        (MambaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, state_size=4), False),
+    ],
+)
+def test_only_caches_of_keys_and_values_are_shared(config: PretrainedConfig, supported: bool) -> None:
+    class Model:
+        def __init__(self) -> None:
+            self.config = config
+
+    assert supports_shared_prefix(Model()) is supported
+
+
+def test_activation_checkpointing_switches_it_off(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = make_policy(CONFIGS["llama"]())
+    policy.gradient_checkpointing_enable()
+    assert not supports_shared_prefix(policy)
+    trainer = make_trainer(policy, tiny_model, tmp_path)
+    assert not trainer.shared_prefix
+    assert "shared_prefix is off" in caplog.text
+
+
+def test_a_repeated_prefix_is_read_by_every_row() -> None:
+    policy = make_policy(CONFIGS["llama"]()).eval()
+    ids = torch.tensor([[5, 6, 7, 8, 9], [5, 6, 7, 10, 11]])
+    with torch.no_grad():
+        whole = policy(input_ids=ids).logits[:, 3:]
+        cache = prefix_cache(policy, ids[0, :3], rows=2)
+        rest = policy(input_ids=ids[:, 3:], past_key_values=cache).logits
+    torch.testing.assert_close(rest, whole, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "length"),
+    [
+        ([[5, 6, 7], [5, 6, 8]], [[1, 1, 1], [1, 1, 1]], 2),
+        ([[5, 6, 7], [4, 6, 7]], [[1, 1, 1], [1, 1, 1]], 0),  # what is equal later is no prefix
+        ([[5, 6, 0], [5, 6, 0]], [[1, 1, 0], [1, 1, 0]], 2),  # padding is shared by nobody
+        ([[5, 6, 7]], [[1, 1, 1]], 3),
+    ],
+)
+def test_the_common_prefix_ends_where_rows_differ_or_end(
+    ids: list[list[int]], mask: list[list[int]], length: int
+) -> None:
+    assert common_prefix_length(torch.tensor(ids), torch.tensor(mask)) == length
+
+
+def test_positions_count_real_tokens() -> None:
+    assert position_ids(torch.tensor([[0, 0, 1, 1], [1, 1, 1, 0]])).tolist() == [[0, 0, 0, 1], [0, 1, 2, 2]]
