@@ -34,7 +34,7 @@ ifneq ($(findstring cpu.yaml,$(ACCELERATE)),)
 THREADS    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
 endif
 
-train    = $(THREADS) $(PY) -m accelerate.commands.launch --config_file '$(ACCELERATE)' recipes/$(2).py \
+train    = $(THREADS) $(PY) -m accelerate.commands.launch --quiet --config_file '$(ACCELERATE)' recipes/$(2).py \
            --config '$(or $(RECIPE),recipes/smollm2-135m/$(1)_$(2).yaml)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
 evaluate = $(PY) recipes/evaluate.py --benchmark $(1) $(strip \
            $(if $(SYSTEM),--system '$(SYSTEM)') $(if $(MODEL),--model '$(MODEL)') \

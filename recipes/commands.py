@@ -27,6 +27,7 @@ def launch(agent: str, method: str, **options: object) -> None:
     run_python(
         "-m",
         "accelerate.commands.launch",
+        "--quiet",  # a failing recipe explains itself; the launcher would add a traceback of its own
         "--config_file=recipes/accelerate/cpu.yaml",
         f"recipes/{method}.py",
         "--config",

@@ -3,7 +3,7 @@
     make demo
 
 Stages: models, SFT of both agents, GRPO of the manager against the frozen SFT Answer Agent, GRPO of the Answer Agent on
-the banks of that manager, evaluation of base / SFT / GRPO, report. Each stage is a command that can be run by hand;
+the banks of the SFT manager, evaluation of base / SFT / GRPO, report. Each stage is a command that can be run by hand;
 started again, the demo goes on with the first stage that is not finished.
 """
 
@@ -77,6 +77,7 @@ def main(argv: Sequence[str]) -> int:
     """Run all stages, print the table, write `summary.json` and `report.html`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), metavar="FOLDER")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     demo = Demo(parser.parse_args(argv).output)
     sft_manager, sft_answer = demo.adapter("manager", "sft"), demo.adapter("answer", "sft")
     demo.run("models", lambda: run_python("-m", "memory_r1.models"))
@@ -90,10 +91,7 @@ def main(argv: Sequence[str]) -> int:
             "manager", "grpo", warm_start=sft_manager, manager_adapter=sft_manager, answer_adapter=sft_answer
         ),
     )
-    demo.run(
-        "answer grpo",
-        lambda: demo.train("answer", "grpo", warm_start=sft_answer, manager_adapter=demo.adapter("manager", "grpo")),
-    )
+    demo.run("answer grpo", lambda: demo.train("answer", "grpo", warm_start=sft_answer, manager_adapter=sft_manager))
     demo.run("grpo evaluation", lambda: demo.evaluate("grpo"))
     report = write_report(demo)
     summary = {

@@ -47,7 +47,7 @@ def main(argv: Sequence[str]) -> int:
     retriever = preparation.load_retriever(arguments.embedder)
     train, validation = preparation.load_sources(arguments)
     banks = preparation.load_banks(
-        arguments, [*train, *validation], name, str(model.dtype), retriever, Path(config.output_dir) / "banks.json"
+        arguments, [*train, *validation], name, str(model.dtype), retriever, Path(config.output_dir).parent / "banks"
     )
     splits = {"training": (train, banks[: len(train)]), "validation": (validation, banks[len(train) :])}
     datasets = {}
@@ -90,6 +90,7 @@ def main(argv: Sequence[str]) -> int:
             arguments.reward_funcs, RewardContext(arguments.agent, answering, arguments.entry_cost)
         ),
         describe=DESCRIBE[arguments.agent],
+        completions_log=Path(config.output_dir) / "completions.jsonl",
         shared_prefix=config.shared_prefix,
         callbacks=[keep_start],
     )

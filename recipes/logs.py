@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from memory_r1.evaluation.report import Curve, Sample
+from memory_r1.jsonl import read_json, read_rows
 
 # Chart title to the names (in a run's log) of the series it shows.
 CHARTS = {
@@ -19,7 +20,7 @@ SAMPLES = 8
 
 def curves(agent: str, folder: Path) -> Iterator[Curve]:
     """The charts of a run for which its log has a series."""
-    history = json.loads((folder / "training_summary.json").read_text())["log_history"]
+    history = read_json(folder / "training_summary.json")["log_history"]
     for title, names in CHARTS.items():
         series = {
             name.rsplit("/", 1)[-1]: [(row["step"], row[name]) for row in history if row.get(name) is not None]
@@ -31,20 +32,14 @@ def curves(agent: str, folder: Path) -> Iterator[Curve]:
 
 
 def samples(agent: str, folder: Path, stage: str = "grpo") -> Iterator[Sample]:
-    """Sampled completions of the first and the last logged step, the best and the worst of each."""
-    import pandas  # type: ignore[import-untyped]
+    """Sampled completions of the first and the last step, the best and the worst of each."""
+    rows = read_rows(folder / "completions.jsonl")
+    for step in sorted({rows[0]["step"], rows[-1]["step"]}) if rows else ():
+        sampled = sorted((row for row in rows if row["step"] == step), key=lambda row: -_outcome(row))
+        for row in sampled[: SAMPLES // 4] + sampled[-SAMPLES // 4 :]:
+            yield Sample(agent, f"{stage}, step {step}", row["prompt"], row["completion"], _outcome(row))
 
-    files = sorted((folder / "completions").glob("completions_*.parquet"))
-    for path in files[:1] + files[1:][-1:]:
-        table = pandas.read_parquet(path).to_dict("records")
-        rewards = [name for name in table[0] if name.startswith("answer_")]
-        table.sort(key=lambda row: -(row[rewards[0]] or 0.0))
-        step = table[0]["step"]
-        for row in table[: SAMPLES // 4] + table[-SAMPLES // 4 :]:
-            yield Sample(
-                agent,
-                f"{stage}, step {step}",
-                row["prompt"][-1]["content"],
-                row["completion"][-1]["content"],
-                row[rewards[0]],
-            )
+
+def _outcome(row: dict[str, Any]) -> float:
+    """The first reward of a row, which in our recipes is the one on the final answer."""
+    return next(iter(row["rewards"].values())) or 0.0

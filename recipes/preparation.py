@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from data.tuples import answer_tuples, manager_tuples
 from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.evaluation.resume import dialogues_hash
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.memory.bank import entries_from_json, entries_to_json
 from memory_r1.memory.embedder import SentenceEmbedder
@@ -28,6 +30,7 @@ from memory_r1.training.banks import PlayedBanks, play_banks
 from memory_r1.training.rows import Row
 from memory_r1.training.runs import base_model_record, remove_checkpoints, save_adapter
 from memory_r1.types import AnswerTuple, ManagerTuple
+from memory_r1.weights import hash_file
 
 logger = logging.getLogger(__name__)
 
@@ -64,15 +67,24 @@ def load_sources(arguments: MemoryArguments) -> tuple[list[Source], list[Source]
 
 
 def load_banks(
-    arguments: MemoryArguments, sources: Sequence[Source], model: str, dtype: str, retriever: Retriever, cache: Path
+    arguments: MemoryArguments, sources: Sequence[Source], model: str, dtype: str, retriever: Retriever, folder: Path
 ) -> list[Banks]:
-    """The bank before each turn of each dialogue, as the recipe's `banks` says; a manager's are kept in `cache`."""
+    """The bank before each turn of each dialogue, as the recipe's `banks` says.
+
+    A manager's banks are kept in `folder` under the hash of all that decides them, so that runs beside each other play
+    the same manager once.
+    """
     if arguments.banks == "gold":
         return [gold_banks(source.dialogue, _gold(source)) for source in sources]
     if arguments.banks == "observations":
         return [observation_banks(source.dialogue, source.observations) for source in sources]
+    dialogues = [source.dialogue for source in sources]
+    weights = hash_file(Path(str(arguments.manager_adapter)) / "adapter_model.safetensors")
+    settings = (
+        f"{weights} {dialogues_hash(dialogues)} {model} {dtype} {arguments.embedder} {arguments.recall_per_speaker}"
+    )
+    cache = folder / f"{hashlib.sha256(settings.encode()).hexdigest()[:16]}.json"
     with PartialState().main_process_first():
-        dialogues = [source.dialogue for source in sources]
         if not cache.is_file():
             language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)
             manager = MemoryManager(language_model, retriever, adapter="manager", top_k=arguments.recall_per_speaker)

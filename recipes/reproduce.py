@@ -55,14 +55,12 @@ class Experiment:
             manager_adapter=sft["manager"],
             answer_adapter=sft["answer"],
         )
-        self._launch(
-            "grpo", "answer", "grpo", warm_start=sft["answer"], manager_adapter=self.folder_of("manager", "grpo")
-        )
+        self._launch("grpo", "answer", "grpo", warm_start=sft["answer"], manager_adapter=sft["manager"])
         for agent in ("manager", "answer"):
             steps = self._continued_steps(agent)
             self._launch("sft", agent, "sft-continued", warm_start=sft[agent], max_steps=steps, learning_rate=2e-4)
-            labelled = 18  # the 12 labelled dialogues and the 6 that GRPO learned from without labels
-            more = round(self.summary(agent, "sft")["steps"] * labelled / 12)
+            labelled = 30  # the 24 labelled dialogues and the 6 that GRPO learned from without labels
+            more = round(self.summary(agent, "sft")["steps"] * labelled / 24)
             self._launch("sft", agent, "sft-all-labels", train_dialogues=labelled, max_steps=more)
 
     def evaluate(self, name: str, system: str, manager: str | None, answer: str, banks: Path | None = None) -> Path:
@@ -162,6 +160,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("outputs/reproduce"), metavar="FOLDER")
     parser.add_argument("--results", type=Path, default=Path("docs/results"), metavar="FOLDER")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
     experiment = Experiment(options.output / f"seed{options.seed}", options.seed)
     experiment.train()

@@ -39,21 +39,23 @@ def main(argv: Sequence[str]) -> int:
     train, validation = preparation.load_sources(arguments)
     retriever = preparation.load_retriever(arguments.embedder)
 
-    def rows(sources: list, split: str) -> list:
+    def rows(sources: list) -> list:
         if arguments.agent == "manager":
             return manager_sft_rows(
                 preparation.labelled_manager_units(sources), retriever, arguments.recall_per_speaker
             )
-        cache = Path(config.output_dir) / f"banks_{split}.json"
         banks = preparation.load_banks(
-            arguments, sources, str(model.model_name_or_path), str(model.dtype), retriever, cache
+            arguments,
+            sources,
+            str(model.model_name_or_path),
+            str(model.dtype),
+            retriever,
+            Path(config.output_dir).parent / "banks",
         )
         return answer_sft_rows(preparation.answer_units(sources, banks), retriever, arguments.recall_per_speaker)
 
-    train_rows = preparation.require_rows(rows(train, "training"), arguments.max_train_rows, "training")
-    validation_rows = preparation.require_rows(
-        rows(validation, "validation"), arguments.max_validation_rows, "validation"
-    )
+    train_rows = preparation.require_rows(rows(train), arguments.max_train_rows, "training")
+    validation_rows = preparation.require_rows(rows(validation), arguments.max_validation_rows, "validation")
     logger.info("%d labelled dialogues, %d rows", len(train), len(train_rows))
     policy, tokenizer, source = load_policy(
         str(model.model_name_or_path),

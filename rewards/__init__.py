@@ -41,13 +41,16 @@ def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool) -
     """Refuse what `build_rewards` could not build, before a model is loaded.
 
     Raises:
-        ConfigurationError: No name is given, a name is unknown for this agent, or the Answer Agent it needs is missing.
+        ConfigurationError: No name is given, a name is unknown for this agent, a file is unusable, or the Answer Agent
+            that a reward needs is missing.
     """
     allowed = f"allowed for the {agent} agent: {', '.join(REWARDS[agent])}, or path/to/file.py:name"
     if not names:
         raise ConfigurationError(f"reward_funcs is empty; {allowed}")
     for name in names:
-        if ":" not in name and name not in REWARDS[agent]:
+        if ":" in name:
+            _from_file(name)
+        elif name not in REWARDS[agent]:
             raise ConfigurationError(f"reward_funcs: found '{name}', {allowed}")
         if name in SCORES and agent == "manager" and not has_answer_agent:
             raise ConfigurationError(
@@ -56,7 +59,7 @@ def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool) -
 
 
 def build_rewards(names: Sequence[str], context: RewardContext) -> list[RewardFunction]:
-    """The reward functions that a recipe names, in order; raises as `check_rewards`, or where a file is unusable."""
+    """The reward functions that a recipe names, in order; raises as `check_rewards`."""
     check_rewards(names, context.agent, has_answer_agent=context.answering is not None)
     return [_build(name, context) for name in names]
 
@@ -80,7 +83,10 @@ def _from_file(name: str) -> RewardFunction:
     if spec is None or spec.loader is None:
         raise ConfigurationError(f"reward_funcs: {path} is not a Python file")
     module: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise ConfigurationError(f"reward_funcs: {path} is not valid Python: {error}") from error
     reward = getattr(module, function, None)
     if not callable(reward):
         raise ConfigurationError(f"reward_funcs: {path} has no function '{function}'")

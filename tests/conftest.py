@@ -11,6 +11,7 @@ import pytest
 
 # Set before anything imports torch or the Hugging Face libraries, which read them once; subprocesses inherit them.
 os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_PARALLELISM="false", MPLBACKEND="Agg")
+os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_variable, "1")
 

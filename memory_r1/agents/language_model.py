@@ -93,7 +93,7 @@ class LocalLanguageModel:
         for name, folder in (adapters or {}).items():
             loaded = attach_adapter(loaded, name, folder)
         # PEFT loads adapters in float32; beside a bfloat16 base every layer would convert back and forth.
-        loaded = loaded.to(getattr(torch, dtype))
+        loaded = loaded.to(base.dtype)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(loaded.to(device).eval(), tokenizer, batch_size)
 
@@ -154,13 +154,13 @@ class LocalLanguageModel:
         import torch
         from transformers import GenerationConfig
 
-        from memory_r1.agents.prefix import aligned, prompt_cache
+        from memory_r1.agents.prefix import aligned, prompt_cache, supports_plain_cache
 
         eos = _as_list(self.model.generation_config.eos_token_id)
         if self.tokenizer.eos_token_id not in eos:
             eos.append(self.tokenizer.eos_token_id)
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else eos[0]
-        batch = aligned(rows, pad)
+        batch = aligned(rows, pad, share=supports_plain_cache(self.model))
         ids = torch.tensor(batch.ids, device=self.model.device)  # (B, T)
         mask = torch.tensor(batch.mask, device=self.model.device)  # (B, T)
         cache = prompt_cache(self.model, ids, mask, batch.shared)

@@ -1,4 +1,4 @@
-"""Prompts that begin alike, computed once: the instructions every prompt opens with, and prompts asked several times."""
+"""Prompts that begin alike, computed once: the instructions that open every prompt, and prompts asked repeatedly."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ class AlignedRows:
     shared: int
 
 
-def aligned(rows: Sequence[list[int]], pad: int) -> AlignedRows:
-    """Align token rows for generation; at least one token of every row is left out of what they share."""
+def aligned(rows: Sequence[list[int]], pad: int, *, share: bool = True) -> AlignedRows:
+    """Align token rows for generation; at least one token of every row is left out of what they share.
+
+    Without `share` all padding stands on the left: attention windows and recurrent states must not reach across it.
+    """
     shared = 0
-    shortest = min(len(row) for row in rows)
+    shortest = min(len(row) for row in rows) if share else 0
     while shared < shortest - 1 and len({row[shared] for row in rows}) == 1:
         shared += 1
     width = max(len(row) for row in rows)
@@ -36,9 +39,12 @@ def aligned(rows: Sequence[list[int]], pad: int) -> AlignedRows:
 
 
 def supports_plain_cache(model: Any) -> bool:
-    """Whether all that `model` keeps between tokens is keys and values, so that a cache can be repeated over rows."""
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ["full_attention"])
-    return kinds <= {"full_attention"}
+    """Whether all that `model` keeps between tokens is the keys and values of every token before."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:  # older configurations say it by the window alone
+        return getattr(config, "sliding_window", None) is None
+    return set(kinds) <= {"full_attention"}
 
 
 def prompt_cache(model: Any, ids: torch.Tensor, mask: torch.Tensor, shared: int) -> DynamicCache | None:
@@ -56,7 +62,8 @@ def prompt_cache(model: Any, ids: torch.Tensor, mask: torch.Tensor, shared: int)
     end = ids.size(1) - 1
     if end < 1 or not supports_plain_cache(model):
         return None
-    _, group_of = torch.unique(ids[:, :end], dim=0, return_inverse=True)  # (B,)
+    keyed = torch.cat([ids[:, :end], mask[:, :end]], dim=1)  # a prompt may hold the padding token too
+    _, group_of = torch.unique(keyed, dim=0, return_inverse=True)  # (B,)
     first = first_occurrence(group_of)  # (D,)
     positions = (mask.cumsum(-1) - 1).clamp(min=0)  # (B, T)
     cache = DynamicCache(config=model.config)

@@ -191,7 +191,7 @@ def validate_fields(config: Any) -> None:
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         # The parser hands None to fields a recipe does not mention, whatever their annotation says (TRL's `debug`).
-        if value is item.default or value is None and item.name not in MemoryArguments.__annotations__:
+        if value is item.default or (value is None and item.name not in MemoryArguments.__annotations__):
             continue
         hint = hints[item.name]
         if not _fits(value, hint):

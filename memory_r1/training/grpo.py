@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +13,10 @@ from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
-from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.agents.language_model import LocalLanguageModel, Messages
 from memory_r1.agents.prefix import supports_plain_cache
 from memory_r1.errors import TrainingError
+from memory_r1.jsonl import JsonLinesWriter
 from memory_r1.training.rollouts import shared_prefix_rollout, supports_shared_rollout
 from memory_r1.training.rows import Row
 from memory_r1.training.shared_prefix import shared_prefix_outputs, supports_shared_prefix
@@ -33,17 +36,28 @@ class MemoryGRPOTrainer(GRPOTrainer):
 
     Args:
         describe: Metrics of the completions themselves, logged under `completions/`.
+        completions_log: JSONL file that receives every sampled completion with its prompt and rewards.
         shared_prefix: Compute each distinct prompt of a batch once, in rollouts and in the log-probability pass.
     """
 
     def __init__(
-        self, model: Any, args: Any, *, describe: Describe | None = None, shared_prefix: bool = True, **kwargs: Any
+        self,
+        model: Any,
+        args: Any,
+        *,
+        describe: Describe | None = None,
+        completions_log: Path | None = None,
+        shared_prefix: bool = True,
+        **kwargs: Any,
     ) -> None:
         if shared_prefix and supports_plain_cache(model) and supports_shared_rollout(args):
             kwargs.setdefault("rollout_func", shared_prefix_rollout)
         super().__init__(model=model, args=args, **kwargs)
         require_trainable(self.model)
         self.describe = describe
+        self.completions_log = (
+            JsonLinesWriter(completions_log) if completions_log and self.accelerator.is_main_process else None
+        )
         self.shared_prefix = shared_prefix
         if shared_prefix and not supports_shared_prefix(self.model):
             logger.warning("shared_prefix is off: it needs a plain key-value cache and no activation checkpointing")
@@ -89,11 +103,28 @@ class MemoryGRPOTrainer(GRPOTrainer):
             groups = rewards[:, index].view(-1, self.num_generations)
             constant = (groups.nan_to_num().amax(dim=1) - groups.nan_to_num().amin(dim=1)) < 1e-8
             self._metrics[mode][f"groups/zero_variance/{name}"].append(constant.float().mean().item())
+        texts = [completion[0]["content"] for completion in completions]
         if self.describe is not None:
-            texts = [completion[0]["content"] for completion in completions]
             for name, value in self.describe(texts, inputs).items():
                 self._metrics[mode][f"completions/{name}"].append(value)
+        if self.completions_log is not None:
+            self.completions_log.append(*self._completion_rows(prompts, texts, rewards))
         return rewards
+
+    def _completion_rows(self, prompts: Sequence[Messages], texts: Sequence[str], rewards: torch.Tensor) -> list[Row]:
+        """This rank's completions for the log; their rewards are the first rows of all ranks'."""
+        return [
+            {
+                "step": self.state.global_step,
+                "prompt": prompt[-1]["content"],
+                "completion": text,
+                "rewards": {
+                    name: None if math.isnan(value) else value
+                    for name, value in zip(self.reward_func_names, scores, strict=True)
+                },
+            }
+            for prompt, text, scores in zip(prompts, texts, rewards.tolist(), strict=False)
+        ]
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"

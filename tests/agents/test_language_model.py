@@ -71,7 +71,7 @@ def test_tokens_are_counted_without_padding(base: Path) -> None:
     assert model.generate([], max_new_tokens=3) == []
 
 
-def test_a_completion_ends_before_the_first_end_of_sequence_token(base: Path) -> None:
+def test_a_completion_ends_with_the_first_end_of_sequence_token(base: Path) -> None:
     model, tokenizer = load_base(base), load_tokenizer(base)
     prompt = tokenizer.apply_chat_template(
         PROMPTS[0], add_generation_prompt=True, return_tensors="pt", return_dict=True
@@ -81,8 +81,9 @@ def test_a_completion_ends_before_the_first_end_of_sequence_token(base: Path) ->
     stop = next(token for token in ids if token != ids[0])
     model.generation_config.eos_token_id = [stop, tokenizer.pad_token_id]
     (completion, _) = LocalLanguageModel(model, tokenizer).generate(PROMPTS[:2], max_new_tokens=8)
-    assert completion.completion_tokens == ids.index(stop)
-    assert completion.text == tokenizer.decode(ids[: ids.index(stop)]).strip()
+    end = ids.index(stop) + 1
+    assert completion.completion_tokens == end < 8
+    assert completion.text == tokenizer.decode(ids[:end]).strip()
 
 
 def test_every_adapter_and_the_base_say_something_else(loaded: LocalLanguageModel, base: Path) -> None:

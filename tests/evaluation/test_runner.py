@@ -377,3 +377,24 @@ def test_only_an_evaluation_is_discarded(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no run\.json"):
         discard_folder(tmp_path)
     assert (tmp_path / "thesis.tex").exists()
+
+
+def test_banks_of_another_evaluation_are_taken_over_without_asking_the_manager(tmp_path: Path) -> None:
+    first = run_it(tmp_path / "first")
+    model = ScriptedLanguageModel()
+    again = dataclasses.replace(RUN, answer="another")
+    second = run_it(tmp_path / "second", model, run=again, banks_from=tmp_path / "first")
+    assert second["operations"] == first["operations"]
+    assert second["overall"]["exact_match"] == first["overall"]["exact_match"]
+    # The same script answers; only questions were put to the model, none of the eight turns.
+    asked = model.prompts
+    assert asked
+    assert all("Question" in text for text in asked)
+
+
+def test_banks_of_another_manager_are_refused(tmp_path: Path) -> None:
+    run_it(tmp_path / "first")
+    other = dataclasses.replace(RUN, manager="another")
+    with pytest.raises(ConfigurationError, match="manager differ"):
+        run_it(tmp_path / "second", run=other, banks_from=tmp_path / "first")
+    assert not (tmp_path / "second" / "operations.jsonl").exists()

@@ -171,7 +171,7 @@ def test_a_broken_file_is_named(content: bytes, message: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("argv", [["--config", "no/such.yaml"], ["--config"], ["--config=no/such.yaml"]])
 def test_a_missing_file_is_named(argv: list[str]) -> None:
-    with pytest.raises(ConfigurationError, match="--config: found (no/such.yaml|None), which is no file"):
+    with pytest.raises(ConfigurationError, match=r"--config: found (no/such.yaml|None), which is no file"):
         parse_recipe(MemorySFTConfig, argv)
 
 

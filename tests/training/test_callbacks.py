@@ -57,12 +57,13 @@ def test_the_start_is_scored_and_kept_once(policy: Any, tmp_path: Path) -> None:
     assert trainer.evaluations == 1
 
 
-def test_a_resumed_run_reads_what_its_first_launch_noted(policy: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [0, 10])  # killed before the first checkpoint, or after it
+def test_a_resumed_run_reads_what_its_first_launch_noted(policy: Any, tmp_path: Path, step: int) -> None:
     begin(tmp_path, FakeTrainer(policy, score=0.5))
     stored = (tmp_path / "start" / "policy.safetensors").read_bytes()
     randomise(lora_parameters(policy), seed=9)  # what a checkpoint has made of the policy
     resumed = FakeTrainer(policy, score=0.9)
-    assert begin(tmp_path, resumed, step=10).score == 0.5
+    assert begin(tmp_path, resumed, step=step).score == 0.5
     assert resumed.evaluations == 0
     assert (tmp_path / "start" / "policy.safetensors").read_bytes() == stored
 

@@ -13,16 +13,17 @@ def test_shares_are_of_accepted_operations_and_failures_of_completions() -> None
         '[{"op": "UPDATE", "id": 2, "text": "c"}, {"op": "DELETE", "id": 9}]',  # 9 was not shown
         "I shall remember.",
         "",
+        "[]",
     ]
-    rows = [{"recalled_ids": [10, 11]}, {"recalled_ids": [10, 11]}, {"recalled_ids": []}, {"recalled_ids": []}]
+    rows = [{"recalled_ids": shown} for shown in ([10, 11], [10, 11], [], [], [])]
     assert describe_operations(completions, rows) == {
         "share_ADD": 0.5,
         "share_UPDATE": 0.25,
         "share_DELETE": 0.25,
         "share_NOOP": 0.0,
-        "parse_failures": 0.5,
-        "refused": 0.25,
-        "unknown_ids": 0.25,
+        "parse_failures": 0.4,
+        "refused": 0.2,
+        "unknown_ids": 0.2,
     }
 
 

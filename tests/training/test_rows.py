@@ -193,12 +193,15 @@ def answer_tuple(question: Question, bank: tuple[MemoryEntry, ...] = (ROME, BIKE
 
 
 def test_an_answer_row_numbers_the_evidence_as_its_prompt_does() -> None:
-    (row,) = answer_rows([answer_tuple(PET)], retriever(), TOP_K)
+    # Recalled are Rome, the bicycle, the dog; Ann's block comes first, so that the dog, recalled third, is memory 2.
+    question = Question("q2", "Ann lives in Rome, and who sold his bicycle?", "a dog", "recall", ("t3",))
+    recalled = retriever().retrieve(question.question, (DOG, BIKE, ROME), TOP_K, ("Ann", "Ben"))
+    assert recalled == (ROME, BIKE, DOG)
+    (row,) = answer_rows([answer_tuple(question, (DOG, BIKE, ROME))], retriever(), TOP_K)
     assert (row["answer"], row["category"], row["tuple_id"]) == ("a dog", "recall", "d/q2")
-    assert sorted(row["numbered"]) == [2, 4, 7]
-    (number,) = row["evidence_numbers"]
-    assert f"{number}. Ann has a dog" in prompt_text(row)
-    assert row["numbered"][number - 1] == 7
+    assert row["numbered"] == [4, 7, 2]
+    assert row["evidence_numbers"] == [2]
+    assert "2. Ann has a dog" in prompt_text(row)
 
 
 def test_an_answer_row_is_the_prompt_that_the_agent_reads_in_use() -> None:

@@ -1,0 +1,148 @@
+"""What the trainer adds to TRL's: greedy validation by the same rewards, and numbers that show a dead run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.errors import TrainingError
+from memory_r1.training.arguments import MemoryGRPOConfig
+from memory_r1.training.grpo import MemoryGRPOTrainer
+from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora
+
+ROWS = [
+    {"prompt": prompt, "worth": worth}
+    for prompt, worth in zip(messages(["Where?", "Who is it?"]), (1.0, 3.0), strict=True)
+]
+
+
+def worth_reward(completions: Sequence[Any], worth: Sequence[float], **columns: Any) -> list[float | None]:
+    return list(worth)
+
+
+def half_reward(
+    completions: Sequence[Any], prompts: Sequence[Any], completion_ids: Sequence[Any], **columns: Any
+) -> list[float | None]:
+    """TRL's documented positional names, and nothing to say of the first prompt."""
+    assert len(completions) == len(prompts) == len(completion_ids)
+    assert all(isinstance(token, int) for ids in completion_ids for token in ids)
+    return [None if prompt[0]["content"] == "Where?" else 0.5 for prompt in prompts]
+
+
+def make_trainer(
+    tiny_model: Path, folder: Path, rewards: list[Callable[..., Any]], policy: Any = None, **options: Any
+) -> MemoryGRPOTrainer:
+    fields: dict[str, Any] = {"max_completion_length": 4, "max_steps": 1, "logging_steps": 1, **options}
+    describe = fields.pop("describe", None)
+    return MemoryGRPOTrainer(
+        model=policy or with_lora(sharpen(load_base(tiny_model)), seed=1),
+        args=MemoryGRPOConfig(
+            output_dir=str(folder),
+            use_cpu=True,
+            bf16=False,
+            report_to=[],
+            per_device_train_batch_size=4,
+            num_generations=2,
+            **fields,
+        ),
+        processing_class=load_tokenizer(tiny_model),
+        train_dataset=Dataset.from_list(ROWS),
+        eval_dataset=Dataset.from_list(ROWS),
+        reward_funcs=rewards,
+        describe=describe,
+    )
+
+
+def test_validation_is_the_weighted_mean_over_the_rows_that_a_reward_knows(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_model, tmp_path, [worth_reward, half_reward], reward_weights=[1.0, 2.0])
+    results = trainer.evaluate()
+    # Row 1: 1.0, the second reward says nothing of it. Row 2: 3.0 + 2 * 0.5.
+    assert results["eval_score"] == pytest.approx((1.0 + 4.0) / 2)
+    assert results["eval_reward/worth_reward"] == pytest.approx(2.0)
+    assert results["eval_reward/half_reward"] == pytest.approx(0.5)
+    assert trainer.state.log_history[-1]["eval_score"] == results["eval_score"]
+
+
+def test_validation_scores_greedy_completions_of_the_policy(tiny_model: Path, tmp_path: Path) -> None:
+    seen: list[list[str]] = []
+
+    def note(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        seen.append([completion[0]["content"] for completion in completions])
+        return [0.0] * len(completions)
+
+    trainer = make_trainer(tiny_model, tmp_path, [note])
+    trainer.model.train()
+    trainer.evaluate()
+    trainer.evaluate()
+    local = LocalLanguageModel(trainer.model, trainer.processing_class)
+    greedy = local.generate([row["prompt"] for row in ROWS], max_new_tokens=4, adapter="default")
+    assert seen == [[completion.text for completion in greedy]] * 2
+    assert trainer.model.training
+    assert all(parameter.requires_grad for parameter in lora_parameters(trainer.model).values())
+
+
+def test_validation_without_any_reward_scores_zero(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_model, tmp_path, [lambda completions, **columns: [None] * len(completions)])
+    assert trainer.evaluate()["eval_score"] == 0.0
+
+
+def test_other_rows_may_be_validated_under_another_name(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(tiny_model, tmp_path, [worth_reward])
+    assert trainer.evaluate(Dataset.from_list(ROWS[1:]), metric_key_prefix="test")["test_score"] == 3.0
+
+
+def test_sparse_rewards_and_collapsed_completions_show_in_the_log(tiny_model: Path, tmp_path: Path) -> None:
+    described: list[int] = []
+
+    def describe(completions: Sequence[str], rows: Sequence[Any]) -> dict[str, float]:
+        described.append(len(completions))
+        assert [row["worth"] for row in rows] == [1.0, 1.0, 3.0, 3.0] or [row["worth"] for row in rows] == [
+            3.0,
+            3.0,
+            1.0,
+            1.0,
+        ]
+        return {"share_NOOP": 0.75}
+
+    def one_group(completions: Sequence[Any], worth: Sequence[float], **columns: Any) -> list[float | None]:
+        """Varies within the group of worth 3, is zero in the other."""
+        return [0.0 if value == 1.0 else float(row % 2) for row, value in enumerate(worth)]
+
+    trainer = make_trainer(tiny_model, tmp_path, [one_group], describe=describe)
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["groups/all_zero"] == pytest.approx(0.5)
+    assert log["groups/zero_variance/one_group"] == pytest.approx(0.5)
+    assert log["completions/share_NOOP"] == 0.75
+    assert described == [4]
+
+
+def test_nothing_to_train_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    policy = with_lora(load_base(tiny_model))
+    for parameter in policy.parameters():
+        parameter.requires_grad_(False)
+    with pytest.raises(TrainingError, match="no trainable parameter"):
+        make_trainer(tiny_model, tmp_path, [worth_reward], policy)
+
+
+def test_a_step_moves_the_policy_where_rewards_differ_and_leaves_it_where_they_do_not(
+    tiny_model: Path, tmp_path: Path
+) -> None:
+    def constant(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return [1.0] * len(completions)
+
+    def varied(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return [float(row) for row in range(len(completions))]
+
+    for reward, moves in ((constant, False), (varied, True)):
+        trainer = make_trainer(tiny_model, tmp_path, [reward], learning_rate=0.01)
+        before = {name: value.detach().clone() for name, value in lora_parameters(trainer.model).items()}
+        trainer.train()
+        moved = any(not torch.equal(value, before[name]) for name, value in lora_parameters(trainer.model).items())
+        assert moved is moves
