@@ -27,16 +27,17 @@ from recipes.commands import launch, run_python
 STAGES = ("train", "answer", "manager", "both", "baselines")
 ROWS = ("base", "sft", "sft-continued", "grpo", "sft-all-labels")
 BASELINES = ("none", "rag", "oracle", "add-only")
-DIALOGUES = 10
+DIALOGUES = 6  # as in the demo
 console = Console()
 
 
 class Experiment:
-    """All runs of one seed in one folder."""
+    """All runs of one seed in one folder; `rows` are those of `ROWS` that are trained and compared."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, rows: Sequence[str] = ROWS) -> None:
         self.folder = folder
         self.seed = seed
+        self.rows = rows
 
     def adapter(self, agent: str, row: str) -> Path | None:
         """Adapter folder of an agent in a row of the tables; None for the base model."""
@@ -57,11 +58,14 @@ class Experiment:
         )
         self._launch("grpo", "answer", "grpo", warm_start=sft["answer"], manager_adapter=sft["manager"])
         for agent in ("manager", "answer"):
-            steps = self._continued_steps(agent)
-            self._launch("sft", agent, "sft-continued", warm_start=sft[agent], max_steps=steps, learning_rate=2e-4)
+            if "sft-continued" in self.rows:
+                steps = self._continued_steps(agent)
+                self._launch("sft", agent, "sft-continued", warm_start=sft[agent], max_steps=steps, learning_rate=2e-4)
+        for agent in ("manager", "answer"):
             labelled = 30  # the 24 labelled dialogues and the 6 that GRPO learned from without labels
             more = round(self.summary(agent, "sft")["steps"] * labelled / 24)
-            self._launch("sft", agent, "sft-all-labels", train_dialogues=labelled, max_steps=more)
+            if "sft-all-labels" in self.rows:
+                self._launch("sft", agent, "sft-all-labels", train_dialogues=labelled, max_steps=more)
 
     def evaluate(self, name: str, system: str, manager: str | None, answer: str, banks: Path | None = None) -> Path:
         """Evaluate one combination on the held-out dialogues; returns its folder."""
@@ -94,9 +98,9 @@ class Experiment:
             folders["memory-r1"] = self._memory("grpo", "grpo")
             return _rows(folders, "memory-r1")
         pairs = {
-            "answer": {row: ("sft", row) for row in ROWS},
-            "manager": {row: (row, "sft") for row in ROWS},
-            "both": {row: (row, row) for row in ROWS},
+            "answer": {row: ("sft", row) for row in self.rows},
+            "manager": {row: (row, "sft") for row in self.rows},
+            "both": {row: (row, row) for row in self.rows},
         }[stage]
         return _rows({row: self._memory(*pair) for row, pair in pairs.items()}, "sft-continued")
 
@@ -158,11 +162,13 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=STAGES, help="one stage (default: all); `train` always runs first")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("outputs/reproduce"), metavar="FOLDER")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="rows of the tables (default: all)")
+    parser.add_argument("--folder", type=Path, help="default: outputs/reproduce/seed<N>; the demo's holds its adapters")
     parser.add_argument("--results", type=Path, default=Path("docs/results"), metavar="FOLDER")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
-    experiment = Experiment(options.output / f"seed{options.seed}", options.seed)
+    folder = options.folder or Path("outputs/reproduce") / f"seed{options.seed}"
+    experiment = Experiment(folder, options.seed, options.rows)
     experiment.train()
     path = options.results / f"cpu-seed{options.seed}.json"
     tables = read_json(path) if path.is_file() else {"seed": options.seed, "tables": {}}
@@ -175,7 +181,8 @@ def main(argv: Sequence[str]) -> int:
                     for key in ("steps", "wall_seconds", "best_validation", "start_validation", "kept_start")
                 }
                 for agent in ("manager", "answer")
-                for row in ROWS[1:]
+                for row in options.rows
+                if row != "base"
             }
             write_json(path, tables)
             console.print(f"{stage}: written to {path}")
