@@ -30,7 +30,7 @@ def main(argv: Sequence[str]) -> int:
     from memory_r1.training.grpo import MemoryGRPOTrainer
     from memory_r1.training.policy import FROZEN_ANSWER, load_policy
     from memory_r1.training.rows import answer_rows, manager_rows
-    from memory_r1.training.runs import open_run
+    from memory_r1.training.runs import claim_run, open_run
     from recipes import preparation
     from rewards import RewardContext, build_rewards, check_rewards
 
@@ -69,6 +69,7 @@ def main(argv: Sequence[str]) -> int:
         lora_r=model.lora_r,
         lora_alpha=model.lora_alpha,
         lora_target_modules=model.lora_target_modules or "all-linear",
+        autocast=config.bf16 or config.fp16,
         seed=config.seed,
     )
     answering = None
@@ -95,6 +96,8 @@ def main(argv: Sequence[str]) -> int:
         callbacks=[keep_start],
     )
     keep_start.trainer = trainer
+    if trainer.accelerator.is_main_process:
+        claim_run(config.output_dir, recipe)
     trainer.train(resume_from_checkpoint=checkpoint)
     kept = keep_start.restore_unless_beaten()
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]

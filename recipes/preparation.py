@@ -23,7 +23,7 @@ from memory_r1.jsonl import read_json, write_json
 from memory_r1.memory.bank import entries_from_json, entries_to_json
 from memory_r1.memory.embedder import SentenceEmbedder
 from memory_r1.memory.retriever import Retriever
-from memory_r1.models import resolve_embedder
+from memory_r1.models import check_adapter, resolve_embedder, resolve_model
 from memory_r1.provenance import git_revision, package_versions
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.banks import PlayedBanks, play_banks
@@ -79,6 +79,7 @@ def load_banks(
     if arguments.banks == "observations":
         return [observation_banks(source.dialogue, source.observations) for source in sources]
     dialogues = [source.dialogue for source in sources]
+    check_adapter(str(arguments.manager_adapter), resolve_model(model))
     weights = hash_file(Path(str(arguments.manager_adapter)) / "adapter_model.safetensors")
     settings = (
         f"{weights} {dialogues_hash(dialogues)} {model} {dtype} {arguments.embedder} {arguments.recall_per_speaker}"

@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     from memory_r1.training.arguments import MemorySFTConfig, parse_recipe
     from memory_r1.training.policy import load_policy
     from memory_r1.training.rows import answer_sft_rows, manager_sft_rows
-    from memory_r1.training.runs import open_run
+    from memory_r1.training.runs import claim_run, open_run
     from memory_r1.training.sft import CompletionSFTTrainer
     from recipes import preparation
 
@@ -64,6 +64,7 @@ def main(argv: Sequence[str]) -> int:
         lora_r=model.lora_r,
         lora_alpha=model.lora_alpha,
         lora_target_modules=model.lora_target_modules or "all-linear",
+        autocast=config.bf16 or config.fp16,
         seed=config.seed,
     )
     trainer = CompletionSFTTrainer(
@@ -73,6 +74,8 @@ def main(argv: Sequence[str]) -> int:
         train_dataset=Dataset.from_list(train_rows),
         eval_dataset=Dataset.from_list(validation_rows),
     )
+    if trainer.accelerator.is_main_process:
+        claim_run(config.output_dir, recipe)
     trainer.train(resume_from_checkpoint=checkpoint)
     preparation.finish_run(
         trainer,

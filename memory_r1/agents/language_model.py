@@ -175,11 +175,20 @@ class LocalLanguageModel:
 
     @contextmanager
     def evaluating(self, adapter: str | None) -> Iterator[None]:
-        """Evaluation mode with one adapter (or none) active; restores mode, adapter and `requires_grad` on exit."""
+        """Evaluation mode with one adapter (or none) active; restores mode, adapter and `requires_grad` on exit.
+
+        A policy in training has float32 adapters on a lower-precision base and runs under autocast, here as there.
+        """
+        import torch
+
         was_training = self.model.training
+        mixed = any(parameter.dtype != self.model.dtype for parameter in self.model.parameters())
         self.model.eval()
         try:
-            with active_adapter(self.model, adapter):
+            with (
+                active_adapter(self.model, adapter),
+                torch.autocast(self.model.device.type, dtype=self.model.dtype, enabled=mixed),
+            ):
                 yield
         finally:
             self.model.train(was_training)

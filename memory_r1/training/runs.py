@@ -21,7 +21,7 @@ RECIPE = "recipe.json"
 
 
 def open_run(folder: str | Path, recipe: Mapping[str, Any]) -> tuple[bool, str | None]:
-    """Claim `folder` for a recipe: (already finished, checkpoint to resume from or None).
+    """What `folder` holds of a recipe's run: (already finished, checkpoint to resume from or None). Writes nothing.
 
     Raises:
         ConfigurationError: The folder holds a run of another recipe.
@@ -36,8 +36,12 @@ def open_run(folder: str | Path, recipe: Mapping[str, Any]) -> tuple[bool, str |
                 f"{folder} holds a run of another recipe (differs in: {', '.join(differing[:6])}); choose another "
                 "output_dir or remove the folder"
             )
-    write_json(stored, _plain(recipe))
     return (folder / SUMMARY).is_file(), last_checkpoint(folder)
+
+
+def claim_run(folder: str | Path, recipe: Mapping[str, Any]) -> None:
+    """Note whose run `folder` is to hold; called when all is ready to train, so that a bad recipe leaves nothing."""
+    write_json(Path(folder) / RECIPE, _plain(recipe))
 
 
 def last_checkpoint(folder: str | Path) -> str | None:

@@ -372,9 +372,8 @@ def test_what_a_user_gets_wrong_is_one_line_and_leaves_nothing_behind(
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("MEMORY_R1_CACHE", str(tmp_path / "cache"))
     fields, named = bad_fields(case, tmp_path, warm)
-    path = recipes.write(
-        "bad", "manager", "grpo", **{"reward_funcs": ["operation_format"], "output_dir": str(tmp_path / "out"), **fields}
-    )
+    fields = {"reward_funcs": ["operation_format"], "output_dir": str(tmp_path / "out"), **fields}
+    path = recipes.write("bad", "manager", "grpo", **fields)
     assert run_here("grpo", "--config", str(path)) == 1
     assert named in only_error(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()

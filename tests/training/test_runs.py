@@ -15,7 +15,14 @@ from transformers import AutoTokenizer
 from memory_r1.embedded import LANGUAGE_MODEL
 from memory_r1.errors import ConfigurationError
 from memory_r1.models import check_adapter, weights_hash
-from memory_r1.training.runs import base_model_record, last_checkpoint, open_run, remove_checkpoints, save_adapter
+from memory_r1.training.runs import (
+    base_model_record,
+    claim_run,
+    last_checkpoint,
+    open_run,
+    remove_checkpoints,
+    save_adapter,
+)
 from tests.tiny import load_base, load_tokenizer, lora_parameters, randomise, with_lora
 
 RECIPE: dict[str, Any] = {"agent": "manager", "seed": 0, "reward_funcs": ["a", "b"], "learning_rate": 1e-4}
@@ -65,6 +72,8 @@ def test_what_only_looks_like_a_checkpoint_is_none(tmp_path: Path) -> None:
 def test_a_fresh_folder_is_claimed_and_the_same_recipe_goes_on_in_it(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "run"
     assert open_run(folder, RECIPE) == (False, None)
+    assert not folder.exists()  # nothing is written before all is ready to train
+    claim_run(folder, RECIPE)
     checkpoint = write_checkpoint(folder, 5)
     assert open_run(folder, RECIPE) == (False, str(checkpoint))
     (folder / "training_summary.json").write_text("{}")
@@ -73,7 +82,7 @@ def test_a_fresh_folder_is_claimed_and_the_same_recipe_goes_on_in_it(tmp_path: P
 
 def test_values_that_json_writes_otherwise_are_the_same_recipe(tmp_path: Path) -> None:
     recipe = {**RECIPE, "modules": ("q", "v"), "path": Path("x")}
-    open_run(tmp_path, recipe)
+    claim_run(tmp_path, recipe)
     assert open_run(tmp_path, recipe) == (False, None)
 
 
@@ -82,7 +91,7 @@ def test_values_that_json_writes_otherwise_are_the_same_recipe(tmp_path: Path) -
     [({"seed": 1}, "seed"), ({"extra": 1}, "extra"), ({"seed": 1, "agent": "answer"}, "agent, seed")],
 )
 def test_another_recipe_is_refused_and_changes_nothing(tmp_path: Path, change: dict[str, Any], named: str) -> None:
-    open_run(tmp_path, RECIPE)
+    claim_run(tmp_path, RECIPE)
     write_checkpoint(tmp_path, 5)
     before = (tmp_path / "recipe.json").read_bytes()
     with pytest.raises(ConfigurationError, match=f"another recipe \\(differs in: {named}\\)"):
@@ -91,7 +100,7 @@ def test_another_recipe_is_refused_and_changes_nothing(tmp_path: Path, change: d
 
 
 def test_a_recipe_without_a_key_is_another_one(tmp_path: Path) -> None:
-    open_run(tmp_path, RECIPE)
+    claim_run(tmp_path, RECIPE)
     with pytest.raises(ConfigurationError, match="learning_rate"):
         open_run(tmp_path, {key: value for key, value in RECIPE.items() if key != "learning_rate"})
 
