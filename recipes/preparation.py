@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -17,6 +18,7 @@ from data.sources import Source, training_sources
 from data.tuples import answer_tuples, manager_tuples
 from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
+from memory_r1.agents.prompts import MANAGER_INSTRUCTIONS
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.evaluation.resume import dialogues_hash
 from memory_r1.jsonl import read_json, write_json
@@ -80,11 +82,11 @@ def load_banks(
         return [observation_banks(source.dialogue, source.observations) for source in sources]
     dialogues = [source.dialogue for source in sources]
     check_adapter(str(arguments.manager_adapter), resolve_model(model))
-    weights = hash_file(Path(str(arguments.manager_adapter)) / "adapter_model.safetensors")
-    settings = (
-        f"{weights} {dialogues_hash(dialogues)} {model} {dtype} {arguments.embedder} {arguments.recall_per_speaker}"
-    )
-    cache = folder / f"{hashlib.sha256(settings.encode()).hexdigest()[:16]}.json"
+    adapter = Path(str(arguments.manager_adapter))
+    files = [hash_file(adapter / name) for name in ("adapter_model.safetensors", "adapter_config.json")]
+    decisive = [*files, dialogues_hash(dialogues), MANAGER_INSTRUCTIONS, model, dtype, arguments.embedder]
+    key = hashlib.sha256(json.dumps([*decisive, arguments.recall_per_speaker]).encode()).hexdigest()[:16]
+    cache = folder / f"{key}.json"
     with PartialState().main_process_first():
         if not cache.is_file():
             language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)

@@ -51,7 +51,7 @@ class KeepStart(TrainerCallback):
     def restore_unless_beaten(self) -> bool:
         """Put the starting weights back where no checkpoint validated above them; True when they were."""
         best = self.trainer.state.best_metric
-        if self.score is None or (best is not None and best > self.score):
+        if self.score is None or best is None or best > self.score:
             return False
         policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
         set_peft_model_state_dict(policy, load_file(self.weights), adapter_name=POLICY)
