@@ -57,6 +57,9 @@ UNUSED_MODEL_FIELDS = (
 )
 
 
+HELP = "Train one agent. --config recipe.yaml sets any of the options below; options given here override the recipe."
+
+
 @dataclass
 class MemoryArguments:
     """What is trained on what; the trainer's own fields are TRL's."""
@@ -170,7 +173,7 @@ def parse_recipe(
     given = _separate_config(sys.argv[1:] if argv is None else argv)
     classes = (MemoryArguments, trainer_config, MemoryModelConfig)
     _check_recipe_file(given, classes)
-    parser = TrlParser(classes)
+    parser = TrlParser(classes, description=HELP)
     parser.error = _refuse  # argparse would print the usage of some 250 options and exit with status 2
     try:
         memory, training, model = parser.parse_args_and_config(args=given)
