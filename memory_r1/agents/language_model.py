@@ -147,31 +147,30 @@ class LocalLanguageModel:
         return list(encoded["input_ids"])
 
     def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
-        """Generate for one batch of rows that are sorted, so that equal ones are neighbours.
-
-        What all rows begin with runs once, then what is left of each distinct row; only the rest is per row.
-        """
+        """Complete one batch, by transformers' own `generate` where the model cannot share prompts."""
         import torch
         from transformers import GenerationConfig
 
-        from memory_r1.agents.prefix import aligned, prompt_cache, supports_plain_cache
+        from memory_r1.agents.attention import use_tree_attention
+        from memory_r1.agents.decoding import decode, until
 
-        eos = _as_list(self.model.generation_config.eos_token_id)
-        if self.tokenizer.eos_token_id not in eos:
-            eos.append(self.tokenizer.eos_token_id)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else eos[0]
-        batch = aligned(rows, pad, share=supports_plain_cache(self.model))
-        ids = torch.tensor(batch.ids, device=self.model.device)  # (B, T)
-        mask = torch.tensor(batch.mask, device=self.model.device)  # (B, T)
-        cache = prompt_cache(self.model, ids, mask, batch.shared)
+        stops = _as_list(self.model.generation_config.eos_token_id)
+        if self.tokenizer.eos_token_id not in stops:
+            stops.append(self.tokenizer.eos_token_id)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else stops[0]
+        if use_tree_attention(self.model):
+            return decode(
+                self.model, rows, max_new_tokens=max_new_tokens, stops=stops, pad=pad, temperature=temperature
+            )
+        width = max(len(row) for row in rows)
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)  # (B, T)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=ids.device)
         sampling: dict[str, Any] = {"do_sample": False}
         if temperature > 0:
             sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-        config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=eos, pad_token_id=pad, **sampling)
-        output: torch.Tensor = self.model.generate(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, generation_config=config
-        )
-        return [_until(row, eos) for row in output[:, ids.size(1) :].tolist()]
+        config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=pad, **sampling)
+        output: torch.Tensor = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return [until(row, stops) for row in output[:, width:].tolist()]
 
     @contextmanager
     def evaluating(self, adapter: str | None) -> Iterator[None]:
@@ -240,10 +239,3 @@ def _as_list(value: int | list[int] | None) -> list[int]:
     if value is None:
         return []
     return list(value) if isinstance(value, list) else [value]
-
-
-def _until(row: list[int], stops: Sequence[int]) -> list[int]:
-    for position, token in enumerate(row):
-        if token in stops:
-            return row[: position + 1]
-    return row

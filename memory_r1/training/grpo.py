@@ -14,12 +14,11 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 
 from memory_r1.agents.language_model import LocalLanguageModel, Messages
-from memory_r1.agents.prefix import supports_plain_cache
 from memory_r1.errors import TrainingError
 from memory_r1.jsonl import JsonLinesWriter
 from memory_r1.training.rollouts import shared_prefix_rollout, supports_shared_rollout
 from memory_r1.training.rows import Row
-from memory_r1.training.shared_prefix import shared_prefix_outputs, supports_shared_prefix
+from memory_r1.training.shared_prefix import keep_positions, shared_prefix_outputs, supports_shared_prefix
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         shared_prefix: bool = True,
         **kwargs: Any,
     ) -> None:
-        if shared_prefix and supports_plain_cache(model) and supports_shared_rollout(args):
+        if shared_prefix and supports_shared_prefix(model) and supports_shared_rollout(args):
             kwargs.setdefault("rollout_func", shared_prefix_rollout)
         super().__init__(model=model, args=args, **kwargs)
         require_trainable(self.model)
@@ -60,8 +59,10 @@ class MemoryGRPOTrainer(GRPOTrainer):
         )
         self.shared_prefix = shared_prefix
         if shared_prefix and not supports_shared_prefix(self.model):
-            logger.warning("shared_prefix is off: it needs a plain key-value cache and no activation checkpointing")
+            logger.warning("shared_prefix is off: it needs plain or sliding-window attention under PyTorch's SDPA")
             self.shared_prefix = False
+        if self.shared_prefix:
+            keep_positions(self.model)
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -88,8 +89,8 @@ class MemoryGRPOTrainer(GRPOTrainer):
                 **forward_kwargs,
             )
         with self.accelerator.autocast():
-            outputs = shared_prefix_outputs(model, input_ids, attention_mask, logits_to_keep)
-        return outputs.log_probs, outputs.entropy if compute_entropy else None, None
+            log_probs, entropy = shared_prefix_outputs(model, input_ids, attention_mask, logits_to_keep)
+        return log_probs, entropy if compute_entropy else None, None
 
     def _calculate_rewards(
         self, inputs: list[Row], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]

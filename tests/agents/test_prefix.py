@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     LlamaConfig,
-    MambaConfig,
     MistralConfig,
     PretrainedConfig,
+    Qwen2Config,
     Qwen3Config,
 )
 
 from memory_r1.agents.language_model import LocalLanguageModel
-from memory_r1.agents.prefix import aligned, first_occurrence, prompt_cache, supports_plain_cache
+from memory_r1.agents.attention import use_tree_attention
+from memory_r1.agents.prefix import ReservedLayer, aligned, grouped, prefill
 from tests.tiny import load_tokenizer, sharpen
 
 SIZES: dict[str, Any] = {
@@ -43,7 +45,13 @@ CONFIGS: dict[str, PretrainedConfig] = {
     "qwen3": Qwen3Config(**SIZES),
     "mistral, sliding window": MistralConfig(**SIZES, sliding_window=WINDOW),
     "mistral, no window": MistralConfig(**SIZES, sliding_window=None),
-    "gemma2, every second layer slides": Gemma2Config(**SIZES, sliding_window=WINDOW, query_pre_attn_scalar=8),
+    "qwen2": Qwen2Config(**SIZES),
+    "gemma3, every second layer slides": Gemma3TextConfig(
+        **SIZES, sliding_window=WINDOW, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
+    ),
+    "gemma2, every second layer slides": Gemma2Config(
+        **SIZES, sliding_window=WINDOW, query_pre_attn_scalar=8
+    ),  # caps its scores: left to its own generate
 }
 COMMON = list(range(10, 25))
 # Instructions in common, two prompts twice, and rests of 3, 9 and 14 tokens.
@@ -81,7 +89,6 @@ def test_all_that_is_shared_is_shared() -> None:
     assert aligned([[5, 6, 7], [5, 6, 8, 9]], pad=0).ids == [[5, 6, 0, 7], [5, 6, 8, 9]]
     assert aligned([[5, 6], [5, 6]], pad=0).shared == 1  # one token of each row is left to run with the completion
     assert aligned([[5, 6], [6, 5]], pad=0).shared == 0
-    assert aligned([[5, 6, 7], [5, 6, 8, 9]], pad=0, share=False).ids == [[0, 5, 6, 7], [5, 6, 8, 9]]
 
 
 def passes(model: Any) -> Iterator[list[tuple[int, ...]]]:
@@ -93,43 +100,29 @@ def passes(model: Any) -> Iterator[list[tuple[int, ...]]]:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_batch_says_what_each_prompt_says_alone(name: str, tiny_model: Path) -> None:
+def test_a_batch_says_what_transformers_says_of_each_prompt(name: str, tiny_model: Path) -> None:
     model, tokenizer = make_model(CONFIGS[name]), load_tokenizer(tiny_model)
-    one_by_one = [LocalLanguageModel(model, tokenizer).generate_ids([row], max_new_tokens=6)[0] for row in ROWS]
-    assert len({tuple(ids) for ids in one_by_one}) == 3
-    assert LocalLanguageModel(model, tokenizer, batch_size=8).generate_ids(ROWS, max_new_tokens=6) == one_by_one
-    # Alone, prompts go through the cache too: so compare with the model's own generation.
-    plain = model.generate(input_ids=torch.tensor([ROWS[3]]), max_new_tokens=6, do_sample=False, pad_token_id=0)
-    assert plain[0, len(ROWS[3]) :].tolist()[: len(one_by_one[3])] == one_by_one[3]
+    options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": 2}
+    alone = [model.generate(input_ids=torch.tensor([row]), **options)[0, len(row) :].tolist() for row in ROWS]
+    assert len({tuple(ids) for ids in alone}) == 3
+    local = LocalLanguageModel(model, tokenizer, batch_size=8)
+    assert local.generate_ids(ROWS, max_new_tokens=8) == alone
+    assert local.generate_ids([ROWS[3]], max_new_tokens=8) == [alone[3]]
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen3", "mistral, no window"])
-def test_the_cache_leads_to_the_logits_of_whole_prompts(name: str) -> None:
+@pytest.mark.parametrize("name", ["llama", "mistral, sliding window"])
+def test_what_rows_share_runs_once_and_equal_rows_too(name: str) -> None:
     model = make_model(CONFIGS[name])
-    batch = aligned(ROWS, pad=0)
-    ids, mask = torch.tensor(batch.ids), torch.tensor(batch.mask)
+    assert use_tree_attention(model)
     shapes = next(passes(model))
+    groups = grouped(ROWS)
+    batch = aligned(groups.distinct, pad=0)
     with torch.no_grad():
-        cache = prompt_cache(model, ids, mask, batch.shared)
-        assert cache is not None
-        # The instructions once, then three distinct rests without their last token.
-        assert shapes == [(1, len(COMMON)), (3, 13)]
-        last = (mask.sum(-1, keepdim=True) - 1).long()
-        found = model(input_ids=ids[:, -1:], attention_mask=mask, position_ids=last, past_key_values=cache).logits[
-            :, -1
-        ]
-        expected = torch.stack([model(input_ids=torch.tensor([row])).logits[0, -1] for row in ROWS])
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
-
-
-def test_rows_with_nothing_in_common_share_nothing() -> None:
-    model = make_model(CONFIGS["llama"])
-    batch = aligned([[5, 6, 7], [8, 9]], pad=0)
-    with torch.no_grad():
-        cache = prompt_cache(model, torch.tensor(batch.ids), torch.tensor(batch.mask), batch.shared)
-    assert batch.shared == 0
-    assert cache is not None
-    assert cache.layers[0].keys.shape[0] == 2
+        logits, cache = prefill(model, torch.tensor(batch.ids), torch.tensor(batch.mask), batch.shared, room=4)
+        assert shapes == [(1, len(COMMON)), (3, 14)]
+        expected = torch.stack([model(input_ids=torch.tensor([row])).logits[0, -1] for row in groups.distinct])
+    assert cache.get_seq_length() == len(COMMON) + 14
+    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
 
 
 def test_a_prompt_that_holds_the_padding_token_is_not_taken_for_padding(tiny_model: Path) -> None:
@@ -140,29 +133,26 @@ def test_a_prompt_that_holds_the_padding_token_is_not_taken_for_padding(tiny_mod
     assert LocalLanguageModel(model, tokenizer).generate_ids(rows, max_new_tokens=4) == one_by_one
 
 
-def test_a_prompt_of_one_token_has_no_cache(tiny_model: Path) -> None:
+def test_a_prompt_of_one_token_is_completed(tiny_model: Path) -> None:
     model = make_model(CONFIGS["llama"])
-    assert prompt_cache(model, torch.tensor([[5]]), torch.tensor([[1]]), 0) is None
-    assert len(LocalLanguageModel(model, load_tokenizer(tiny_model)).generate_ids([[5]], max_new_tokens=2)[0]) <= 2
+    assert 1 <= len(LocalLanguageModel(model, load_tokenizer(tiny_model)).generate_ids([[5]], max_new_tokens=2)[0]) <= 2
 
 
-@pytest.mark.parametrize(
-    ("config", "plain"),
-    [
-        *[(CONFIGS[name], "window" not in name or "no window" in name) for name in list(CONFIGS)[:4]],
-        (CONFIGS["gemma2, every second layer slides"], False),
-        (Qwen3Config(**SIZES, sliding_window=4096, use_sliding_window=False), True),  # has a window, does not use it
-        (MambaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, state_size=4), False),
-    ],
-)
-def test_only_full_attention_has_a_plain_cache(config: PretrainedConfig, plain: bool) -> None:
-    class Model:
-        def __init__(self) -> None:
-            self.config = config
-
-    assert supports_plain_cache(Model()) is plain
+def test_rows_are_numbered_in_their_order() -> None:
+    groups = grouped([[5], [6], [5], [7], [5]])
+    assert (groups.distinct, groups.group, groups.slot) == ([[5], [6], [7]], [0, 1, 0, 2, 0], [0, 0, 1, 0, 2])
+    assert groups.size == 3
 
 
-def test_the_first_row_of_each_group() -> None:
-    # Groups 0, 1 and 2 begin in rows 1, 0 and 3.
-    assert first_occurrence(torch.tensor([1, 0, 1, 2, 0])).tolist() == [1, 0, 3]
+def test_a_reserved_layer_holds_what_it_was_given() -> None:
+    layer = ReservedLayer(room=2)
+    states = torch.randn(2, 1, 9, 4)
+    for start, stop in ((0, 4), (4, 5), (5, 6), (6, 9)):
+        keys, values = layer.update(states[:, :, start:stop], -states[:, :, start:stop])
+    assert torch.equal(keys, states)
+    assert torch.equal(values, -states)
+    assert layer.get_seq_length() == 9
+    layer.batch_repeat_interleave(2)
+    keys, _ = layer.update(torch.zeros(4, 1, 1, 4), torch.zeros(4, 1, 1, 4))
+    assert torch.equal(keys[:, :, :9], states.repeat_interleave(2, dim=0))
+    assert layer.get_seq_length() == 10

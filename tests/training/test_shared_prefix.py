@@ -12,10 +12,12 @@ from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3TextConfig,
     LlamaConfig,
     MambaConfig,
     MistralConfig,
     PretrainedConfig,
+    Qwen2Config,
     Qwen3Config,
 )
 from trl import GRPOTrainer
@@ -24,10 +26,13 @@ import memory_r1.training.shared_prefix as shared_prefix
 from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.shared_prefix import (
+    IGNORED,
+    PackedGroups,
     common_prefix_length,
+    pack,
     position_ids,
     prefix_cache,
-    shared_prefix_outputs,
+    supports_prefix_cache,
     supports_shared_prefix,
 )
 from tests.tiny import load_tokenizer, lora_parameters, messages, sharpen, with_lora
@@ -48,11 +53,11 @@ SIZES: dict[str, Any] = {
 WINDOW = 8  # shorter than every prompt below
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": lambda: LlamaConfig(**SIZES),
-    "llama, eager attention": lambda: LlamaConfig(**SIZES, attn_implementation="eager"),
+    "qwen2": lambda: Qwen2Config(**SIZES),
     "qwen3": lambda: Qwen3Config(**SIZES),
     "mistral, sliding window": lambda: MistralConfig(**SIZES, sliding_window=WINDOW),
-    "gemma2, every second layer slides": lambda: Gemma2Config(
-        **{**SIZES, "num_hidden_layers": 2}, sliding_window=WINDOW, query_pre_attn_scalar=8
+    "gemma3, every second layer slides": lambda: Gemma3TextConfig(
+        **SIZES, sliding_window=WINDOW, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
     ),
 }
 PROMPT, COMPLETION = 23, 7
@@ -117,8 +122,7 @@ def measured(
 @pytest.mark.parametrize("name", CONFIGS)
 def test_log_probabilities_and_gradients_are_those_of_trl(name: str, tiny_model: Path, tmp_path: Path) -> None:
     trainer = make_trainer(make_policy(CONFIGS[name]()), tiny_model, tmp_path)
-    assert trainer.shared_prefix is not ("slid" in name)
-    trainer.shared_prefix = True  # exact here with sliding windows too, where padding is on the left alone
+    assert trainer.shared_prefix
     expected, expected_entropy, expected_gradients = measured(trainer, GRPOTrainer._get_per_token_logps_and_entropies)
     found, entropy, gradients = measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)
     assert expected.std() > 0.1  # a model that says the same everywhere would pass with any mistake
@@ -130,20 +134,20 @@ def test_log_probabilities_and_gradients_are_those_of_trl(name: str, tiny_model:
         assert (gradients[key] - gradient).norm() <= 1e-4 * gradient.norm(), key
 
 
-@pytest.mark.parametrize("position", range(PROMPT - 1, PROMPT + 1))
+@pytest.mark.parametrize("column", [0, PROMPT_LENGTHS[0] - 1, PROMPT, PROMPT + COMPLETION + 2])
 def test_one_wrong_position_shows(
-    position: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    column: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(make_policy(CONFIGS["llama"]()), tiny_model, tmp_path)
     method = MemoryGRPOTrainer._get_per_token_logps_and_entropies
     right, _, _ = measured(trainer, method)
 
-    def off_by_one(attention_mask: torch.Tensor) -> torch.Tensor:
-        positions = position_ids(attention_mask)
-        positions[:, position] += 1
-        return positions
+    def off_by_one(*args: Any) -> PackedGroups:
+        packed = pack(*args)
+        packed.positions[:, column] += 1
+        return packed
 
-    monkeypatch.setattr(shared_prefix, "position_ids", off_by_one)
+    monkeypatch.setattr(shared_prefix, "pack", off_by_one)
     wrong, _, _ = measured(trainer, method)
     assert (right - wrong).abs().max() > 1e-3
 
@@ -155,8 +159,8 @@ def test_each_distinct_prompt_runs_once(tiny_model: Path, tmp_path: Path) -> Non
         lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)
-    # Three prompts without their last token, then six completions with it.
-    assert shapes == [(3, PROMPT - 1), (6, COMPLETION + 1)]
+    # Three prompts, each with room for the three completions of the largest group.
+    assert shapes == [(3, PROMPT + 3 * COMPLETION)]
 
 
 def test_it_can_be_switched_off(tiny_model: Path, tmp_path: Path) -> None:
@@ -167,44 +171,65 @@ def test_it_can_be_switched_off(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_tokens_behind_another_padding_are_another_prompt() -> None:
-    policy = make_policy(CONFIGS["llama"]())
-    seen: list[int] = []
-    policy.get_base_model().model.register_forward_pre_hook(
-        lambda module, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
-    )
     ids = torch.tensor([[0, 5, 6, 7], [0, 5, 6, 8]])  # in the second row, token 0 is a real one
-    mask = torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]])
-    shared_prefix_outputs(policy, ids, mask, 1)
-    assert seen == [2, 2]
+    packed = pack(ids, torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), 1)
+    assert packed.ids.tolist() == [[5, 6, 0, 7], [0, 5, 6, 8]]
+    assert packed.predicting.tolist() == [[1], [2]]
+    assert packed.positions.tolist() == [[0, 1, 2, 2], [0, 1, 2, 3]]
+
+
+def test_completions_see_their_prompt_and_themselves_only() -> None:
+    ids = torch.tensor([[5, 6, 7, 8], [5, 6, 9, 0]])
+    packed = pack(ids, torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), 2)
+    assert packed.ids.tolist() == [[5, 6, 7, 8, 9, 0]]
+    assert packed.labels.tolist() == [[7, 8, 9, IGNORED]]
+    assert packed.predicting.tolist() == [[1, 2, 1, 4]]
+    assert packed.visible[0].int().tolist() == [
+        [1, 0, 0, 0, 0, 0],
+        [1, 1, 0, 0, 0, 0],
+        [1, 1, 1, 0, 0, 0],
+        [1, 1, 1, 1, 0, 0],
+        [1, 1, 0, 0, 1, 0],
+        [1, 1, 0, 0, 1, 1],
+    ]
 
 
 @pytest.mark.parametrize(
     ("config", "supported"),
     [
         (LlamaConfig(**SIZES), True),
-        (MistralConfig(**SIZES, sliding_window=WINDOW), False),
-        (MistralConfig(**SIZES, sliding_window=None), True),
-        (LlamaConfig(**SIZES, layer_types=["full_attention", "linear_attention"]), False),
+        (MistralConfig(**SIZES, sliding_window=WINDOW), True),
+        (LlamaConfig(**SIZES, attn_implementation="eager"), False),
+        (Gemma2Config(**SIZES, query_pre_attn_scalar=8), False),  # caps its scores, which SDPA cannot
         (MambaConfig(vocab_size=128, hidden_size=32, num_hidden_layers=2, state_size=4), False),
     ],
 )
-def test_only_caches_of_keys_and_values_are_shared(config: PretrainedConfig, supported: bool) -> None:
-    class Model:
-        def __init__(self) -> None:
-            self.config = config
-
-    assert supports_shared_prefix(Model()) is supported
+def test_only_attention_with_keys_and_values_of_its_own_is_shared(config: PretrainedConfig, supported: bool) -> None:
+    assert supports_shared_prefix(AutoModelForCausalLM.from_config(config)) is supported
 
 
-def test_activation_checkpointing_switches_it_off(
+def test_a_model_that_cannot_share_trains_as_trl_trains_it(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    policy = make_policy(CONFIGS["llama"]())
-    policy.gradient_checkpointing_enable()
-    assert not supports_shared_prefix(policy)
+    policy = make_policy(LlamaConfig(**SIZES, attn_implementation="eager"))
     trainer = make_trainer(policy, tiny_model, tmp_path)
     assert not trainer.shared_prefix
     assert "shared_prefix is off" in caplog.text
+    found = measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)[0]
+    assert torch.equal(found, measured(trainer, GRPOTrainer._get_per_token_logps_and_entropies)[0])
+
+
+def test_activation_checkpointing_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:
+    trainer = make_trainer(make_policy(CONFIGS["llama"]()), tiny_model, tmp_path)
+    method = MemoryGRPOTrainer._get_per_token_logps_and_entropies
+    expected = measured(trainer, method)
+    trainer.model.train()
+    trainer.model.gradient_checkpointing_enable()
+    trainer.model.enable_input_require_grads()
+    found = measured(trainer, method)
+    torch.testing.assert_close(found[0], expected[0])
+    for key, gradient in expected[2].items():
+        torch.testing.assert_close(found[2][key], gradient)
 
 
 def test_a_repeated_prefix_is_read_by_every_row() -> None:
@@ -215,6 +240,17 @@ def test_a_repeated_prefix_is_read_by_every_row() -> None:
         cache = prefix_cache(policy, ids[0, :3], rows=2)
         rest = policy(input_ids=ids[:, 3:], past_key_values=cache).logits
     torch.testing.assert_close(rest, whole, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("config", "supported"),
+    [(LlamaConfig(**SIZES), True), (MistralConfig(**SIZES, sliding_window=WINDOW), False)],
+)
+def test_rows_go_on_from_whole_caches_only(config: PretrainedConfig, supported: bool) -> None:
+    policy = AutoModelForCausalLM.from_config(config)
+    assert supports_prefix_cache(policy) is supported
+    policy.gradient_checkpointing_enable()
+    assert not supports_prefix_cache(policy)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,94 @@
+"""Batched generation over shared prompts: equal prompts are read once and their completions decoded side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+
+from memory_r1.agents.attention import layer_masks
+from memory_r1.agents.prefix import aligned, grouped, prefill
+
+
+@torch.no_grad()
+def decode(
+    model: Any,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    stops: Collection[int],
+    pad: int,
+    temperature: float = 0.0,
+) -> list[list[int]]:
+    """Complete tokenized prompts, each up to and with its first stop token.
+
+    Args:
+        model: Causal language model under tree attention (`use_tree_attention`), in evaluation mode.
+        prompts: B rows of token ids, none empty.
+        max_new_tokens: Longest completion, in tokens.
+        stops: Ids that end a completion.
+        pad: Id that fills gaps; never read.
+        temperature: 0 is greedy; otherwise that of sampling.
+
+    Returns:
+        B rows of completion ids, in order.
+    """
+    groups = grouped(prompts)
+    rows, device = aligned(groups.distinct, pad), model.device
+    mask = torch.tensor(rows.mask, device=device)  # (D, P)
+    room = groups.size * max_new_tokens
+    logits, cache = prefill(model, torch.tensor(rows.ids, device=device), mask, rows.shared, room)  # (D, V)
+    tree = _Tree(model, mask, groups.size, max_new_tokens)
+    tokens = _drawn(logits[:, None].expand(-1, groups.size, -1), temperature)  # (D, G)
+    ended = torch.ones_like(tokens, dtype=torch.bool)
+    ended[groups.group, groups.slot] = False  # a smaller group's empty slots have nothing to say
+    stop_ids = torch.tensor(sorted(stops), device=device)
+    drawn = [tokens]
+    for step in range(max_new_tokens - 1):
+        ended = ended | torch.isin(tokens, stop_ids)
+        if bool(ended.all()):
+            break
+        masks, positions = tree.step(step)
+        logits = model(
+            input_ids=tokens, attention_mask=masks, position_ids=positions, past_key_values=cache, use_cache=True
+        ).logits  # (D, G, V)
+        tokens = _drawn(logits, temperature)
+        drawn.append(tokens)
+    completions = torch.stack(drawn, dim=-1)[groups.group, groups.slot]  # (B, T)
+    return [until(row, stops) for row in completions.tolist()]
+
+
+class _Tree:
+    """Who sees whom while G completions grow behind each of D prompts: column `P + s * G + g` is step s of slot g."""
+
+    def __init__(self, model: Any, mask: torch.Tensor, slots: int, steps: int) -> None:
+        self.model, self.slots, self.width = model, slots, mask.size(1)
+        count = mask.size(0)
+        own = torch.eye(slots, dtype=torch.bool, device=mask.device).repeat(1, steps)  # (G, S * G)
+        self.visible = torch.cat([mask.bool()[:, None].expand(-1, slots, -1), own.expand(count, -1, -1)], dim=-1)
+        lengths = mask.sum(-1, keepdim=True)  # (D, 1)
+        steps_of = torch.arange(steps, device=mask.device).repeat_interleave(slots)  # (S * G,)
+        self.positions = torch.cat([mask.cumsum(-1) - 1, lengths + steps_of], dim=-1)  # (D, P + S * G)
+
+    def step(self, number: int) -> tuple[Any, torch.Tensor]:
+        """The masks of one step's tokens, and their positions, `(D, G)`."""
+        start = self.width + number * self.slots
+        end = start + self.slots
+        mine = self.positions[:, start:end]
+        return layer_masks(self.model, self.visible[:, :, :end], mine, self.positions[:, :end]), mine
+
+
+def _drawn(logits: torch.Tensor, temperature: float) -> torch.Tensor:  # (D, G, V) -> (D, G)
+    if temperature == 0:
+        return logits.argmax(-1)
+    chances = torch.softmax(logits.float() / temperature, dim=-1)
+    return torch.multinomial(chances.flatten(0, 1), 1).view(logits.shape[:2])
+
+
+def until(row: list[int], stops: Collection[int]) -> list[int]:
+    """A row of ids up to and with its first stop."""
+    for position, token in enumerate(row):
+        if token in stops:
+            return row[: position + 1]
+    return row
