@@ -7,7 +7,7 @@ either; both are what a decode step on a CPU spends its time on.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from transformers.masking_utils import sdpa_mask
 
 IMPLEMENTATION = "memory_r1_tree"
 
-Masks = torch.Tensor | dict[str, torch.Tensor]
+Masks: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
 """What a model takes as `attention_mask`: one `(D, 1, Q, K)` mask, or one for each kind of layer."""
 
 

@@ -21,8 +21,8 @@ from transformers import (
     Qwen3Config,
 )
 
-from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.agents.attention import use_tree_attention
+from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.agents.prefix import ReservedLayer, aligned, grouped, prefill
 from tests.tiny import load_tokenizer, sharpen
 
