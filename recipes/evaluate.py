@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from memory_r1.systems.base import MemorySystem
 
 BENCHMARKS = ("synthetic", "locomo", "dialogues")
-SYNTHETIC_DIALOGUES = 6
+SYNTHETIC_DIALOGUES = 12
 SYNTHETIC_SPLITS: dict[str, Split] = {
     "train": "train",
     "validation": "validation",
@@ -60,7 +60,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     on.add_argument("--data", type=Path, metavar="FOLDER", help="where the benchmark's files lie (default: the cache)")
     on.add_argument("--file", type=Path, metavar="JSONL", help="own dialogues, for --benchmark dialogues")
     on.add_argument(
-        "--dialogues", type=int, default=SYNTHETIC_DIALOGUES, metavar="N", help="generated dialogues (default: 6)"
+        "--dialogues", type=int, default=SYNTHETIC_DIALOGUES, metavar="N", help="generated dialogues (default: 12)"
     )
     on.add_argument("--sessions", type=int, metavar="N", help="play the first N sessions, ask what they answer")
     on.add_argument("--limit", type=int, metavar="N", help="ask at most N questions, drawn in proportion")

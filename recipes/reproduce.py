@@ -27,7 +27,7 @@ from recipes.commands import launch, run_python
 STAGES = ("train", "answer", "manager", "both", "baselines")
 ROWS = ("base", "sft", "sft-continued", "grpo", "sft-all-labels")
 BASELINES = ("none", "rag", "oracle", "add-only")
-DIALOGUES = 6  # as in the demo
+DIALOGUES = 12  # as in the demo
 console = Console()
 
 
