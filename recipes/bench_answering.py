@@ -1,0 +1,232 @@
+"""The frozen Answer Agent in the training benchmark: prompts a second, and the outcome reward's share of a step.
+
+Completions are not what an untrained policy says, which would parse as nothing and ask nothing: each group gets
+operations of which at least half differ, so that what the reward has to answer does not depend on a checkpoint.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from data.banks import gold_banks
+from data.synthetic import generate_split
+from data.tuples import manager_tuples
+from memory_r1.agents.answer_agent import AnswerAgent
+from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.agents.prefix import aligned, grouped
+from memory_r1.agents.prompts import answer_prompt
+from memory_r1.errors import DataError
+from memory_r1.memory.retriever import RetrievalRequest
+from memory_r1.training.answering import BankQuestion, FrozenAnswering
+from memory_r1.training.policy import FROZEN_ANSWER, POLICY
+from memory_r1.training.rows import Row, manager_rows
+from memory_r1.types import Answer
+from recipes.bench_steps import Reward, load, train
+from recipes.bench_worker import Job, Measurement, Meter, Settings, Side, Turns
+from recipes.preparation import load_retriever
+from rewards import RewardContext, build_rewards
+
+ANSWER_TOKENS = 14
+"""Length of every answer: the longest worked answer of the generated dialogues, which a batch decodes until."""
+BATCH = 32
+"""Distinct prompts of the answering row, and the batch size of the frozen agent in `recipes/grpo.py`."""
+QUESTIONS = 5
+"""Questions that score each turn: the mean over the generated dialogues' turns with so full a bank."""
+_RETENTION = 8  # at most so many of them retention questions, as in recipes/smollm2-135m/manager_grpo.yaml
+
+
+class CountingLanguageModel(LocalLanguageModel):
+    """Counts the tokens it runs; with `shared` off it completes by transformers' `generate`, as stock TRL would."""
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int, shared: bool) -> None:
+        super().__init__(model, tokenizer, batch_size)
+        self.shared = shared
+        self.tokens = 0
+
+    def take_tokens(self) -> int:
+        """Tokens since this was called last."""
+        tokens, self.tokens = self.tokens, 0
+        return tokens
+
+    def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        self.tokens += len(rows) * max_new_tokens
+        if self.shared:
+            distinct = aligned(grouped(rows).distinct, pad)
+            self.tokens += distinct.shared + sum(sum(mask) - distinct.shared for mask in distinct.mask)
+            return super()._generate_batch(rows, max_new_tokens, temperature)
+        self.tokens += sum(len(row) for row in rows)
+        width = max(len(row) for row in rows)
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)  # (B, P)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=ids.device)
+        config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, pad_token_id=pad)
+        output: torch.Tensor = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return [list(row) for row in output[:, width:].tolist()]
+
+
+class ScriptedOutcome:
+    """The outcome reward on scripted operations in place of the completions; TRL's signature."""
+
+    def __init__(self, outcome: Reward, generations: int) -> None:
+        self.outcome, self.generations = outcome, generations
+
+    def __call__(self, completions: Sequence[Any], *, turn: Sequence[str], **columns: Any) -> list[float | None]:
+        """Rewards of one batch; rows of a group stand together, as TRL's sampler puts them."""
+        recalled = columns["recalled_ids"]
+        scripted = [
+            [{"role": "assistant", "content": operations(turn[row], len(recalled[row]), row % self.generations, half)}]
+            for half in [(self.generations + 1) // 2]
+            for row in range(len(turn))
+        ]
+        return self.outcome(scripted, turn=turn, **columns)
+
+
+class _Asked:
+    """Stands in for the frozen agent to learn what a reward would ask."""
+
+    def __init__(self) -> None:
+        self.questions: list[BankQuestion] = []
+
+    def answer(self, asked: Sequence[BankQuestion]) -> list[Answer]:
+        """Note the questions; the answers are empty."""
+        self.questions = list(asked)
+        return [Answer("", (), "")] * len(asked)
+
+
+def operations(turn: str, recalled: int, place: int, differing: int) -> str:
+    """The completion in a group's `place`: the first `differing` ones add or update, each with its own text; NOOP."""
+    if place >= differing:
+        return '[{"op": "NOOP"}]'
+    text = f"{json.loads(turn)['text']} ({place})"
+    if place % 2 and recalled:
+        return json.dumps([{"op": "UPDATE", "id": place % recalled + 1, "text": text}])
+    return json.dumps([{"op": "ADD", "text": text}])
+
+
+def tuple_rows(retriever: Any, recalled: int, count: int) -> list[Row]:
+    """Rows of turns before which the bank holds K = `recalled` entries or more, all scored by as many questions."""
+    chosen = [
+        item
+        for example in generate_split("train", count + 2, seed=0)
+        for item in manager_tuples(
+            example.dialogue,
+            gold_banks(example.dialogue, example.gold),
+            retention_questions=_RETENTION,
+            every_turn=True,
+        )
+        if len(item.bank) >= recalled and len(item.linked) + len(item.retention) == QUESTIONS
+    ]
+    if len(chosen) < count:
+        raise DataError(
+            f"{len(chosen)} turns have {recalled} entries in the bank, {count} are needed; give a smaller K"
+        )
+    return manager_rows(chosen[:count], retriever, recalled // 2)  # of each of two speakers
+
+
+def run_reward(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
+    """Whole steps of the manager with its outcome reward."""
+    policy, tokenizer = load(settings)
+    retriever = load_retriever(settings.embedder)
+    model = _answerer(policy, tokenizer, side, BATCH)
+    outcome = _outcome(_frozen(model, retriever, job))
+    rows = tuple_rows(retriever, job.recalled, job.prompts * job.steps)
+    train(
+        turns,
+        side,
+        job,
+        settings,
+        policy,
+        tokenizer,
+        rows,
+        ScriptedOutcome(outcome, job.generations),
+        model.take_tokens,
+    )
+
+
+def run_answering(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
+    """Answers alone: distinct prompts in batches against one by one, or repeated requests once against each time."""
+    policy, tokenizer = load(settings)
+    retriever = load_retriever(settings.embedder)
+    repeated = job.kind == "de-duplication"
+    asked = _repeated_questions(retriever, job) if repeated else _distinct_questions(retriever, job)
+    one_by_one = side == "stock" and not repeated
+    model = _answerer(policy, tokenizer, "ours" if repeated else side, 1 if one_by_one else BATCH)
+    _answer(model, retriever, job, asked[:2], once=True)  # warms up
+    meter = Meter(policy.device)
+    model.take_tokens()
+    turns.ready(requests=len(asked))
+    for _ in range(job.repeats):
+        turns.wait()
+        started = meter.restart()
+        generated = _answer(model, retriever, job, asked, once=side == "ours" or not repeated)
+        seconds = meter.time() - started
+        tokens = {"answering": float(model.take_tokens()), "prompts": float(generated)}
+        turns.report(Measurement({"answering": seconds}, {"answering": meter.peak()}, tokens))
+
+
+def _answer(model: Any, retriever: Any, job: Job, asked: Sequence[BankQuestion], once: bool) -> int:
+    """Answer all, equal requests `once` or each time; returns how many prompts were completed."""
+    if once:
+        frozen = _frozen(model, retriever, job)
+        frozen.answer(asked)
+        return frozen.generated
+    recalls = retriever.retrieve_many(
+        [RetrievalRequest(item.question.question, item.entries, job.recalled // 2, item.speakers) for item in asked]
+    )
+    prompts = [
+        answer_prompt(item.question.question, recalled, asked_at=item.question.asked_at)[0]
+        for item, recalled in zip(asked, recalls, strict=True)
+    ]
+    model.generate(prompts, max_new_tokens=ANSWER_TOKENS, adapter=FROZEN_ANSWER)
+    return len(prompts)
+
+
+def _distinct_questions(retriever: Any, job: Job) -> list[BankQuestion]:
+    """Questions of as many different prompts as a batch holds."""
+    distinct: dict[Any, BankQuestion] = {}
+    asked = _questions(tuple_rows(retriever, job.recalled, BATCH // 2), 1)
+    recalls = retriever.retrieve_many(
+        [RetrievalRequest(item.question.question, item.entries, job.recalled // 2, item.speakers) for item in asked]
+    )
+    for item, recalled in zip(asked, recalls, strict=True):
+        distinct.setdefault((item.question.question, recalled), item)
+    return list(distinct.values())[:BATCH]
+
+
+def _repeated_questions(retriever: Any, job: Job) -> list[BankQuestion]:
+    """All that the reward asks for the groups of one step."""
+    return _questions(tuple_rows(retriever, job.recalled, job.prompts), job.generations)
+
+
+def _questions(rows: Sequence[Row], generations: int) -> list[BankQuestion]:
+    asked = _Asked()
+    repeated = [row for row in rows for _ in range(generations)]
+    columns = {name: [row[name] for row in repeated] for name in rows[0] if name != "prompt"}
+    ScriptedOutcome(_outcome(asked), generations)([None] * len(repeated), **columns)
+    return asked.questions
+
+
+def _outcome(answering: Any) -> Reward:
+    """The manager's outcome reward over `answering`."""
+    return build_rewards(["answer_f1"], RewardContext("manager", answering, 0.0))[0]
+
+
+def _frozen(model: Any, retriever: Any, job: Job) -> FrozenAnswering:
+    """The frozen agent, remembering nothing between calls, so that repeats cost what the first did."""
+    agent = AnswerAgent(model, adapter=FROZEN_ANSWER, max_new_tokens=ANSWER_TOKENS)
+    return FrozenAnswering(agent, retriever, job.recalled // 2, remembered=0)
+
+
+def _answerer(policy: Any, tokenizer: Any, side: Side, batch_size: int) -> CountingLanguageModel:
+    """The model under a frozen adapter beside the policy's, of the same shape."""
+    policy.add_adapter(FROZEN_ANSWER, copy.deepcopy(policy.peft_config[POLICY]))
+    for name, parameter in policy.named_parameters():
+        if f".{FROZEN_ANSWER}." in name:
+            parameter.requires_grad_(False)
+    return CountingLanguageModel(policy, tokenizer, batch_size, shared=side == "ours")

@@ -1,0 +1,171 @@
+"""Rows of the training benchmark: kept as they come, shown as a table, drawn as a figure."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+import statistics
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Column, Table
+
+from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.jsonl import read_json, write_json
+from memory_r1.provenance import git_revision, package_versions
+from recipes.bench_sides import Worker
+from recipes.bench_worker import Job, Settings, Side, forward_tokens
+
+Row = dict[str, Any]
+KEYS = ("name", "ours_seconds", "stock_seconds", "ratio", "ideal_ratio", "peak_memory_ratio")
+_COLOURS = ("#2a78d6", "#c9ced6")
+
+
+def configuration(settings: Settings) -> dict[str, Any]:
+    """What figures are comparable under: the same settings, versions and machine."""
+    import torch
+
+    on_gpu = torch.cuda.is_available()
+    return {
+        **dataclasses.asdict(settings),
+        "threads": settings.threads or torch.get_num_threads(),
+        "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "adapter": "LoRA of rank 16 on all linear layers, dropout 0",
+        "both sides": "dynamic key-value cache, SDPA attention, temperature 1, beta 0, no activation checkpointing",
+        "versions": package_versions(),
+    }
+
+
+def ideal_ratio(prompt: int, generations: int, completion: int) -> float:
+    """Tokens that stock runs through the layers for each of ours, for one prompt: G (P + C) / (P + G C)."""
+    stock, ours = (forward_tokens(side, [prompt], generations, completion) for side in ("stock", "ours"))
+    return stock / ours
+
+
+def row_of(
+    name: str, part: str, job: Job, sides: Mapping[Side, Worker], failed: Mapping[Side, str]
+) -> tuple[Row, dict[str, Any]]:
+    """A row and, for the details, every measurement behind it."""
+    seconds: dict[str, float | None] = {"ours": None, "stock": None}
+    memory: dict[str, float | None] = dict(seconds)
+    tokens: dict[str, float | None] = dict(seconds)
+    details: dict[str, Any] = {"repeats": job.repeats, "git_revision": git_revision(), "failed": dict(failed)}
+    for side, worker in sides.items():
+        done = worker.measurements
+        details[side] = {**worker.notes, "measurements": [dataclasses.asdict(one) for one in done]}
+        if done and side not in failed:
+            seconds[side] = statistics.median(one.seconds[part] for one in done)
+            tokens[side] = statistics.median(one.tokens[part] for one in done)
+            peaks = [peak for one in done if (peak := one.memory[part]) is not None]
+            memory[side] = statistics.median(peaks) if peaks else None
+            if job.kind == "reward":
+                details[side]["reward_share"] = statistics.median(
+                    one.seconds["reward"] / one.seconds["step"] for one in done
+                )
+    ideal = (
+        ideal_ratio(job.prompt, job.generations, job.completion)
+        if job.kind == "steps"
+        else _over(tokens["stock"], tokens["ours"])
+    )
+    row: Row = {
+        "name": name,
+        "ours_seconds": seconds["ours"],
+        "stock_seconds": seconds["stock"],
+        "ratio": _over(seconds["stock"], seconds["ours"]),
+        "ideal_ratio": ideal,
+        "peak_memory_ratio": _over(memory["ours"], memory["stock"]),
+    }
+    return row, details
+
+
+def _over(above: float | None, below: float | None) -> float | None:
+    return None if above is None or not below else above / below
+
+
+class Results:
+    """`training.json`, a list of rows, and beside it every measurement with the configuration.
+
+    Args:
+        folder: Where both lie.
+        setup: The configuration of this run.
+        again: Start anew where the figures there are of another configuration.
+
+    Raises:
+        ConfigurationError: The folder holds figures of another configuration.
+    """
+
+    def __init__(self, folder: Path, setup: dict[str, Any], *, again: bool = False) -> None:
+        self.path, self.details_path = folder / "training.json", folder / "training_details.json"
+        self.rows: dict[str, Row] = {}
+        self.details: dict[str, Any] = {"configuration": setup, "rows": {}}
+        if not self.path.is_file():
+            return
+        found = read_json(self.details_path) if self.details_path.is_file() else {"configuration": None}
+        if found["configuration"] == setup:
+            self.rows = {row["name"]: row for row in _read_rows(self.path)}
+            self.details = found
+        elif not again:
+            other = sorted(key for key, value in setup.items() if (found["configuration"] or {}).get(key) != value)
+            raise ConfigurationError(
+                f"{self.path} holds figures of another configuration ({', '.join(other)} differ); "
+                "give another --output, or --again to replace them"
+            )
+
+    def has(self, names: Collection[str]) -> bool:
+        """Whether all these rows are written."""
+        return all(name in self.rows for name in names)
+
+    def add(self, row: Row, details: dict[str, Any]) -> None:
+        """Keep a row, in place of an older one of its name."""
+        self.rows[row["name"]] = row
+        self.details["rows"][row["name"]] = details
+        write_json(self.details_path, self.details)
+        part = self.path.with_name(f"{self.path.name}.part")
+        part.write_text(json.dumps(list(self.rows.values()), indent=2, allow_nan=False) + "\n", encoding="utf-8")
+        part.replace(self.path)
+
+    def table(self) -> Table:
+        """All rows, for a terminal."""
+        table = Table(Column("row", no_wrap=True), *(key.replace("_", " ") for key in KEYS[1:]))
+        for row in self.rows.values():
+            table.add_row(row["name"], *("-" if row[key] is None else f"{row[key]:.2f}" for key in KEYS[1:]))
+        return table
+
+    def draw(self) -> Path:
+        """Draw every row's ratio beside its ideal, as a PNG beside the rows."""
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        rows = [row for row in self.rows.values() if row["ratio"] is not None]
+        figure = Figure(figsize=(8, 1.4 + 0.42 * len(rows)), dpi=160, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        places = range(len(rows))
+        for shift, key, label, colour in zip(
+            (-0.2, 0.2), ("ratio", "ideal_ratio"), ("measured", "token count"), _COLOURS, strict=True
+        ):
+            bars = axes.barh([place + shift for place in places], [row[key] or 0 for row in rows], 0.38, color=colour)
+            axes.bar_label(bars, fmt="%.1f", padding=3, fontsize=7)
+            bars.set_label(label)
+        axes.axvline(1, color="#444", linewidth=0.8)
+        axes.set_yticks(list(places), [row["name"] for row in rows], fontsize=8)
+        axes.invert_yaxis()
+        axes.set_xlabel("times as fast as stock TRL, same machine and run")
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+        path = self.path.with_suffix(".png")
+        figure.savefig(path)
+        return path
+
+
+def _read_rows(path: Path) -> list[Row]:
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path}: no JSON ({error}); remove the file or give --again") from None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(KEYS) <= set(row) for row in rows):
+        raise DataError(f"{path}: not a list of rows with {', '.join(KEYS)}; remove the file")
+    return rows

@@ -1,0 +1,285 @@
+"""Whole GRPO steps of both trainers, timed through TRL's public hooks: rollout, then log-probabilities and backward.
+
+Both sides run `trainer.train()` on the same prompts, with the same LoRA, dtype, threads, key-value cache and sampling.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from datasets import Dataset
+from transformers import PrinterCallback, TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from memory_r1.errors import TrainingError
+from memory_r1.training.grpo import MemoryGRPOTrainer
+from memory_r1.training.policy import load_policy
+from memory_r1.training.shared_prefix import keep_positions
+from recipes.bench_prompts import prompt_of, token_ids
+from recipes.bench_worker import Job, Measurement, Meter, Settings, Side, Turns, available_bytes, device, forward_tokens
+
+Reward = Callable[..., list[float | None]]
+
+# In forward passes: the frozen base gets no gradient of its weights, so backward is one product a layer, as forward is.
+FORWARD_AND_BACKWARD = 2
+_SPARE = 0.9  # share of the available memory that stock's micro-batch is sized for
+_HEAD_PROBE_TOKENS = 256
+
+
+class StepClock(TrainerCallback):
+    """Times the parts of each step: the reward call parts rollout from the rest, as TRL calls it once in between.
+
+    Each step but unmeasured ones waits for this side's turn first; `notes` are told when the first one begins.
+
+    Args:
+        turns: When to start, and where to report.
+        meter: Clock and memory.
+        side: Whose tokens are counted.
+        job: What each step is to consist of.
+        tokenizer: Counts prompt tokens.
+        inner: The reward.
+        answer_tokens: Tokens that the reward ran through the layers since it was asked last.
+    """
+
+    def __init__(
+        self,
+        turns: Turns,
+        meter: Meter,
+        side: Side,
+        job: Job,
+        tokenizer: Any,
+        inner: Reward,
+        answer_tokens: Callable[[], int],
+    ) -> None:
+        self.turns, self.meter, self.side, self.job, self.tokenizer = turns, meter, side, job, tokenizer
+        self.inner, self.answer_tokens = inner, answer_tokens
+        self.__name__ = "bench"
+        self.measured = Measurement()
+        self.started = self.mark = 0.0
+        self.prompts: list[Any] = []
+        self.lengths: set[int] = set()
+        self.step = 0
+        self.notes: dict[str, Any] = {}
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        """Wait, then start the clock."""
+        self.step += 1
+        if self.step == self.job.unmeasured + 1:
+            self.turns.ready(**self.notes)
+        if self.step > self.job.unmeasured:
+            self.turns.wait()
+        self.measured = Measurement()
+        self.started = self.mark = self.meter.restart()
+
+    def __call__(
+        self, *, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
+    ) -> list[float | None]:
+        """TRL's reward call: ends the rollout."""
+        self._part("rollout")
+        rewards = self.inner(prompts=prompts, completion_ids=completion_ids, **columns)
+        self.prompts, self.lengths = list(prompts), {len(ids) for ids in completion_ids}
+        self._part("reward")
+        return rewards
+
+    def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Log-probabilities, loss and backward are done, and gradients are clipped."""
+        self._part("logprob")
+
+    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+        """Report the step."""
+        self.measured.seconds["step"] = self.meter.time() - self.started
+        peaks = [value for value in (*self.measured.memory.values(), self.meter.peak()) if value is not None]
+        self.measured.memory["step"] = max(peaks, default=None)
+        self._count_tokens()
+        if self.step > self.job.unmeasured:
+            self.turns.report(self.measured)
+
+    def _part(self, name: str) -> None:
+        self.measured.seconds[name] = self.meter.time() - self.mark
+        self.measured.memory[name] = self.meter.peak()
+        self.mark = self.meter.restart()
+
+    def _count_tokens(self) -> None:
+        if self.lengths != {self.job.completion}:
+            raise TrainingError(f"completions of {sorted(self.lengths)} tokens, all were to have {self.job.completion}")
+        distinct = [prompt for place, prompt in enumerate(self.prompts) if prompt not in self.prompts[:place]]
+        lengths = [len(token_ids(self.tokenizer, prompt)) for prompt in distinct]
+        once = forward_tokens(self.side, lengths, self.job.generations, self.job.completion)
+        tokens = {"rollout": once, "logprob": FORWARD_AND_BACKWARD * once, "reward": self.answer_tokens()}
+        self.measured.tokens = {**tokens, "step": sum(tokens.values())}
+
+
+class CompletionHead:
+    """Lets stock's head project the completions' positions only; off the GPU, TRL 1.16 projects all and has no switch.
+
+    Args:
+        model: The policy with TRL's fused head.
+        completion: C, the padded length of the completions.
+    """
+
+    def __init__(self, model: Any, completion: int) -> None:
+        self.on, self.kept = True, completion + 1  # the last prompt token predicts the first completion token
+        keep_positions(model)
+        model.register_forward_pre_hook(self._trim, with_kwargs=True)
+
+    def _trim(self, module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        if not self.on or not kwargs.get("fused_lm_head") or kwargs.get("labels") is None:
+            return None
+        rows, width = kwargs["labels"].shape
+        last = torch.arange(width - self.kept, width, device=kwargs["labels"].device).expand(rows, -1)  # (B, C + 1)
+        return args, {**kwargs, "labels": kwargs["labels"][:, -self.kept :], "kept_positions": last}
+
+
+def run_steps(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
+    """Steps on prompts of exactly P tokens, with a reward that costs nothing."""
+    policy, tokenizer = load(settings)
+    rows = [{"prompt": prompt_of(tokenizer, job.prompt, number)} for number in range(job.prompts * job.steps)]
+    train(turns, side, job, settings, policy, tokenizer, rows, text_length)
+
+
+def train(
+    turns: Turns,
+    side: Side,
+    job: Job,
+    settings: Settings,
+    policy: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    reward: Reward,
+    answer_tokens: Callable[[], int] = lambda: 0,
+) -> None:
+    """Train one side for as many steps as it gets turns; the last two arguments are `StepClock`'s."""
+    meter = Meter(policy.device)
+    clock = StepClock(turns, meter, side, job, tokenizer, reward, answer_tokens)
+    everything = job.prompts * job.generations
+    longest = max(len(token_ids(tokenizer, row["prompt"])) for row in rows)
+    with tempfile.TemporaryDirectory() as folder:
+        make = functools.partial(_trainer, side, job, settings, policy, tokenizer, rows, clock, folder)
+        if side == "stock":
+            head = CompletionHead(policy, job.completion)
+            trainer = make(everything)
+            clock.notes = _choose_head(trainer, head, job, longest)
+            meter.settle()
+            _, bytes_a_row = _probe(trainer, meter, 1, longest, job.completion)
+            at_once = _fitting(everything, bytes_a_row)
+            clock.notes |= {"bytes_a_row": bytes_a_row, "rows_at_once": at_once}
+            if at_once < everything:
+                trainer = make(at_once)
+        else:
+            trainer = make(everything)
+            _probe(trainer, meter, 2, longest, job.completion)
+            meter.settle()
+        trainer.train()
+
+
+def load(settings: Settings) -> tuple[Any, Any]:
+    """A fresh LoRA policy whose completions never end of themselves, and its tokenizer."""
+    policy, tokenizer, _ = load_policy(
+        settings.model, dtype=settings.dtype, warm_start=None, autocast=settings.dtype != "float32"
+    )
+    policy = policy.to(device())
+    ends = policy.generation_config.eos_token_id
+    stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}
+    index = torch.tensor(sorted(stops), device=policy.device)
+
+    def never_stop(module: Any, args: Any, logits: torch.Tensor) -> torch.Tensor:
+        return logits.index_fill_(-1, index, float("-inf"))
+
+    # TRL's fused head reads the weights and does not pass here: only decoding is told.
+    policy.get_base_model().get_output_embeddings().register_forward_hook(never_stop)
+    return policy, tokenizer
+
+
+def text_length(completions: Sequence[list[dict[str, str]]], **columns: Any) -> list[float | None]:
+    """A reward that varies and takes no time."""
+    return [float(len(completion[0]["content"])) for completion in completions]
+
+
+def _trainer(
+    side: Side,
+    job: Job,
+    settings: Settings,
+    policy: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    clock: StepClock,
+    folder: str,
+    at_once: int,
+) -> Any:
+    """One side's trainer, `at_once` rows a micro-batch."""
+    config = GRPOConfig(
+        output_dir=folder,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=job.prompts * job.generations // at_once,
+        num_generations=job.generations,
+        max_completion_length=job.completion,
+        max_steps=job.steps,
+        temperature=1.0,
+        beta=0.0,
+        learning_rate=1e-6,
+        activation_checkpointing=False,
+        use_cpu=policy.device.type == "cpu",
+        bf16=settings.dtype == "bfloat16",
+        fp16=settings.dtype == "float16",
+        logging_strategy="no",
+        save_strategy="no",
+        report_to=[],
+        disable_tqdm=True,
+        shuffle_dataset=False,
+    )
+    kind = MemoryGRPOTrainer if side == "ours" else GRPOTrainer
+    trainer = kind(
+        model=policy,
+        args=config,
+        processing_class=tokenizer,
+        train_dataset=Dataset.from_list(rows),
+        reward_funcs=[clock],
+        callbacks=[clock],
+    )
+    trainer.remove_callback(PrinterCallback)
+    trainer.model.train()
+    if side == "ours" and (not trainer.shared_prefix or trainer.rollout_func is None):
+        raise TrainingError(f"{settings.model} does not run with shared prefixes, so there is nothing to compare")
+    return trainer
+
+
+def _choose_head(trainer: Any, head: CompletionHead, job: Job, prompt: int) -> dict[str, Any]:
+    """Leave stock the faster of the head as shipped and the head over completions only, by one short row each."""
+    meter, tokens = Meter(trainer.model.device), min(prompt, _HEAD_PROBE_TOKENS)
+    seconds = {}
+    for on in (True, False, True):  # the first pass warms up
+        head.on = on
+        seconds[on] = _probe(trainer, meter, 1, tokens, job.completion)[0]
+    head.on = seconds[True] <= seconds[False]
+    return {
+        "head": "completion positions only" if head.on else "as shipped",
+        "head_seconds_completions_only": seconds[True],
+        "head_seconds_as_shipped": seconds[False],
+    }
+
+
+def _probe(trainer: Any, meter: Meter, rows: int, prompt: int, completion: int) -> tuple[float, int | None]:
+    """Seconds and bytes of the log-probabilities and gradients of a few random rows; leaves no gradient behind."""
+    vocabulary = trainer.model.config.get_text_config().vocab_size
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(vocabulary, (rows, prompt + completion), generator=generator).to(trainer.model.device)  # (B, L)
+    ids[:, :prompt] = ids[:1, :prompt]
+    started = meter.restart()
+    log_probs, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), completion)
+    log_probs.mean().backward()
+    seconds, peak = meter.time() - started, meter.peak()
+    trainer.model.zero_grad()
+    return seconds, peak
+
+
+def _fitting(rows: int, bytes_a_row: int | None) -> int:
+    """The largest part of a batch that fits into memory, so that stock is slowed by no swapping; it divides `rows`."""
+    available = available_bytes()
+    if not bytes_a_row or available is None:
+        return rows
+    fitting = int(_SPARE * available / bytes_a_row)
+    return max(part for part in range(1, rows + 1) if rows % part == 0 and part <= max(1, fitting))

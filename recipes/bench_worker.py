@@ -1,0 +1,212 @@
+"""One side of the training benchmark in a process of its own: what it is told to do, when, and what it cost.
+
+Both sides of a comparison are alive at once and take turns, so that a slow minute of the machine strikes both; each has
+its own process, because memory can only be told apart between processes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+Side = Literal["ours", "stock"]
+Kind = Literal["steps", "reward", "answering", "de-duplication"]
+
+OUT_OF_MEMORY = "out of memory"
+_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", OUT_OF_MEMORY)
+_STATUS, _CLEAR, _MEMORY = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What all measurements of a run share; `threads` 0 is PyTorch's own choice."""
+
+    model: str
+    dtype: str
+    embedder: str
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What both sides do, `repeats` times each: D = `prompts` prompts of P = `prompt` tokens, G = `generations`
+    completions each, C = `completion` tokens a completion. Manager prompts and answers come as long as they are:
+    `prompt` is 0, and K = `recalled` memories stand in them.
+    """
+
+    kind: Kind
+    repeats: int
+    prompt: int = 0
+    generations: int = 1
+    completion: int = 1
+    prompts: int = 1
+    recalled: int = 0
+
+    @property
+    def unmeasured(self) -> int:
+        """Steps before the first turn: one where steps are cheap enough to be repeated often."""
+        return int(self.repeats >= 3)
+
+    @property
+    def steps(self) -> int:
+        """Steps that are run."""
+        return self.unmeasured + self.repeats
+
+
+@dataclass(slots=True)
+class Measurement:
+    """One turn of one side, by part (`rollout`, `logprob`, `step`, ...): seconds, bytes above the loaded model (None
+    where this system does not tell), and tokens run through the layers.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    memory: dict[str, int | None] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+
+
+def forward_tokens(side: Side, prompts: Sequence[int], generations: int, completion: int) -> int:
+    """Tokens that one pass runs through the layers: stock repeats each prompt G times, ours does not.
+
+    Args:
+        side: Whose pass.
+        prompts: Lengths of the D distinct prompts.
+        generations: G.
+        completion: C, of every completion.
+    """
+    repeated = generations if side == "stock" else 1
+    return sum(repeated * prompt + generations * completion for prompt in prompts)
+
+
+class Turns:
+    """The worker's end of the connection: told to go, it measures once and reports."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    def ready(self, **notes: Any) -> None:
+        """Loaded and warm; `notes` say how this side is set up."""
+        self.connection.send(notes)
+
+    def wait(self) -> None:
+        """Until it is this side's turn."""
+        self.connection.recv()
+
+    def report(self, measurement: Measurement) -> None:
+        """Hand over what the turn cost."""
+        self.connection.send(measurement)
+
+
+class Meter:
+    """Clock and peak memory of one device; memory counts from the last `settle`."""
+
+    def __init__(self, device: Any) -> None:
+        self.on_gpu = device.type == "cuda"
+        self.can_restart = True
+        self.settle()
+
+    def settle(self) -> None:
+        """Count from what is resident now; weights mapped from a file are so only after a first pass."""
+        self.restart()
+        self.baseline = self._now()
+
+    def restart(self) -> float:
+        """Forget the peak so far; returns the time."""
+        import torch
+
+        if self.on_gpu:
+            torch.cuda.empty_cache()  # the other side shares the card
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            _trim_heap()
+            try:
+                _CLEAR.write_text("5")  # Linux: the peak becomes what is resident now (proc(5))
+            except OSError:
+                self.can_restart = False
+        return self.time()
+
+    def time(self) -> float:
+        """Seconds, when all work handed to the device is done."""
+        import torch
+
+        if self.on_gpu:
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def peak(self) -> int | None:
+        """Bytes above the baseline at the highest since the restart; None where the system cannot tell."""
+        now = self._now()
+        return None if now is None or self.baseline is None else max(0, now - self.baseline)
+
+    def _now(self) -> int | None:
+        import torch
+
+        if self.on_gpu:
+            return int(torch.cuda.max_memory_allocated())
+        # Not `ru_maxrss`: it begins at the size of the process that started this one and cannot be set back.
+        if not self.can_restart or not _STATUS.is_file():
+            return None
+        line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+
+
+def serve(connection: Connection, side: Side, job: Job, settings: Settings) -> None:
+    """Do one job in a fresh process; running out of memory is a result, everything else ends it with a traceback."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    logging.basicConfig(level=logging.WARNING, format=f"{side}: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, to each other
+    disable_progress_bar()
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(0)
+    try:
+        _run(Turns(connection), side, job, settings)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _MEMORY_MESSAGES):
+            connection.send(OUT_OF_MEMORY)
+        else:
+            raise
+
+
+def device() -> Any:
+    """The accelerator where there is one, else the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def available_bytes() -> int | None:
+    """Memory that a measurement may still take without swapping; None where the system does not tell."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.mem_get_info()[0])
+    if not _MEMORY.is_file():
+        return None
+    line = next(line for line in _MEMORY.read_text(encoding="ascii").splitlines() if line.startswith("MemAvailable"))
+    return int(line.split()[1]) * 1024
+
+
+def _run(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
+    from recipes.bench_answering import run_answering, run_reward
+    from recipes.bench_steps import run_steps
+
+    {"steps": run_steps, "reward": run_reward, "answering": run_answering, "de-duplication": run_answering}[job.kind](
+        turns, side, job, settings
+    )
+
+
+def _trim_heap() -> None:
+    """Give freed memory back to the system where the C library can, so that a peak is not an earlier part's."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:
+        trim(0)
