@@ -44,8 +44,8 @@ evaluate = $(PY) recipes/evaluate.py --benchmark $(1) $(strip \
            $(if $(SEED),--seed '$(SEED)') $(if $(OUTPUT),--output '$(OUTPUT)') $(ARGS))
 
 .DEFAULT_GOAL := help
-.PHONY: help install model data demo test check format clean rescore reproduce-cpu \
-        train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo \
+.PHONY: help install model data demo test check format clean rescore reproduce-cpu bench \
+        train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
         eval-synthetic eval-locomo eval-dialogues
 
 help: ## List the targets
@@ -86,6 +86,12 @@ train-manager-grpo: $(STAMP) ## Train the Memory Manager with GRPO
 train-answer-grpo: $(STAMP) ## Train the Answer Agent with GRPO
 	$(call train,answer,grpo)
 
+train-manager-ppo: $(STAMP) ## Train the Memory Manager with PPO
+	$(call train,manager,ppo)
+
+train-answer-ppo: $(STAMP) ## Train the Answer Agent with PPO
+	$(call train,answer,ppo)
+
 ##@ Evaluate [SYSTEM=name] [MANAGER=folder] [ANSWER=folder] [SPLIT=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
 eval-synthetic: $(STAMP) ## On the generated dialogues
 	$(call evaluate,synthetic)
@@ -101,6 +107,9 @@ rescore: need-FOLDER $(STAMP) ## Compute results.json again: FOLDER=evaluation
 
 reproduce-cpu: $(STAMP) ## Run the committed experiments [STAGE=name] [SEED=n]
 	$(PY) recipes/reproduce.py $(strip $(if $(STAGE),--stage '$(STAGE)') $(if $(SEED),--seed '$(SEED)') $(ARGS))
+
+bench: $(STAMP) ## Time training beside stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
+	$(PY) recipes/bench.py $(strip $(if $(MODEL),--model '$(MODEL)') $(if $(OUTPUT),--output '$(OUTPUT)') $(ARGS))
 
 ##@ Develop
 test: $(STAMP) ## Run the whole test suite [ARGS='-m "not slow"']

@@ -1,21 +1,17 @@
-"""Memory banks along a dialogue: what a manager, gold operations or noted observations have in it before each turn."""
+"""Memory banks along a dialogue: what gold operations or noted observations have in it before each turn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from memory_r1.errors import DataError, StoreError
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.types import Dialogue, MemoryEntry, Operation, Turn
+from memory_r1.types import Dialogue, MemoryEntry, Operation
 
 Entries = tuple[MemoryEntry, ...]
 GoldOperations = Mapping[str, Sequence[Operation]]
 """Turn id to the turn's gold operations, with the ids a `MemoryBank` gives when all are played from an empty one."""
-Manage = Callable[[Turn, tuple[Turn, ...], MemoryBank, tuple[str, ...]], Sequence[Operation]]
-"""A manager as an argument: (turn, previous turns, bank before, speakers) to operations with bank ids."""
-
-PREVIOUS_TURNS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +40,6 @@ class Banks(Mapping[str, Entries]):
         return len(self._before)
 
 
-def previous_turns(dialogue: Dialogue) -> dict[str, tuple[Turn, ...]]:
-    """Turn id to the up to two turns before it in its session, oldest first."""
-    return {
-        turn.turn_id: session.turns[max(0, position - PREVIOUS_TURNS) : position]
-        for session in dialogue.sessions
-        for position, turn in enumerate(session.turns)
-    }
-
-
-def managed_banks(dialogue: Dialogue, manage: Manage) -> Banks:
-    """The banks of a manager that plays every turn; it gets a view, so only what it returns changes the bank.
-
-    Raises:
-        DataError: an operation names an entry that is not in the bank.
-    """
-    previous = previous_turns(dialogue)
-    bank = MemoryBank()
-    before: dict[str, Entries] = {}
-    for turn in dialogue.turns():
-        before[turn.turn_id] = bank.entries()
-        try:
-            bank.apply(manage(turn, previous[turn.turn_id], bank.view(), dialogue.speakers), turn)
-        except StoreError as error:
-            raise DataError(f"operations of turn {turn.turn_id} of dialogue {dialogue.dialogue_id}: {error}") from error
-    return Banks(before, bank.entries())
-
-
 def gold_banks(dialogue: Dialogue, gold: GoldOperations) -> Banks:
     """The banks that the gold operations make, played in order from an empty bank.
 
@@ -78,7 +47,15 @@ def gold_banks(dialogue: Dialogue, gold: GoldOperations) -> Banks:
         DataError: `gold` names a turn the dialogue lacks, or an entry the bank lacks at that point.
     """
     refuse_unknown_turns(dialogue, gold, "gold operations")
-    return managed_banks(dialogue, lambda turn, _previous, _bank, _speakers: gold.get(turn.turn_id, ()))
+    bank = MemoryBank()
+    before: dict[str, Entries] = {}
+    for turn in dialogue.turns():
+        before[turn.turn_id] = bank.entries()
+        try:
+            bank.apply(gold.get(turn.turn_id, ()), turn)
+        except StoreError as error:
+            raise DataError(f"operations of turn {turn.turn_id} of dialogue {dialogue.dialogue_id}: {error}") from error
+    return Banks(before, bank.entries())
 
 
 def observation_banks(dialogue: Dialogue, observations: Iterable[Observation], window: int | None = None) -> Banks:

@@ -2,6 +2,7 @@
 
 A manager tuple is a turn, the bank before it, and the questions that score the bank after it: those *linked* to the
 turn and, so that NOOP, UPDATE and DELETE can pay too, *retention* questions about facts the bank already holds.
+Whole-session credit has units of its own: session tuples, and the turns at which a group may branch.
 Questions that are not to train (a benchmark's category 5, say) are taken out of the dialogues beforehand.
 """
 
@@ -13,18 +14,21 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
-from data.banks import Banks, Entries, GoldOperations, previous_turns, refuse_unknown_turns
+from data.banks import Banks, Entries, GoldOperations, refuse_unknown_turns
 from memory_r1.errors import DataError, StoreError
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.metrics import normalize_answer
 from memory_r1.types import (
     AnswerTuple,
+    BranchPoint,
     Dialogue,
     ManagerTuple,
     MemoryEntry,
     Operation,
     OperationKind,
     Question,
+    Session,
+    SessionTuple,
     Turn,
 )
 
@@ -65,7 +69,7 @@ def manager_tuples(
     _refuse_unfit(dialogue, banks, gold)
     linked = _linked(dialogue)
     retained = _retained(dialogue, banks, linked, gold)
-    previous = previous_turns(dialogue)
+    previous = dialogue.previous_turns()
     tuples = [
         ManagerTuple(
             tuple_id=f"{dialogue.dialogue_id}/{turn.turn_id}",
@@ -77,6 +81,7 @@ def manager_tuples(
             linked=tuple(linked[turn.turn_id]),
             retention=_sample(retained[turn.turn_id], retention_questions, f"{seed}:{turn.turn_id}"),
             gold=None if gold is None else tuple(gold.get(turn.turn_id, ())),
+            sources=_source_turns(dialogue, banks[turn.turn_id]),
         )
         for turn in dialogue.turns()
     ]
@@ -87,6 +92,53 @@ def manager_tuples(
     if scored_only:
         tuples = [item for item in tuples if item.linked or item.retention]
     return _with_share(tuples, evidence, min_unlinked_share, max_tuples, choice)
+
+
+def session_tuples(
+    dialogue: Dialogue, banks: Mapping[str, Entries], *, retention_questions: int = 2, seed: int = 0
+) -> list[SessionTuple]:
+    """A tuple for each session that some question scores, in dialogue order.
+
+    Linked are the questions whose last evidence turn the session holds; retention questions (up to
+    `retention_questions`) are sampled as those of `manager_tuples` at the session's first turn. A question asked before
+    the session is over is left out: the bank after it need not answer that one still.
+
+    Raises:
+        DataError: evidence or `banks` does not fit the dialogue.
+    """
+    _refuse_unfit(dialogue, banks, None)
+    linked = _linked(dialogue)
+    retained = _retained(dialogue, banks, linked, None)
+    tuples = []
+    for session in dialogue.sessions:
+        if not session.turns:
+            continue
+        first = session.turns[0].turn_id
+        scoring = _still_asked([question for turn in session.turns for question in linked[turn.turn_id]], session)
+        kept = _sample(_still_asked(retained[first], session), retention_questions, f"{seed}:{session.session_id}")
+        if scoring or kept:
+            name, sources = f"{dialogue.dialogue_id}/{session.session_id}", _source_turns(dialogue, banks[first])
+            tuples.append(
+                SessionTuple(
+                    name, dialogue.dialogue_id, session, dialogue.speakers, banks[first], scoring, kept, sources
+                )
+            )
+    return tuples
+
+
+def branch_points(dialogue: Dialogue) -> list[BranchPoint]:
+    """Every turn at which a group may branch, in order: where a question can score the bank after its session."""
+    linked = _linked(dialogue)
+    points = []
+    earlier: list[Question] = []
+    for number, session in enumerate(dialogue.sessions):
+        for place, turn in enumerate(session.turns):
+            ahead = [question for later in session.turns[place:] for question in linked[later.turn_id]]
+            point = BranchPoint(dialogue, number, place, _still_asked(ahead, session), _still_asked(earlier, session))
+            if point.linked or point.earlier:
+                points.append(point)
+            earlier += linked[turn.turn_id]
+    return points
 
 
 def answer_tuples(dialogue: Dialogue, bank: Sequence[MemoryEntry] | Banks) -> list[AnswerTuple]:
@@ -144,6 +196,17 @@ def _retained(
         ]
         known |= {question.question_id: question for question in linked[turn.turn_id]}
     return retained
+
+
+def _still_asked(questions: Iterable[Question], session: Session) -> tuple[Question, ...]:
+    """The questions that are asked after the session's last turn."""
+    return tuple(question for question in questions if not _asked_before(question, session.turns[-1]))
+
+
+def _source_turns(dialogue: Dialogue, bank: Entries) -> tuple[Turn, ...]:
+    """The turns that a bank's entries come from, in dialogue order."""
+    named = {turn_id for entry in bank for turn_id in entry.source_turn_ids}
+    return tuple(turn for turn in dialogue.turns() if turn.turn_id in named)
 
 
 def _sample(questions: Sequence[Question], count: int, seed: str) -> tuple[Question, ...]:

@@ -26,8 +26,9 @@ _ENVIRONMENT = {
 def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None) -> int:
     """Call `main` with the command's arguments and return its exit status (None: 0).
 
-    A `MemoryR1Error` becomes `error: ...` on stderr and status 1, unless `--debug` is among the arguments: then it is
-    raised on, with its traceback. Other exceptions are defects and always are. The environment is set before `main`
+    A `MemoryR1Error`, or what the file system refuses (`OSError`), becomes `error: ...` on stderr and status 1, unless
+    `--debug` is among the arguments: then it is raised on, with its traceback. Other exceptions are defects and always
+    are. The environment is set before `main`
     imports what reads it, so a command imports transformers and the like inside its functions.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
@@ -35,7 +36,7 @@ def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | 
         os.environ.setdefault(name, value)
     try:
         return main(arguments) or 0
-    except MemoryR1Error as error:
+    except (MemoryR1Error, OSError) as error:
         if "--debug" in arguments:
             raise
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")

@@ -34,3 +34,7 @@ class ScopeError(MemoryR1Error, PermissionError):
 
 class TrainingError(MemoryR1Error, RuntimeError):
     """A training run cannot start or go on (nothing trainable, non-finite loss, ...)."""
+
+
+class EndpointError(MemoryR1Error, ConnectionError):
+    """A model server did not give a usable reply, after all retries."""

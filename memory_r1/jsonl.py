@@ -126,8 +126,8 @@ def _repair(path: Path) -> int:
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist: give the folder of an evaluation that has been run") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give a folder that holds it") from None
 
 
 def _is_object(line: bytes) -> bool:

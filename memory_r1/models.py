@@ -110,6 +110,26 @@ def check_adapter(adapter_dir: str | Path, base: str) -> None:
         )
 
 
+def load_base(source: str, dtype: str, **options: Any) -> tuple[Any, Any]:
+    """The base model and its tokenizer, from a folder or hub id; `dtype` is a torch type's name or "auto".
+
+    Raises:
+        ModelError: transformers cannot load it: no such hub id, no access, or a broken folder.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    kind = dtype if dtype == "auto" else getattr(torch, dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        return AutoModelForCausalLM.from_pretrained(source, dtype=kind, **options), tokenizer
+    except (OSError, ValueError, KeyError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"model {source!r} cannot be loaded ({reason}); give {LANGUAGE_MODEL.name!r}, a model folder or a hub id"
+        ) from error
+
+
 def _resolve(name: str, embedded: EmbeddedModel, missing_from: Callable[[Path], str]) -> str:
     if name in (embedded.name, embedded.hub_id):
         return str(prepare(embedded, None, full_check=False))

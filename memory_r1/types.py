@@ -1,6 +1,6 @@
 """The records everything else speaks in. Frozen, plain data; no torch, no faiss.
 
-Read it as a glossary: dialogue > session > turn; question; memory entry; operation; recall; answer; the two training
+Read it as a glossary: dialogue > session > turn; question; memory entry; operation; recall; answer; the training
 tuples.
 """
 
@@ -18,6 +18,10 @@ class OperationKind(StrEnum):
     UPDATE = "UPDATE"
     DELETE = "DELETE"
     NOOP = "NOOP"
+
+
+PREVIOUS_TURNS = 2
+"""Turns of the same session that the Memory Manager reads beside the one it manages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,14 @@ class Dialogue:
     def turns(self) -> tuple[Turn, ...]:
         """All turns in dialogue order."""
         return tuple(turn for session in self.sessions for turn in session.turns)
+
+    def previous_turns(self) -> dict[str, tuple[Turn, ...]]:
+        """Turn id to the up to `PREVIOUS_TURNS` turns before it in its session, oldest first, in dialogue order."""
+        return {
+            turn.turn_id: session.turns[max(0, position - PREVIOUS_TURNS) : position]
+            for session in self.sessions
+            for position, turn in enumerate(session.turns)
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +135,8 @@ class ManagerTuple:
 
     `previous` are up to two turns before `turn` in its session. `linked` are questions whose last evidence turn is
     `turn`; `retention` are questions about facts already in `bank`. `gold` are gold operations where the data has
-    them (entry ids are the bank's), else None.
+    them (entry ids are the bank's), else None. `sources` are the turns that the entries of `bank` come from, as far as
+    they are known.
     """
 
     tuple_id: str
@@ -135,6 +148,40 @@ class ManagerTuple:
     linked: tuple[Question, ...]
     retention: tuple[Question, ...]
     gold: tuple[Operation, ...] | None = None
+    sources: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionTuple:
+    """Training unit of whole-session credit: a session, the bank before it, and what scores the bank after it.
+
+    `linked` are questions whose last evidence turn the session holds; `retention` are questions about facts already in
+    `bank`. `sources` as in `ManagerTuple`.
+    """
+
+    tuple_id: str
+    dialogue_id: str
+    session: Session
+    speakers: tuple[str, ...]
+    bank: tuple[MemoryEntry, ...]
+    linked: tuple[Question, ...]
+    retention: tuple[Question, ...]
+    sources: tuple[Turn, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BranchPoint:
+    """A turn at which whole-session credit may branch a group: `dialogue.sessions[session].turns[turn]`.
+
+    `linked` are questions whose last evidence is that turn or a later one of its session; `earlier` are questions whose
+    last evidence was said before. None is asked before its session is over.
+    """
+
+    dialogue: Dialogue
+    session: int
+    turn: int
+    linked: tuple[Question, ...]
+    earlier: tuple[Question, ...]
 
 
 @dataclass(frozen=True, slots=True)

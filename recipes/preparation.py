@@ -7,15 +7,17 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from data.banks import Banks, gold_banks, observation_banks
 from data.sources import Source, training_sources
-from data.tuples import answer_tuples, manager_tuples
+from data.tuples import answer_tuples, manager_tuples, session_tuples
 from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.agents.prompts import MANAGER_INSTRUCTIONS
@@ -29,15 +31,20 @@ from memory_r1.models import check_adapter, resolve_embedder, resolve_model
 from memory_r1.provenance import git_revision, package_versions
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.banks import PlayedBanks, play_banks
+from memory_r1.training.engines import sharding_of
 from memory_r1.training.rows import Row
 from memory_r1.training.runs import base_model_record, remove_checkpoints, save_adapter
-from memory_r1.types import AnswerTuple, ManagerTuple
+from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
 from memory_r1.weights import hash_file
 
 logger = logging.getLogger(__name__)
 
 # Fields that say where or how a run is executed, not what it computes: they may differ when it is resumed.
-EXECUTION_FIELDS = {"output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "local_rank", "logging_steps"}
+EXECUTION_FIELDS = {
+    *("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "local_rank", "logging_steps"),
+    *("answer_server", "dry_run"),
+    *("judge_url", "judge_key_variable", "judge_timeout", "judge_concurrency"),
+}
 
 
 def recipe_of(*configs: Any) -> dict[str, Any]:
@@ -50,6 +57,36 @@ def recipe_of(*configs: Any) -> dict[str, Any]:
             if item.name not in EXECUTION_FIELDS and value != default:
                 recipe[item.name] = value if isinstance(value, (str, int, float, bool, list)) else str(value)
     return recipe
+
+
+def check_engine(arguments: MemoryArguments, config: Any) -> None:
+    """Refuse what generates in one process alone where no process has the whole model: the others would wait for ever.
+
+    Raises:
+        ConfigurationError: Names the field to change.
+    """
+    if sharding_of(config) < 3:
+        return
+    if str(config.eval_strategy) not in ("no", "IntervalStrategy.NO"):
+        raise ConfigurationError(
+            "eval_strategy: ZeRO-3 and FSDP have no greedy validation; set it to 'no', load_best_model_at_end to false "
+            "and evaluate the adapter afterwards"
+        )
+    if arguments.agent == "manager" and arguments.answer_adapter is not None:
+        raise ConfigurationError(
+            "answer_adapter: under ZeRO-3 and FSDP the Answer Agent must be behind a server; set answer_server instead"
+        )
+
+
+@contextmanager
+def whole_models(config: Any) -> Iterator[None]:
+    """Load models whole in each process: under ZeRO-3, transformers shards all that it loads, an embedder too."""
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if getattr(config, "hf_deepspeed_config", None) is not None:
+            set_hf_deepspeed_config(config.hf_deepspeed_config)
 
 
 def load_retriever(embedder: str) -> Retriever:
@@ -110,6 +147,20 @@ def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: 
     ]
 
 
+def session_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[SessionTuple]:
+    """Sessions as the Memory Manager's training tuples."""
+    return [
+        item
+        for source, bank in zip(sources, banks, strict=True)
+        for item in session_tuples(
+            source.dialogue,
+            bank,
+            retention_questions=arguments.retention_questions,
+            seed=arguments.dialogue_seed,
+        )
+    ]
+
+
 def labelled_manager_units(sources: Sequence[Source]) -> list[ManagerTuple]:
     """Every turn with its gold operations."""
     return [
@@ -147,6 +198,8 @@ def finish_run(
     results: Mapping[str, Any],
 ) -> None:
     """Save the best adapter with its card and summary, then drop the checkpoints (main process only)."""
+    # All processes take part in putting a split adapter together.
+    whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharding_of(trainer.args) == 3 else None
     if not trainer.accelerator.is_main_process:
         return
     policy = trainer.accelerator.unwrap_model(trainer.model)
@@ -157,14 +210,14 @@ def finish_run(
         "base_model": base_model_record(source, model),
         "steps": trainer.state.global_step,
         "seed": trainer.args.seed,
-        "trainable_parameters": sum(p.numel() for p in policy.parameters() if p.requires_grad),
+        "trainable_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in policy.parameters() if p.requires_grad),
         "wall_seconds": time.monotonic() - started,
         **results,
         "git_revision": git_revision(),
         "versions": package_versions(),
         "log_history": trainer.state.log_history,
     }
-    save_adapter(policy, trainer.processing_class, trainer.args.output_dir, summary)
+    save_adapter(policy, trainer.processing_class, trainer.args.output_dir, summary, whole)
     remove_checkpoints(trainer.args.output_dir)
     logger.info("adapter written to %s", trainer.args.output_dir)
 

@@ -27,9 +27,14 @@ def main(argv: Sequence[str]) -> int:
     from memory_r1.training.runs import claim_run, open_run
     from memory_r1.training.sft import CompletionSFTTrainer
     from recipes import preparation
+    from recipes.dry_run import describe_run
 
     arguments, config, model = parse_recipe(MemorySFTConfig, list(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if arguments.dry_run:
+        if config.process_index == 0:
+            logger.info("%s", describe_run("sft", arguments, config, model))
+        return 0
     recipe = preparation.recipe_of(arguments, config, model)
     finished, checkpoint = open_run(config.output_dir, recipe)
     if finished:
@@ -54,8 +59,9 @@ def main(argv: Sequence[str]) -> int:
         )
         return answer_sft_rows(preparation.answer_units(sources, banks), retriever, arguments.recall_per_speaker)
 
-    train_rows = preparation.require_rows(rows(train), arguments.max_train_rows, "training")
-    validation_rows = preparation.require_rows(rows(validation), arguments.max_validation_rows, "validation")
+    with preparation.whole_models(config):
+        train_rows = preparation.require_rows(rows(train), arguments.max_train_rows, "training")
+        validation_rows = preparation.require_rows(rows(validation), arguments.max_validation_rows, "validation")
     logger.info("%d labelled dialogues, %d rows", len(train), len(train_rows))
     policy, tokenizer, source = load_policy(
         str(model.model_name_or_path),
@@ -64,6 +70,7 @@ def main(argv: Sequence[str]) -> int:
         lora_r=model.lora_r,
         lora_alpha=model.lora_alpha,
         lora_target_modules=model.lora_target_modules or "all-linear",
+        load_in_4bit=model.load_in_4bit,
         autocast=config.bf16 or config.fp16,
         seed=config.seed,
     )

@@ -8,41 +8,74 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from memory_r1.agents.endpoint import Endpoint
 from memory_r1.errors import ConfigurationError
-from memory_r1.metrics import exact_match, f1_mem0, f1_squad
+from memory_r1.metrics import bleu1, exact_match, f1_mem0, f1_squad
 from memory_r1.training.answering import FrozenAnswering
-from rewards.answers import AnswerReward
+from rewards.answers import AnswerReward, Scorer, one_by_one
+from rewards.evidence import EvidenceReward, precision_share, recall_share
+from rewards.faithfulness import operation_faithfulness_reward
 from rewards.formats import answer_format_reward, operation_format_reward
+from rewards.judge import Judge
+from rewards.length import LengthReward, compression_reward
 from rewards.outcome import OutcomeReward
 
 RewardFunction = Callable[..., list[float | None]]
 
-SCORES = {"answer_exact_match": exact_match, "answer_f1": f1_squad, "answer_f1_mem0": f1_mem0}
+SCORES = {
+    "answer_exact_match": exact_match,
+    "answer_f1": f1_squad,
+    "answer_f1_mem0": f1_mem0,
+    "answer_bleu1": bleu1,
+}
 """Scores of a final answer. For the Answer Agent it is the completion's; for the Memory Manager it is what the frozen
 Answer Agent answers from the bank that the completion leaves."""
-FORMATS: dict[str, dict[str, RewardFunction]] = {
-    "manager": {"operation_format": operation_format_reward},
-    "answer": {"answer_format": answer_format_reward},
+JUDGE, LENGTH = "llm_judge", "length"
+OUTCOMES = (*SCORES, JUDGE)
+PLAIN: dict[str, dict[str, RewardFunction]] = {
+    "manager": {
+        "operation_format": operation_format_reward,
+        "operation_faithfulness": operation_faithfulness_reward,
+        "compression": compression_reward,
+    },
+    "answer": {
+        "answer_format": answer_format_reward,
+        "evidence_recall": EvidenceReward("evidence_recall", recall_share),
+        "evidence_precision": EvidenceReward("evidence_precision", precision_share),
+    },
 }
-REWARDS = {agent: (*SCORES, *formats) for agent, formats in FORMATS.items()}
+"""Rewards that need no model, by agent: they read the completion and its row."""
+REWARDS = {agent: (*OUTCOMES, *plain, LENGTH) for agent, plain in PLAIN.items()}
 """Agent to the names a recipe may give in `reward_funcs`; `path/to/file.py:name` also works."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewardContext:
-    """What rewards are made from: the agent that is trained and, for the manager, who answers and what entries cost."""
+    """What rewards are made from.
+
+    Attributes:
+        agent: The agent that is trained.
+        answering: Who answers from a manager's banks.
+        entry_cost: What a live entry costs a manager.
+        longest: Tokens that a completion may have.
+        length_margin: Tokens before `longest` in which the length reward falls; default: a fifth of `longest`.
+        judge: The server that grades answers.
+    """
 
     agent: str
     answering: FrozenAnswering | None = None
     entry_cost: float = 0.01
+    longest: int = 256
+    length_margin: int | None = None
+    judge: Endpoint | None = None
 
 
-def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool) -> None:
+def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool, has_judge: bool = False) -> None:
     """Refuse what `build_rewards` could not build, before a model is loaded.
 
     Raises:
         ConfigurationError: No name is given, a name is unknown for this agent, a file is unusable, or the Answer Agent
-            that a reward needs is missing.
+            or the judge that a reward needs is missing.
     """
     allowed = f"allowed for the {agent} agent: {', '.join(REWARDS[agent])}, or path/to/file.py:name"
     if not names:
@@ -52,7 +85,9 @@ def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool) -
             _from_file(name)
         elif name not in REWARDS[agent]:
             raise ConfigurationError(f"reward_funcs: found '{name}', {allowed}")
-        if name in SCORES and agent == "manager" and not has_answer_agent:
+        if name == JUDGE and not has_judge:
+            raise ConfigurationError(f"reward_funcs: '{JUDGE}' needs a judge; set judge_model, and judge_url")
+        if name in OUTCOMES and agent == "manager" and not has_answer_agent:
             raise ConfigurationError(
                 f"reward_funcs: '{name}' needs a frozen Answer Agent; set answer_adapter to an adapter folder"
             )
@@ -60,18 +95,22 @@ def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool) -
 
 def build_rewards(names: Sequence[str], context: RewardContext) -> list[RewardFunction]:
     """The reward functions that a recipe names, in order; raises as `check_rewards`."""
-    check_rewards(names, context.agent, has_answer_agent=context.answering is not None)
+    has_answer_agent, has_judge = context.answering is not None, context.judge is not None
+    check_rewards(names, context.agent, has_answer_agent=has_answer_agent, has_judge=has_judge)
     return [_build(name, context) for name in names]
 
 
 def _build(name: str, context: RewardContext) -> RewardFunction:
     if ":" in name:
         return _from_file(name)
-    if name in FORMATS[context.agent]:
-        return FORMATS[context.agent][name]
+    if name == LENGTH:
+        return LengthReward(context.longest, context.length_margin or max(1, context.longest // 5))
+    if name in PLAIN[context.agent]:
+        return PLAIN[context.agent][name]
+    scorer: Scorer = Judge(context.judge) if name == JUDGE and context.judge else one_by_one(SCORES[name])
     if context.answering is None:
-        return AnswerReward(name, SCORES[name])
-    return OutcomeReward(name, SCORES[name], context.answering, context.entry_cost)
+        return AnswerReward(name, scorer)
+    return OutcomeReward(name, scorer, context.answering, context.entry_cost)
 
 
 def _from_file(name: str) -> RewardFunction:
@@ -85,8 +124,8 @@ def _from_file(name: str) -> RewardFunction:
     module: Any = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise ConfigurationError(f"reward_funcs: {path} is not valid Python: {error}") from error
+    except Exception as error:  # the user's own code: whatever it raises is said in one line
+        raise ConfigurationError(f"reward_funcs: {path} cannot be loaded ({type(error).__name__}: {error})") from error
     reward = getattr(module, function, None)
     if not callable(reward):
         raise ConfigurationError(f"reward_funcs: {path} has no function '{function}'")

@@ -1,11 +1,35 @@
-"""Rewards on the Answer Agent's final answer."""
+"""Rewards on the Answer Agent's final answer, and how answers are scored, here and behind a manager's bank."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from memory_r1.agents.prompts import parse_answer
+from rewards.rowwise import LogMetric
+
+
+@dataclass(frozen=True, slots=True)
+class GivenAnswer:
+    """An answer with its question and the gold answer."""
+
+    question: str
+    gold: str
+    prediction: str
+
+
+Scorer = Callable[[Sequence[GivenAnswer], LogMetric | None], list[float | None]]
+"""Answers of a whole batch to numbers in [0, 1], in order; None for one that could not be scored."""
+
+
+def one_by_one(score: Callable[[str, str], float]) -> Scorer:
+    """A scorer from a metric of (prediction, gold)."""
+
+    def scorer(answers: Sequence[GivenAnswer], log_metric: LogMetric | None) -> list[float | None]:
+        return [score(answer.prediction, answer.gold) for answer in answers]
+
+    return scorer
 
 
 class AnswerReward:
@@ -13,18 +37,23 @@ class AnswerReward:
 
     Args:
         name: Key under which the reward is logged.
-        score: (prediction, gold) to a number in [0, 1].
+        scorer: Scores the answers of a batch.
     """
 
-    def __init__(self, name: str, score: Callable[[str, str], float]) -> None:
+    def __init__(self, name: str, scorer: Scorer) -> None:
         self.__name__ = name
-        self.score = score
+        self.scorer = scorer
 
     def __call__(
-        self, completions: Sequence[list[dict[str, str]]], *, answer: Sequence[str], **columns: Any
+        self,
+        completions: Sequence[list[dict[str, str]]],
+        *,
+        question: Sequence[str],
+        answer: Sequence[str],
+        log_metric: LogMetric | None = None,
+        **columns: Any,
     ) -> list[float | None]:
-        """One reward a completion, in order."""
-        return [
-            self.score(parse_answer(completion[0]["content"]), gold)
-            for completion, gold in zip(completions, answer, strict=True)
-        ]
+        """One reward a completion, in order; None for one that the scorer could not score."""
+        predictions = [parse_answer(completion[0]["content"]) for completion in completions]
+        answers = [GivenAnswer(*row) for row in zip(question, answer, predictions, strict=True)]
+        return self.scorer(answers, log_metric)

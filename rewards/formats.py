@@ -6,16 +6,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from memory_r1.agents.prompts import ANSWER_MARKER, MEMORIES_MARKER
-from memory_r1.memory.operations import check_completion
+from memory_r1.training.rows import check_row
 
 
 def operation_format_reward(
-    completions: Sequence[list[dict[str, str]]], *, recalled_ids: Sequence[Sequence[int]], **columns: Any
+    completions: Sequence[list[dict[str, str]]],
+    *,
+    recalled_ids: Sequence[Sequence[int]],
+    turn: Sequence[str | None] | None = None,
+    **columns: Any,
 ) -> list[float | None]:
     """Share of a completion's operations that pass the checks; 0 for a parse failure and for an empty array."""
     rewards: list[float | None] = []
-    for completion, shown in zip(completions, recalled_ids, strict=True):
-        checked = check_completion(completion[0]["content"], shown)
+    turns = turn if turn is not None else [None] * len(completions)
+    for completion, shown, said in zip(completions, recalled_ids, turns, strict=True):
+        checked = check_row(completion[0]["content"], shown, said)
         rewards.append(len(checked.accepted) / len(checked.operations) if checked.operations else 0.0)
     return rewards
 

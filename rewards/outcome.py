@@ -6,18 +6,15 @@ answers all of them in one batch, and the answers are scored (Memory-R1, section
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from memory_r1.errors import MemoryR1Error
-from memory_r1.memory.operations import check_completion
 from memory_r1.training.answering import BankQuestion, FrozenAnswering
-from memory_r1.training.rows import bank_from_row, questions_from_json, turn_from_json
+from memory_r1.training.rows import apply_completion, bank_from_row, questions_from_json
 from memory_r1.types import MemoryEntry, Question
-
-logger = logging.getLogger(__name__)
+from rewards.answers import GivenAnswer, Scorer
+from rewards.rowwise import LogMetric, each_row, log_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +35,20 @@ class OutcomeReward:
     """Mean score on linked questions and mean score on retention questions, averaged, less the cost of live entries.
 
     A completion that cannot be parsed earns what the unchanged bank would if nothing could be answered from it: it is
-    no NOOP, and never pays more than one. A row that fails (a malformed column, say) earns None,
-    is logged and counted, and loses nothing for the others.
+    no NOOP, and never pays more than one. A row that fails (a malformed column, a question that the Answer Agent's
+    server did not answer, or an answer that could not be scored) earns None, is logged and counted, and loses nothing
+    for the others.
 
     Args:
         name: Key under which the reward is logged.
-        score: (prediction, gold) to a number in [0, 1].
+        scorer: Scores the answers of a batch.
         answering: The frozen Answer Agent with its retriever.
         entry_cost: Cost of each live entry in the bank after the operations.
     """
 
-    def __init__(
-        self, name: str, score: Callable[[str, str], float], answering: FrozenAnswering, entry_cost: float
-    ) -> None:
+    def __init__(self, name: str, scorer: Scorer, answering: FrozenAnswering, entry_cost: float) -> None:
         self.__name__ = name
-        self.score = score
+        self.scorer = scorer
         self.answering = answering
         self.entry_cost = entry_cost
 
@@ -66,31 +62,28 @@ class OutcomeReward:
         linked: Sequence[str],
         retention: Sequence[str],
         speakers: Sequence[Sequence[str]],
-        log_metric: Callable[[str, float], None] | None = None,
+        bank_at_end: Sequence[str | None] | None = None,
+        log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """One reward a completion, in order; None for a row that failed or that no question scores."""
-        rows = zip(completions, turn, bank, recalled_ids, linked, retention, speakers, strict=True)
-        outcomes: list[_Outcome | float | None] = []
-        failed = 0
-        for completion, *row in rows:
-            try:
-                outcomes.append(self._apply(completion[0]["content"], *row))
-            except (MemoryR1Error, ValueError, KeyError, TypeError) as error:
-                logger.warning("%s: a row was left out: %s", self.__name__, error)
-                outcomes.append(None)
-                failed += 1
-        asked = [question for outcome in outcomes if isinstance(outcome, _Outcome) for question in outcome.questions]
-        answers = iter(self.answering.answer(asked))
+        """One reward a completion, in order; None for a row that failed or that no question scores.
+
+        `bank_at_end` is the bank of a branch that was played on after its completion: then that one is asked.
+        """
+        ends = bank_at_end if bank_at_end is not None else [None] * len(completions)
+        texts = [completion[0]["content"] for completion in completions]
+        rows = zip(texts, turn, bank, recalled_ids, linked, retention, speakers, ends, strict=True)
+        outcomes, failed = each_row(self.__name__, self._apply, rows)
+        scores = iter(self._scores([item for item in outcomes if isinstance(item, _Outcome)], log_metric))
         rewards: list[float | None] = []
         for outcome in outcomes:
             if isinstance(outcome, _Outcome):
-                scores = [self.score(next(answers).text, item.question.answer) for item in outcome.questions]
-                rewards.append(self._reward(outcome, scores))
+                reward = self._reward(outcome, [next(scores) for _ in outcome.questions])
+                failed += reward is None
+                rewards.append(reward)
             else:
                 rewards.append(outcome)
-        if log_metric is not None:
-            log_metric("outcome/failed_rows", failed / max(1, len(outcomes)))
+        log_share(log_metric, "outcome/failed_rows", failed, len(outcomes))
         return rewards
 
     def _apply(
@@ -102,20 +95,36 @@ class OutcomeReward:
         linked: str,
         retention: str,
         speakers: Sequence[str],
+        bank_at_end: str | None,
     ) -> _Outcome | float | None:
         """The outcome of one completion, the reward of a parse failure, or None where no question scores it."""
-        checked = check_completion(completion, recalled_ids)
-        after = bank_from_row(bank)
+        checked, after = apply_completion(completion, turn, bank, recalled_ids)
+        if bank_at_end is not None:
+            after = bank_from_row(bank_at_end)
         if checked.failure is not None:
             return -self.entry_cost * len(after)
-        after.apply(checked.accepted, turn_from_json(turn))
         outcome = _Outcome(
             after.entries(), questions_from_json(linked), questions_from_json(retention), tuple(speakers)
         )
         return outcome if outcome.questions else None
 
-    def _reward(self, outcome: _Outcome, scores: Sequence[float]) -> float:
-        """`scores` are those of the linked questions, then of the retention questions."""
+    def _scores(self, outcomes: Sequence[_Outcome], log_metric: LogMetric | None) -> list[float | None]:
+        """Scores of all questions of all outcomes, answered in one batch and scored in one; None for a failed one."""
+        asked = [question for outcome in outcomes for question in outcome.questions]
+        answers = self.answering.answer(asked)
+        given = [
+            GivenAnswer(item.question.question, item.question.answer, answer.text)
+            for item, answer in zip(asked, answers, strict=True)
+            if answer is not None
+        ]
+        scores = iter(self.scorer(given, log_metric))
+        return [None if answer is None else next(scores) for answer in answers]
+
+    def _reward(self, outcome: _Outcome, scores: Sequence[float | None]) -> float | None:
+        """`scores` are those of the linked questions, then of the retention questions; with one missing, None."""
+        known = [score for score in scores if score is not None]
+        if len(known) < len(scores):
+            return None  # the mean of the others would be no fair reward
         split = len(outcome.linked)
-        parts = [sum(part) / len(part) for part in (scores[:split], scores[split:]) if part]
+        parts = [sum(part) / len(part) for part in (known[:split], known[split:]) if part]
         return sum(parts) / len(parts) - self.entry_cost * len(outcome.entries)

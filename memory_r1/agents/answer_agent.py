@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memory_r1.agents.language_model import LanguageModel
+from memory_r1.agents.language_model import Completion, FallibleLanguageModel, LanguageModel, Messages
 from memory_r1.agents.prompts import (
     ANSWER_INSTRUCTIONS,
     answer_prompt,
@@ -14,7 +14,7 @@ from memory_r1.agents.prompts import (
     parse_distilled,
     parse_quoted,
 )
-from memory_r1.errors import ConfigurationError
+from memory_r1.errors import ConfigurationError, EndpointError
 from memory_r1.types import Answer, Recall
 
 
@@ -48,7 +48,20 @@ class AnswerAgent:
         self.style = style
 
     def answer(self, requests: Sequence[AnswerRequest]) -> list[Answer]:
-        """An answer for each request, in order."""
+        """An answer for each request, in order.
+
+        Raises:
+            EndpointError: The model is behind a server, and a request got no usable reply.
+        """
+        answers = []
+        for answer in self.try_answer(requests):
+            if isinstance(answer, EndpointError):
+                raise answer
+            answers.append(answer)
+        return answers
+
+    def try_answer(self, requests: Sequence[AnswerRequest]) -> list[Answer | EndpointError]:
+        """As `answer`, with the error in the place of each request whose prompt was not completed."""
         built = [
             answer_prompt(
                 request.question,
@@ -61,16 +74,13 @@ class AnswerAgent:
         ]
         keys = [json.dumps(prompt) for prompt, _ in built]
         distinct = {key: prompt for key, (prompt, _) in zip(keys, built, strict=True)}
-        completions = dict(
-            zip(
-                distinct,
-                self.model.generate(list(distinct.values()), max_new_tokens=self.max_new_tokens, adapter=self.adapter),
-                strict=True,
-            )
-        )
-        answers = []
+        completions = dict(zip(distinct, self._complete(list(distinct.values())), strict=True))
+        answers: list[Answer | EndpointError] = []
         for request, key, (_, numbered) in zip(requests, keys, built, strict=True):
             completion = completions[key]
+            if isinstance(completion, EndpointError):
+                answers.append(completion)
+                continue
             distilled = (
                 parse_distilled(completion.text, numbered)
                 if self.style == "ids"
@@ -86,3 +96,8 @@ class AnswerAgent:
                 )
             )
         return answers
+
+    def _complete(self, prompts: list[Messages]) -> Sequence[Completion | EndpointError]:
+        if isinstance(self.model, FallibleLanguageModel):
+            return self.model.try_generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)
+        return self.model.generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)

@@ -7,7 +7,7 @@ either; both are what a decode step on a CPU spends its time on.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,15 +17,50 @@ from transformers.masking_utils import sdpa_mask
 
 IMPLEMENTATION = "memory_r1_tree"
 
-Masks: TypeAlias = "torch.Tensor | dict[str, torch.Tensor]"
-"""What a model takes as `attention_mask`: one `(D, 1, Q, K)` mask, or one for each kind of layer."""
+
+class Tree:
+    """Who sees whom in one forward, and the masks made of it: each is made once and shared by all layers.
+
+    A call of a model under tree attention is given it as `tree`, together with `NO_MASK` as `attention_mask`.
+
+    Args:
+        visible: Boolean, `(D or 1, Q', K)`: what the last Q' queries see. The queries before them, a prompt's own,
+            are causal; where layers have windows they must be among the Q'.
+        query_positions: Positions of the last Q' queries, `(D, Q')`.
+        key_positions: `(D, K)`.
+    """
+
+    def __init__(self, visible: torch.Tensor, query_positions: torch.Tensor, key_positions: torch.Tensor) -> None:
+        self.visible = visible
+        self.query_positions = query_positions
+        self.key_positions = key_positions
+        self._masks: dict[tuple[int | None, int, torch.dtype], torch.Tensor] = {}
+
+    def mask(self, window: int | None, repeats: int, dtype: torch.dtype) -> torch.Tensor:
+        """What is added to the scores of `repeats` query heads folded together, `(D or 1, 1, repeats * Q', K)`.
+
+        A layer with a window sees no further back than it, counted in positions.
+        """
+        key = (window, repeats, dtype)
+        if key not in self._masks:
+            visible = self.visible
+            if window is not None:
+                visible = visible & (self.query_positions[:, :, None] - self.key_positions[:, None, :] < window)
+            added = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+            added = added.masked_fill_(~visible, torch.finfo(dtype).min)
+            self._masks[key] = added.repeat(1, repeats, 1)[:, None]
+        return self._masks[key]
+
+
+NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
+"""Four-dimensional, which transformers takes for finished: it then makes no mask of its own."""
 
 
 def use_tree_attention(model: Any) -> bool:
     """Make `model` attend through `tree_attention`; False, and nothing is changed, where it cannot.
 
     It can where all that a layer keeps of the past is keys and values, in a window or not, and where the model runs
-    under PyTorch's scaled dot-product attention. Calls with ordinary masks are unchanged by it.
+    under PyTorch's scaled dot-product attention. Calls without a tree are unchanged by it.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config()
@@ -51,6 +86,13 @@ def keeps_keys_and_values_only(model: Any) -> bool:
     return bool(known and not soft_cap and not shared_layers)
 
 
+def has_window(model: Any) -> bool:
+    """Whether some layer of `model` sees a window of the past only."""
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    return "sliding_attention" in kinds if kinds else getattr(config, "sliding_window", None) is not None
+
+
 def tree_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -59,7 +101,7 @@ def tree_attention(
     attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    prompt_length: int = 0,
+    tree: Tree | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Scaled dot-product attention; the interface of transformers' attention functions.
@@ -69,84 +111,44 @@ def tree_attention(
         query: `(D, H, Q, d)`.
         key: `(D, H_kv, K, d)`, not repeated over the heads of a group.
         value: As `key`.
-        attention_mask: Boolean, `(D or 1, 1, Q', K)`: that of the last Q' queries. None is plain causal attention.
+        attention_mask: Read only without a tree.
         dropout: Of attention weights.
         scaling: Factor of the scores.
-        prompt_length: P, with a sequence of prompt and completions: the first P queries see the first P keys alone,
-            causally, unless the mask has rows for them.
+        tree: Who sees whom; the queries that it does not speak of come first and see the first keys, causally.
         kwargs: What models pass beside.
 
     Returns:
         The output, `(D, Q, H, d)`, and no weights.
     """
-    if attention_mask is None:
-        return sdpa_attention_forward(module, query, key, value, None, dropout=dropout, scaling=scaling, **kwargs)
-    start = query.size(2) - attention_mask.size(2)
-    if start != (prompt_length if start else 0):
-        raise ValueError(f"{query.size(2)} queries, {attention_mask.size(2)} mask rows, prompt_length={prompt_length}")
-    folded = _folded(query[:, :, start:], key, value, attention_mask, dropout, scaling)
-    if not start:
-        return folded, None
+    if tree is None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
+        )
+    own = query.size(2) - tree.visible.size(1)  # queries of the prompt
+    rows, heads, queries, size = query[:, :, own:].shape
+    repeats = heads // key.size(1)
+    folded = F.scaled_dot_product_attention(
+        query[:, :, own:].reshape(rows, key.size(1), repeats * queries, size),
+        key,
+        value,
+        attn_mask=tree.mask(kwargs.get("sliding_window"), repeats, query.dtype),
+        dropout_p=dropout,
+        scale=scaling,
+    )
+    output = folded.reshape(rows, heads, queries, value.size(-1)).transpose(1, 2).contiguous()
+    if not own:
+        return output, None
     prompt, _ = sdpa_attention_forward(
         module,
-        query[:, :, :start],
-        key[:, :, :start],
-        value[:, :, :start],
+        query[:, :, :own],
+        key[:, :, :own],
+        value[:, :, :own],
         None,
         dropout=dropout,
         scaling=scaling,
         is_causal=True,
     )
-    return torch.cat([prompt, folded], dim=1), None
-
-
-def _folded(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    mask: torch.Tensor,
-    dropout: float,
-    scaling: float | None,
-) -> torch.Tensor:  # (D, Q, H, d)
-    """Attention with the query heads of a key-value head as further queries of it."""
-    rows, heads, queries, size = query.shape
-    repeats = heads // key.size(1)
-    output = F.scaled_dot_product_attention(
-        query.reshape(rows, key.size(1), repeats * queries, size),
-        key,
-        value,
-        attn_mask=mask.repeat(1, 1, repeats, 1) if repeats > 1 else mask,
-        dropout_p=dropout,
-        scale=scaling,
-    )
-    return output.reshape(rows, heads, queries, value.size(-1)).transpose(1, 2).contiguous()
-
-
-def layer_masks(model: Any, visible: torch.Tensor, query_positions: torch.Tensor, key_positions: torch.Tensor) -> Masks:
-    """The masks of a model's layers from who may see whom: layers with a window see no further back than it.
-
-    Args:
-        model: The model, plain or under PEFT.
-        visible: Boolean, `(D or 1, Q, K)`.
-        query_positions: `(D, Q)`.
-        key_positions: `(D, K)`.
-    """
-    config = model.config.get_text_config()
-    full = visible[:, None]  # (D, 1, Q, K)
-    window = getattr(config, "sliding_window", None)
-    kinds = set(getattr(config, "layer_types", None) or ({"sliding_attention"} if window else {"full_attention"}))
-    if kinds == {"full_attention"} or window is None:
-        return full
-    near = query_positions[:, :, None] - key_positions[:, None, :] < window  # (D, Q, K)
-    masks = {"full_attention": full, "sliding_attention": full & near[:, None]}
-    return masks if len(kinds) > 1 else masks["sliding_attention"]
-
-
-def has_window(model: Any) -> bool:
-    """Whether some layer of `model` sees a window of the past only."""
-    config = model.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    return "sliding_attention" in kinds if kinds else getattr(config, "sliding_window", None) is not None
+    return torch.cat([prompt, output], dim=1), None
 
 
 AttentionInterface.register(IMPLEMENTATION, tree_attention)

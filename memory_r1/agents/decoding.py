@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from memory_r1.agents.attention import layer_masks
+from memory_r1.agents.attention import NO_MASK, Tree
 from memory_r1.agents.prefix import aligned, grouped, prefill
 
 
@@ -39,7 +39,7 @@ def decode(
     mask = torch.tensor(rows.mask, device=device)  # (D, P)
     room = groups.size * max_new_tokens
     logits, cache = prefill(model, torch.tensor(rows.ids, device=device), mask, rows.shared, room)  # (D, V)
-    tree = _Tree(model, mask, groups.size, max_new_tokens)
+    growth = _Growth(mask, groups.size, max_new_tokens)
     tokens = _drawn(logits[:, None].expand(-1, groups.size, -1), temperature)  # (D, G)
     ended = torch.ones_like(tokens, dtype=torch.bool)
     ended[groups.group, groups.slot] = False  # a smaller group's empty slots have nothing to say
@@ -49,9 +49,14 @@ def decode(
         ended = ended | torch.isin(tokens, stop_ids)
         if bool(ended.all()):
             break
-        masks, positions = tree.step(step)
+        tree = growth.step(step)
         logits = model(
-            input_ids=tokens, attention_mask=masks, position_ids=positions, past_key_values=cache, use_cache=True
+            input_ids=tokens,
+            attention_mask=NO_MASK,
+            tree=tree,
+            position_ids=tree.query_positions,
+            past_key_values=cache,
+            use_cache=True,
         ).logits  # (D, G, V)
         tokens = _drawn(logits, temperature)
         drawn.append(tokens)
@@ -59,11 +64,11 @@ def decode(
     return [until(row, stops) for row in completions.tolist()]
 
 
-class _Tree:
+class _Growth:
     """Who sees whom while G completions grow behind each of D prompts: column `P + s * G + g` is step s of slot g."""
 
-    def __init__(self, model: Any, mask: torch.Tensor, slots: int, steps: int) -> None:
-        self.model, self.slots, self.width = model, slots, mask.size(1)
+    def __init__(self, mask: torch.Tensor, slots: int, steps: int) -> None:
+        self.slots, self.width = slots, mask.size(1)
         count = mask.size(0)
         own = torch.eye(slots, dtype=torch.bool, device=mask.device).repeat(1, steps)  # (G, S * G)
         self.visible = torch.cat([mask.bool()[:, None].expand(-1, slots, -1), own.expand(count, -1, -1)], dim=-1)
@@ -71,12 +76,11 @@ class _Tree:
         steps_of = torch.arange(steps, device=mask.device).repeat_interleave(slots)  # (S * G,)
         self.positions = torch.cat([mask.cumsum(-1) - 1, lengths + steps_of], dim=-1)  # (D, P + S * G)
 
-    def step(self, number: int) -> tuple[Any, torch.Tensor]:
-        """The masks of one step's tokens, and their positions, `(D, G)`."""
+    def step(self, number: int) -> Tree:
+        """What one step's tokens see, `(D, G)` of them."""
         start = self.width + number * self.slots
         end = start + self.slots
-        mine = self.positions[:, start:end]
-        return layer_masks(self.model, self.visible[:, :, :end], mine, self.positions[:, :end]), mine
+        return Tree(self.visible[:, :, :end], self.positions[:, start:end], self.positions[:, :end])
 
 
 def _drawn(logits: torch.Tensor, temperature: float) -> torch.Tensor:  # (D, G, V) -> (D, G)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from memory_r1.errors import ConfigurationError
-from memory_r1.models import check_adapter, resolve_model
+from memory_r1.errors import ConfigurationError, EndpointError
+from memory_r1.models import check_adapter, load_base, resolve_model
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,23 @@ class LanguageModel(Protocol):
         ...
 
 
+@runtime_checkable
+class FallibleLanguageModel(Protocol):
+    """A model that may fail to complete some prompts and still complete others: one behind a server."""
+
+    def try_generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion | EndpointError]:
+        """As `LanguageModel.generate`, with the error in the place of each prompt that was not completed."""
+        ...
+
+
 class LocalLanguageModel:
     """A transformers model, plain or a `PeftModel` whose adapters are chosen by name at each call.
 
@@ -82,13 +99,11 @@ class LocalLanguageModel:
             ModelError: A folder is missing or broken, or an adapter was trained on another base model.
         """
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
 
         source = resolve_model(model)
         for folder in (adapters or {}).values():
             check_adapter(folder, source)
-        tokenizer = AutoTokenizer.from_pretrained(source)
-        base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+        base, tokenizer = load_base(source, dtype)
         loaded: Any = base
         for name, folder in (adapters or {}).items():
             loaded = attach_adapter(loaded, name, folder)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from transformers import Cache, DynamicLayer
 
-from memory_r1.agents.attention import has_window, layer_masks
+from memory_r1.agents.attention import NO_MASK, Tree, has_window
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +123,17 @@ def prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, shared: int, room
     for rows, start, stop in spans:
         if start and count > 1:
             cache.batch_repeat_interleave(count)
-        masks: Any = mask[:rows, :stop]
+        seen: dict[str, Any] = {"attention_mask": mask[:rows, :stop]}
         if has_window(model):  # transformers counts a window in columns, over the padding between
             columns = torch.arange(stop, device=ids.device)
             causal = columns[start:, None] >= columns[None, :]  # (Q, K)
-            visible = (causal & masks.bool()[:, None]) | torch.eye(stop, device=ids.device, dtype=torch.bool)[start:]
-            masks = layer_masks(model, visible, positions[:rows, start:stop], positions[:rows, :stop])
+            itself = columns[start:, None] == columns[None, :]  # padding sees itself: a row must see something
+            visible = (causal & mask[:rows, None, :stop].bool()) | itself
+            tree = Tree(visible, positions[:rows, start:stop], positions[:rows, :stop])
+            seen = {"attention_mask": NO_MASK, "tree": tree}
         logits = model(
             input_ids=ids[:rows, start:stop],
-            attention_mask=masks,
+            **seen,
             position_ids=positions[:rows, start:stop],
             past_key_values=cache,
             use_cache=True,

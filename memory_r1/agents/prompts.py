@@ -21,6 +21,13 @@ MANAGER_INSTRUCTIONS = (
     'for a changed one, {"op": "DELETE", "id": 1} for one that no longer holds, {"op": "NOOP"} if nothing is worth '
     "storing."
 )
+SESSION_INSTRUCTIONS = (
+    "You keep a memory of facts about the speakers. Read the session and the stored memories. Reply with one JSON "
+    "array of operations for the whole session only, each with the number of the turn it stands for: "
+    '{"op": "ADD", "turn": 1, "text": "..."} for a new fact, {"op": "UPDATE", "turn": 2, "id": 1, "text": "..."} for a '
+    'changed one, {"op": "DELETE", "turn": 3, "id": 1} for one that no longer holds, {"op": "NOOP"} if nothing is '
+    "worth storing."
+)
 ANSWER_INSTRUCTIONS = {
     "ids": (
         "Answer the question from the memories. First write the numbers of the memories you rely on, then a short "
@@ -40,14 +47,23 @@ def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[Memo
 
     A question never enters here: the manager writes before it is known what will be asked.
     """
-    lines = ["Memories:"]
-    lines += [_memory_line(number, entry) for number, entry in enumerate(recalled, start=1)]
-    if not recalled:
-        lines.append("none")
+    lines = _memory_lines(recalled)
     lines.append(f"Dialogue {_date(turn.timestamp)}:" if turn.timestamp else "Dialogue:")
     lines += [f"{earlier.speaker}: {earlier.text}" for earlier in previous]
     lines.append(f"Last turn: {turn.speaker}: {turn.text}")
     return _messages(MANAGER_INSTRUCTIONS, lines)
+
+
+def session_prompt(turns: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> list[dict[str, str]]:
+    """Chat messages for a Memory Manager that stores a whole session at once: memories and turns numbered from 1.
+
+    As in `manager_prompt`, a question never enters here.
+    """
+    lines = _memory_lines(recalled)
+    began = turns[0].timestamp if turns else ""
+    lines.append(f"Session {_date(began)}:" if began else "Session:")
+    lines += [f"Turn {number}: {turn.speaker}: {turn.text}" for number, turn in enumerate(turns, start=1)]
+    return _messages(SESSION_INSTRUCTIONS, lines)
 
 
 def answer_prompt(
@@ -104,6 +120,12 @@ def parse_quoted(completion: str, recalled: Sequence[MemoryEntry]) -> tuple[int,
 
 def _messages(instructions: str, lines: Sequence[str]) -> list[dict[str, str]]:
     return [{"role": "system", "content": instructions}, {"role": "user", "content": "\n".join(lines)}]
+
+
+def _memory_lines(recalled: Sequence[MemoryEntry]) -> list[str]:
+    """The block of memories that a manager is shown."""
+    numbered = [_memory_line(number, entry) for number, entry in enumerate(recalled, start=1)]
+    return ["Memories:", *(numbered or ["none"])]
 
 
 def _memory_line(number: int, entry: MemoryEntry) -> str:

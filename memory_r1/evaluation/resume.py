@@ -74,14 +74,12 @@ def open_folder(folder: Path, run: RunInfo) -> None:
         logger.warning("%s was begun with revision %s, goes on with %s", folder, earlier.git_revision, run.git_revision)
 
 
-def reuse_banks(folder: Path, source: Path, run: RunInfo) -> None:
-    """Take over the operations of the evaluation in `source`, so that its banks are rebuilt without asking a model.
+def check_banks(source: Path, run: RunInfo) -> None:
+    """Refuse banks that this run would not have written itself.
 
     Raises:
         ConfigurationError: What wrote those banks differs from what would write these; the message names it.
     """
-    if (folder / OPERATIONS).exists():
-        return
     before, now = _identity(read_run(source)), _identity(run)
     differing = sorted(
         key for key in before.keys() | now.keys() if key not in _READING and before.get(key) != now.get(key)
@@ -90,8 +88,12 @@ def reuse_banks(folder: Path, source: Path, run: RunInfo) -> None:
         raise ConfigurationError(
             f"the banks of {source} are other ones ({', '.join(differing)} differ): leave the option out to write anew"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source / OPERATIONS, folder / OPERATIONS)
+
+
+def reuse_banks(folder: Path, source: Path) -> None:
+    """Take over the operations of the evaluation in `source`, so that its banks are rebuilt without asking a model."""
+    if not (folder / OPERATIONS).exists():
+        shutil.copyfile(source / OPERATIONS, folder / OPERATIONS)
 
 
 def discard_folder(folder: Path) -> None:

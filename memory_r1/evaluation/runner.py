@@ -34,6 +34,7 @@ from memory_r1.evaluation.report import write_report
 from memory_r1.evaluation.results import write_results
 from memory_r1.evaluation.resume import (
     Played,
+    check_banks,
     config_hash,
     dialogues_hash,
     load_played,
@@ -125,9 +126,11 @@ def evaluate(
     _check(chosen)
     folder = Path(folder)
     run = _completed(run, chosen, sessions, limit, budget_tokens, batch_size)
+    if banks_from is not None:
+        check_banks(banks_from, run)
     open_folder(folder, run)
     if banks_from is not None:
-        reuse_banks(folder, banks_from, run)
+        reuse_banks(folder, banks_from)
     played = load_played(folder)
     with _bars(progress) as bars:
         with JsonLinesWriter(folder / OPERATIONS) as writer:

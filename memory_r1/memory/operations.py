@@ -3,6 +3,10 @@
 A completion is a JSON array such as `[{"op": "UPDATE", "id": 3, "text": "Ann moved to Rome."}, {"op": "NOOP"}]`, where
 `id` is the number under which an entry stood in the prompt. Operations are checked one by one and in order: a bad one
 is refused with a reason and the others stand. A completion that is no JSON array at all is a parse failure.
+
+A completion on a whole session is such an array for all of the session's turns. Each operation may say `"turn": 2`, the
+number (from 1) of the turn it stands for; one that does not stands for the turn of the operation before it, the first
+one for turn 1. The limit on operations, and the rule of one operation an entry, hold for each turn.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +22,7 @@ from enum import StrEnum
 from memory_r1.types import Operation, OperationKind
 
 MAX_OPERATIONS = 8
-"""Operations beyond this many in one completion are refused."""
+"""Operations beyond this many on one turn are refused."""
 
 _MAX_NESTING = 16  # A good completion nests two deep; the bound keeps what is logged of a bad one safe to serialise.
 _KEYS = {
@@ -38,6 +43,7 @@ class RefusalReason(StrEnum):
     EMPTY_TEXT = "empty_text"
     SECOND_OPERATION = "second_operation"
     OVER_LIMIT = "over_limit"
+    UNKNOWN_TURN = "unknown_turn"
     MALFORMED = "malformed"
 
 
@@ -61,12 +67,14 @@ class ParseFailure:
 class CheckedOperation:
     """One element of the array. Either `operation` (with the bank's own id) or `refusal` is set.
 
-    `raw` is the element as the completion had it: plain JSON values, safe to serialise again.
+    `raw` is the element as the completion had it: plain JSON values, safe to serialise again. `turn` is the place (from
+    0) in its session of the turn it stands for; 0 in a completion on a single turn.
     """
 
     operation: Operation | None
     raw: object
     refusal: RefusalReason | None = None
+    turn: int = 0
 
     @property
     def accepted(self) -> bool:
@@ -86,12 +94,13 @@ class CheckedCompletion:
         return tuple(checked.operation for checked in self.operations if checked.operation is not None)
 
 
-def check_completion(completion: str, recalled_ids: Sequence[int]) -> CheckedCompletion:
+def check_completion(completion: str, recalled_ids: Sequence[int], turns: int | None = None) -> CheckedCompletion:
     """Reads a completion against the prompt it answers; never raises, whatever the completion holds.
 
     Args:
         completion: The Memory Manager's output. White space around the array is allowed, other text is not.
         recalled_ids: Bank ids of the entries in the prompt: number i (from 1) stood for `recalled_ids[i - 1]`.
+        turns: Number of turns in the prompt where it showed a whole session; None for a single turn's prompt.
 
     Returns:
         Every element with its fate. An empty array is readable: it has no operations, and no failure.
@@ -99,16 +108,28 @@ def check_completion(completion: str, recalled_ids: Sequence[int]) -> CheckedCom
     parsed = _parse(completion.strip())
     if isinstance(parsed, ParseFailure):
         return CheckedCompletion((), parsed)
-    edited: set[int] = set()
+    edited: dict[int, set[int]] = defaultdict(set)  # place of a turn to the entries edited there
+    deleted: set[int] = set()
+    seen: Counter[int] = Counter()
     checked = []
-    for position, raw in enumerate(parsed):
-        result = RefusalReason.OVER_LIMIT if position >= MAX_OPERATIONS else _check(raw, recalled_ids, edited)
+    turn = 0
+    for raw in parsed:
+        fields, named = (raw, turn) if turns is None else _without_turn(raw, turn)
+        if turns is not None and not 0 <= named < turns:
+            checked.append(CheckedOperation(None, raw, RefusalReason.UNKNOWN_TURN, turn))
+            continue
+        turn = named
+        seen[turn] += 1
+        over = seen[turn] > MAX_OPERATIONS
+        result = RefusalReason.OVER_LIMIT if over else _check(fields, recalled_ids, edited[turn] | deleted)
         if isinstance(result, RefusalReason):
-            checked.append(CheckedOperation(None, raw, result))
+            checked.append(CheckedOperation(None, raw, result, turn))
             continue
         if result.entry_id is not None:
-            edited.add(result.entry_id)
-        checked.append(CheckedOperation(result, raw))
+            edited[turn].add(result.entry_id)
+            if result.kind is OperationKind.DELETE:
+                deleted.add(result.entry_id)
+        checked.append(CheckedOperation(result, raw, turn=turn))
     return CheckedCompletion(tuple(checked))
 
 
@@ -181,6 +202,15 @@ def _cleaned(value: object, levels: int) -> object:
     if isinstance(value, list):
         return [_cleaned(item, levels - 1) for item in value]
     return {_UNSTORABLE.sub("\ufffd", key): _cleaned(item, levels - 1) for key, item in value.items()}
+
+
+def _without_turn(raw: object, before: int) -> tuple[object, int]:
+    """An element without its key `turn`, and the place that key names: -1 for no number, `before` without a key."""
+    if not isinstance(raw, dict) or "turn" not in raw:
+        return raw, before
+    number = raw["turn"]
+    fields = {key: value for key, value in raw.items() if key != "turn"}
+    return fields, number - 1 if type(number) is int else -1
 
 
 def _check(raw: object, recalled_ids: Sequence[int], edited: set[int]) -> Operation | RefusalReason:

@@ -11,10 +11,7 @@ from typing import Any
 from memory_r1.memory.bank import MemoryBank, entries_from_json, entries_to_json
 from memory_r1.systems.base import OperationRecord
 from memory_r1.systems.log import record_from_json, record_to_json, turn_from_json
-from memory_r1.types import Turn
-
-PREVIOUS_TURNS = 2
-"""Turns before the observed one that a Memory Manager reads with it, as in training."""
+from memory_r1.types import PREVIOUS_TURNS, Turn
 
 
 @dataclass(slots=True)

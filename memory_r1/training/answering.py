@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
+from memory_r1.errors import EndpointError
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.types import Answer, MemoryEntry, Question, Recall
+
+logger = logging.getLogger(__name__)
 
 # What decides a greedy answer: the question, when it is asked, and the memories recalled.
 _Key = tuple[str, str, tuple[MemoryEntry, ...]]
@@ -42,8 +46,11 @@ class FrozenAnswering:
         self.generated = 0
         self._answers: OrderedDict[_Key, Answer] = OrderedDict()
 
-    def answer(self, asked: Sequence[BankQuestion]) -> list[Answer]:
-        """An answer for each, in order. `requested` and `generated` count what de-duplication saves."""
+    def answer(self, asked: Sequence[BankQuestion]) -> list[Answer | None]:
+        """An answer for each, in order; None where the Answer Agent's server gave none, which is asked anew next time.
+
+        `requested` and `generated` count what de-duplication saves.
+        """
         recalls = self.retriever.retrieve_many(
             [RetrievalRequest(item.question.question, item.entries, self.top_k, item.speakers) for item in asked]
         )
@@ -53,12 +60,18 @@ class FrozenAnswering:
         ]
         missing = {key: key for key in keys if key not in self._answers}
         requests = [AnswerRequest(question, Recall(recalled), asked_at) for question, asked_at, recalled in missing]
-        fresh = dict(zip(missing, self.agent.answer(requests), strict=True)) if requests else {}
+        answers = self.agent.try_answer(requests) if requests else []
+        fresh = {
+            key: answer for key, answer in zip(missing, answers, strict=True) if not isinstance(answer, EndpointError)
+        }
+        failures = [answer for answer in answers if isinstance(answer, EndpointError)]
+        if failures:
+            logger.warning("%d of %d questions were not answered: %s", len(failures), len(requests), failures[0])
         known = {**{key: self._answers[key] for key in keys if key in self._answers}, **fresh}
         self._remember(fresh)
         self.requested += len(asked)
         self.generated += len(fresh)
-        return [known[key] for key in keys]
+        return [known.get(key) for key in keys]
 
     def _remember(self, fresh: dict[_Key, Answer]) -> None:
         self._answers.update(fresh)

@@ -8,56 +8,39 @@ is checked against its type, choices and range before a model is loaded.
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import math
-import sys
-import types
-import typing
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, Union
+from typing import Any
 
-import yaml
-from trl import GRPOConfig, ModelConfig, SFTConfig, TrlParser
+from trl import GRPOConfig, ModelConfig, SFTConfig
 
+from memory_r1.agents.endpoint import check_address
 from memory_r1.errors import ConfigurationError
+from memory_r1.training.fields import closest, validate_fields
 
-# The least value a field may have; argparse takes no range, so ranges stand here and not in the fields' metadata.
-LEAST: dict[str, float] = {
-    "seed": 0,
-    "dialogue_seed": 0,
-    "first_dialogue": 0,
-    "train_dialogues": 1,
-    "validation_dialogues": 1,
-    "max_train_rows": 1,
-    "max_validation_rows": 1,
-    "recall_per_speaker": 1,
-    "retention_questions": 0,
-    "entry_cost": 0.0,
-    "answer_max_tokens": 1,
-    "num_generations": 2,
-    "max_completion_length": 1,
-    "temperature": 0.01,
-    "beta": 0.0,
-    "learning_rate": 0.0,
-    "per_device_train_batch_size": 1,
-    "lora_r": 1,
-}
-
-
-# Fields of TRL's `ModelConfig` that would be ignored: LoRA is always used, without dropout.
+# Fields of TRL's `ModelConfig` that would be ignored: LoRA is always used, without dropout; 4-bit is always NF4.
 UNUSED_MODEL_FIELDS = (
     "use_peft",
     "lora_dropout",
     "attn_implementation",
-    "load_in_4bit",
     "load_in_8bit",
+    "bnb_4bit_quant_type",
+    "use_bnb_nested_quant",
+    "bnb_4bit_quant_storage",
     "model_revision",
+    "use_dora",
+    "use_rslora",
+    "lora_modules_to_save",
+    "lora_target_parameters",
 )
+# Where a run's numbers may go; transformers finds out about others only once the model is loaded.
+REPORTERS = ("none", "all", "tensorboard", "wandb", "trackio", "mlflow")
 
-
-HELP = "Train one agent. --config recipe.yaml sets any of the options below; options given here override the recipe."
+# Fields of `MemoryGRPOConfig` that say how a group becomes advantages, which PPO's critic does in their place.
+GROUP_FIELDS = ("scale_rewards", "multi_objective_aggregation", "resample_rounds", "variance_sampling")
+# TRL compares `loss_type` in the first step only, when a model has been loaded and a rollout paid for.
+LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
+# Those of them that are PPO's clipped surrogate; they differ in how they average it.
+CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo")
 
 
 @dataclass
@@ -78,6 +61,14 @@ class MemoryArguments:
         default=None, metadata={"help": "Number of training dialogues used; default: all there are."}
     )
     validation_dialogues: int = field(default=4, metadata={"help": "Dialogues that pick the checkpoint."})
+    validation: str = field(
+        default="rows",
+        metadata={
+            "help": "What picks the checkpoint in RL: greedy completions on validation rows, by the rewards; or, for a "
+            "manager, token F1 of all questions once it has played the validation dialogues itself.",
+            "choices": ["rows", "played"],
+        },
+    )
     max_train_rows: int | None = field(default=None, metadata={"help": "Keep at most so many training rows."})
     max_validation_rows: int | None = field(default=32, metadata={"help": "Keep at most so many validation rows."})
     banks: str = field(
@@ -94,6 +85,16 @@ class MemoryArguments:
     answer_adapter: str | None = field(
         default=None, metadata={"help": "The frozen Answer Agent of a manager's outcome reward."}
     )
+    answer_server: str | None = field(
+        default=None,
+        metadata={
+            "help": "OpenAI-compatible server that answers in place of `answer_adapter`: http://127.0.0.1:8000/v1, "
+            "say. Its key, if it wants one, stands in the environment variable ANSWER_SERVER_KEY."
+        },
+    )
+    answer_server_model: str | None = field(
+        default=None, metadata={"help": "Name under which `answer_server` knows the Answer Agent (its LoRA module)."}
+    )
     warm_start: str | None = field(
         default=None,
         metadata={"help": "Adapter folder to start from (an SFT run's); also the KL reference when beta > 0."},
@@ -103,14 +104,42 @@ class MemoryArguments:
     retention_questions: int = field(
         default=2, metadata={"help": "Questions about facts already in the bank that score each tuple too."}
     )
+    credit: str = field(
+        default="turn",
+        metadata={
+            "help": "What a manager's completion is credited with: the bank after its turn; as operations on a whole "
+            "session, the bank after that; or, branching at one turn, the bank when its session has been played on.",
+            "choices": ["turn", "session", "branch"],
+        },
+    )
     reward_funcs: list[str] = field(
         default_factory=list, metadata={"help": "Rewards by name, or path/to/file.py:function."}
     )
     entry_cost: float = field(default=0.01, metadata={"help": "Cost of each live entry in a manager's outcome reward."})
     answer_max_tokens: int = field(default=32, metadata={"help": "Longest completion of the frozen Answer Agent."})
+    length_margin: int | None = field(
+        default=None,
+        metadata={
+            "help": "Tokens before max_completion_length in which the `length` reward falls from 0 to -1; default: a "
+            "fifth of it, DAPO's proportion."
+        },
+    )
+    judge_url: str = field(
+        default="http://127.0.0.1:8000/v1",
+        metadata={"help": "OpenAI-compatible server of the `llm_judge` reward; dialogue texts are sent there."},
+    )
+    judge_model: str | None = field(default=None, metadata={"help": "Name under which `judge_url` knows the judge."})
+    judge_key_variable: str = field(
+        default="OPENAI_API_KEY", metadata={"help": "Environment variable that holds the key of `judge_url`, if any."}
+    )
+    judge_timeout: float = field(default=30.0, metadata={"help": "Seconds that one attempt to ask the judge may take."})
+    judge_concurrency: int = field(default=8, metadata={"help": "Questions that the judge is asked at a time."})
+    dry_run: bool = field(
+        default=False, metadata={"help": "Print what the run will need (tokens, memory, time) and stop."}
+    )
 
     def __post_init__(self) -> None:
-        validate_fields(self)
+        validate_fields(self, none_is_unset=False)
         if self.banks == "manager" and self.manager_adapter is None:
             raise ConfigurationError("banks is 'manager' but manager_adapter is not set; give an adapter folder")
         if self.banks == "observations" and self.dataset != "locomo":
@@ -118,6 +147,24 @@ class MemoryArguments:
                 f"banks is 'observations' but dataset is '{self.dataset}'; only locomo has observations: use gold or "
                 "manager"
             )
+        if self.credit != "turn" and self.agent != "manager":
+            raise ConfigurationError(f"credit is '{self.credit}' but agent is '{self.agent}'; only a manager has turns")
+        if self.validation == "played" and not (self.agent == "manager" and self.has_answer_agent):
+            raise ConfigurationError("validation is 'played', which needs a manager and an Answer Agent; use 'rows'")
+        if (self.answer_server is None) != (self.answer_server_model is None):
+            raise ConfigurationError("answer_server and answer_server_model go together; give both or neither")
+        check_address(self.judge_url)
+        if self.answer_server is not None:
+            check_address(self.answer_server)
+        if self.answer_server is not None and self.answer_adapter is not None:
+            raise ConfigurationError(
+                "answer_adapter and answer_server are both set; the Answer Agent is one or the other"
+            )
+
+    @property
+    def has_answer_agent(self) -> bool:
+        """Whether a frozen Answer Agent is there to be asked, in this process or behind a server."""
+        return self.answer_adapter is not None or self.answer_server is not None
 
 
 @dataclass
@@ -126,22 +173,85 @@ class MemorySFTConfig(SFTConfig):
 
     def __post_init__(self) -> None:
         validate_fields(self)
-        _refuse_remote_code(self.trust_remote_code)
+        _check_run(self, "eval_loss")
         super().__post_init__()
 
 
 @dataclass
 class MemoryGRPOConfig(GRPOConfig):
-    """TRL's `GRPOConfig` plus the shared-prefix switch, every field checked."""
+    """TRL's `GRPOConfig` plus the shared-prefix switch and what helps against flat rewards, every field checked."""
 
     shared_prefix: bool = field(
         default=True, metadata={"help": "Compute a group's shared prompt once in the log-probability pass."}
     )
+    resample_rounds: int = field(
+        default=0,
+        metadata={
+            "help": "Most extra rounds in which groups without variance are replaced by fresh prompts; 0 is off."
+        },
+    )
+    variance_sampling: float = field(
+        default=0.0,
+        metadata={
+            "help": "Share of prompts drawn by how much their rewards varied lately, 0 to 1; 0 shuffles them all."
+        },
+    )
 
     def __post_init__(self) -> None:
         validate_fields(self)
-        _refuse_remote_code(self.trust_remote_code)
+        _check_run(self, "eval_score")
+        if self.load_best_model_at_end and self.metric_for_best_model is None:
+            raise ConfigurationError("load_best_model_at_end is set but metric_for_best_model is not; give eval_score")
+        if self.max_completion_length is None:
+            raise ConfigurationError("max_completion_length: found null, allowed: int")
         super().__post_init__()
+        if self.loss_type not in LOSSES:
+            raise ConfigurationError(
+                f"loss_type: found '{self.loss_type}', allowed: {', '.join(LOSSES)}{closest(self.loss_type, LOSSES)}"
+            )
+        if self.variance_sampling > 1:
+            raise ConfigurationError(f"variance_sampling: found {self.variance_sampling}, allowed: 0 to 1")
+        if self.resample_rounds and self.log_completions:
+            # TRL's table would hold the columns of discarded completions too, and no longer be one.
+            raise ConfigurationError(
+                "log_completions is set with resample_rounds; leave it out: completions.jsonl has the completions"
+            )
+        if self.shared_prefix:
+            _refuse_cut_groups(self)
+
+
+@dataclass
+class MemoryPPOConfig(MemoryGRPOConfig):
+    """`MemoryGRPOConfig` plus the critic's fields; `num_iterations` are PPO's epochs over a batch of completions."""
+
+    value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the critic's own AdamW."})
+    gamma: float = field(default=1.0, metadata={"help": "Discount of rewards, a token."})
+    gae_lambda: float = field(default=0.95, metadata={"help": "Lambda of generalised advantage estimation."})
+    vf_coef: float = field(default=0.5, metadata={"help": "Weight of the value loss before gradients are clipped."})
+    cliprange_value: float = field(
+        default=0.2, metadata={"help": "How far a value may move from that at sampling time, in units of reward."}
+    )
+    value_warmup_steps: int = field(default=0, metadata={"help": "First steps, in which only the critic learns."})
+    whiten_advantages: bool = field(
+        default=True, metadata={"help": "Bring the advantages of a batch to mean 0 and variance 1."}
+    )
+    kl_in_reward: float = field(
+        default=0.0,
+        metadata={"help": "Coefficient of the KL to the starting policy in each token's reward; 0 is none."},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("gamma", "gae_lambda"):
+            if getattr(self, name) > 1:
+                raise ConfigurationError(f"{name}: found {getattr(self, name)}, allowed: at most 1")
+        if self.loss_type not in CLIPPED_LOSSES:
+            raise ConfigurationError(
+                f"loss_type: found '{self.loss_type}', allowed with PPO: {', '.join(CLIPPED_LOSSES)}"
+            )
+        for item in dataclasses.fields(self):
+            if item.name in GROUP_FIELDS and getattr(self, item.name) != item.default:
+                raise ConfigurationError(f"{item.name} is set, but PPO has a critic in its place; leave it out")
 
 
 @dataclass
@@ -159,131 +269,39 @@ class MemoryModelConfig(ModelConfig):
             raise ConfigurationError("model_name_or_path is not set; give a folder, a hub id or SmolLM2-135M-Instruct")
 
 
-TrainerConfig = TypeVar("TrainerConfig")
-
-
-def parse_recipe(
-    trainer_config: type[TrainerConfig], argv: Sequence[str] | None = None
-) -> tuple[MemoryArguments, TrainerConfig, ModelConfig]:
-    """Parse `--config recipe.yaml` and command-line overrides.
-
-    Raises:
-        ConfigurationError: The file is missing or malformed, a key is unknown, or a value is not allowed.
-    """
-    given = _separate_config(sys.argv[1:] if argv is None else argv)
-    classes = (MemoryArguments, trainer_config, MemoryModelConfig)
-    _check_recipe_file(given, classes)
-    parser = TrlParser(classes, description=HELP)
-    parser.error = _refuse  # argparse would print the usage of some 250 options and exit with status 2
-    try:
-        memory, training, model = parser.parse_args_and_config(args=given)
-    except ConfigurationError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"recipe: {' '.join(str(error).split())}") from error
-    return memory, training, model
-
-
-def validate_fields(config: Any) -> None:
-    """Check every field of a dataclass against its annotation, its `choices` and the `LEAST` it may be.
-
-    Raises:
-        ConfigurationError: Names the field, the value found and what is allowed.
-    """
-    hints = typing.get_type_hints(type(config))
-    for item in dataclasses.fields(config):
-        value = getattr(config, item.name)
-        # The parser hands None to fields a recipe does not mention, whatever their annotation says (TRL's `debug`).
-        if value is item.default or (value is None and item.name not in MemoryArguments.__annotations__):
-            continue
-        hint = hints[item.name]
-        if not _fits(value, hint):
-            raise ConfigurationError(f"{item.name}: found {value!r}, allowed: {_describe(hint)}")
-        choices = item.metadata.get("choices")
-        if choices and value not in choices:
-            hint_text = _closest(str(value), [str(choice) for choice in choices])
-            raise ConfigurationError(
-                f"{item.name}: found {value!r}, allowed: {', '.join(map(str, choices))}{hint_text}"
-            )
-        least = LEAST.get(item.name)
-        if least is not None and not value >= least:
-            raise ConfigurationError(f"{item.name}: found {value!r}, allowed: at least {least}")
-
-
-def _refuse(message: str) -> NoReturn:
-    raise ConfigurationError(f"recipe: {message}")
-
-
-def _separate_config(argv: Sequence[str]) -> list[str]:
-    """`--config=file` as `--config file`, the only form that TRL's parser reads."""
-    return [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
-
-
-def _check_recipe_file(argv: list[str], classes: tuple[type, ...]) -> None:
-    """Explain what TRL's parser would report badly: no such file, broken YAML, unknown keys with their nearest name."""
-    if "--config" not in argv:
-        return
-    position = argv.index("--config") + 1
-    path = Path(argv[position]) if position < len(argv) else None
-    if path is None or not path.is_file():
-        raise ConfigurationError(f"--config: found {path}, which is no file; give a recipe such as recipes/*/*.yaml")
-    try:
-        recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(recipe, dict):
-        raise ConfigurationError(f"{path}: found {type(recipe).__name__}, allowed: `key: value` lines")
-    known = {item.name for cls in classes for item in dataclasses.fields(cls)} | {"env"}
-    for key in recipe:
-        if key not in known:
-            raise ConfigurationError(
-                f"{path}: unknown key '{key}'{_closest(str(key), sorted(known))}; `--help` lists all keys"
-            )
-
-
-def _refuse_remote_code(trusted: bool) -> None:
-    if trusted:
+def _check_run(config: Any, metric: str) -> None:
+    """Check what both trainers' configs have and TRL looks at too late, or not at all; `metric` picks checkpoints."""
+    if config.trust_remote_code:
         raise ConfigurationError("trust_remote_code: found true, allowed: false (the project runs no remote code)")
+    if config.metric_for_best_model not in (None, metric):
+        raise ConfigurationError(f"metric_for_best_model: found '{config.metric_for_best_model}', allowed: {metric}")
+    reporters = [config.report_to] if isinstance(config.report_to, str) else config.report_to or []
+    for name in reporters:
+        if name not in REPORTERS:
+            raise ConfigurationError(
+                f"report_to: found '{name}', allowed: {', '.join(REPORTERS)}{closest(str(name), REPORTERS)}"
+            )
 
 
-def _closest(value: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(value, allowed, n=1)
-    return f" (did you mean '{near[0]}'?)" if near else ""
+def _refuse_cut_groups(config: GRPOConfig) -> None:
+    """A micro-batch holds whole groups, or all that this rank has of one that is split evenly across ranks.
 
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from YAML fits an annotation; annotations that say nothing checkable let everything pass."""
-    origin = typing.get_origin(hint)
-    arguments = typing.get_args(hint)
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, option) for option in arguments)
-    if origin is Literal:
-        return value in arguments
-    if origin in (list, tuple, set):
-        return isinstance(value, (list, tuple, set)) and all(
-            _fits(item, arguments[0]) for item in value if arguments and arguments[0] is not Ellipsis
+    Anything else would read a group's prompt in several passes, which `shared_prefix` is there to avoid.
+    """
+    rows, size = config.per_device_train_batch_size, config.num_generations
+    split_across_ranks = config.steps_per_generation == 1 and size % rows == 0
+    if rows % size and not split_across_ranks:
+        raise ConfigurationError(
+            f"per_device_train_batch_size: found {rows}, allowed with shared_prefix: a multiple of num_generations "
+            f"({size}), so that micro-batches hold whole groups; or a divisor of it where steps_per_generation (now "
+            f"{config.steps_per_generation}) is 1 and the ranks share each group"
         )
-    if origin is dict:
-        return isinstance(value, dict)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint in (bool, str, type(None), dict, list):
-        return isinstance(value, hint)
-    return True
 
 
-def _describe(hint: Any) -> str:
-    arguments = typing.get_args(hint)
-    if typing.get_origin(hint) in (Union, types.UnionType):
-        return " or ".join(_describe(option) for option in arguments)
-    if typing.get_origin(hint) is Literal:
-        return ", ".join(map(repr, arguments))
-    if hint is type(None):
-        return "null"
-    if hint is float:
-        return "a finite number"
-    if typing.get_origin(hint) is list:
-        return f"list of {_describe(arguments[0])}" if arguments else "list"
-    return getattr(hint, "__name__", str(hint))
+def __getattr__(name: str) -> Any:
+    # `recipes/sft.py` still looks for `parse_recipe` here; goes when its import names `recipe_file`.
+    if name == "parse_recipe":
+        from memory_r1.training.recipe_file import parse_recipe
+
+        return parse_recipe
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

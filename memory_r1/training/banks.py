@@ -12,6 +12,7 @@ from memory_r1.memory.bank import MemoryBank
 from memory_r1.types import Dialogue, MemoryEntry, Turn
 
 Entries = tuple[MemoryEntry, ...]
+Script = list[tuple[Turn, tuple[Turn, ...]]]
 
 
 @dataclass
@@ -22,19 +23,35 @@ class PlayedBanks:
     final: Entries = ()
 
 
+@dataclass
+class Game:
+    """A bank and what is to be played on it: turns, each with the up to two turns before it in its session."""
+
+    script: Script
+    speakers: tuple[str, ...]
+    bank: MemoryBank = field(default_factory=MemoryBank)
+
+
 def play_banks(dialogues: Sequence[Dialogue], manager: MemoryManager, *, progress: bool = True) -> list[PlayedBanks]:
-    """Play every turn of every dialogue; the dialogues advance together, so that one batch serves them all."""
-    played = [PlayedBanks() for _ in dialogues]
-    banks = [MemoryBank() for _ in dialogues]
-    scripts = [_with_previous(dialogue) for dialogue in dialogues]
-    rounds = range(max((len(script) for script in scripts), default=0))
+    """Play every turn of every dialogue from an empty bank."""
+    return play([Game(script_of(dialogue), dialogue.speakers) for dialogue in dialogues], manager, progress=progress)
+
+
+def play(games: Sequence[Game], manager: MemoryManager, *, progress: bool = False) -> list[PlayedBanks]:
+    """Play every game's turns, greedily; the games advance together, so that one batch serves them all.
+
+    The games' own banks stay as they are. An unreadable completion changes nothing.
+    """
+    played = [PlayedBanks() for _ in games]
+    banks = [game.bank.view() for game in games]
+    rounds = range(max((len(game.script) for game in games), default=0))
     for step in track(rounds, description="playing the manager", disable=not progress):
-        rows = [row for row, script in enumerate(scripts) if step < len(script)]
+        rows = [row for row, game in enumerate(games) if step < len(game.script)]
         requests = []
         for row in rows:
-            turn, previous = scripts[row][step]
+            turn, previous = games[row].script[step]
             played[row].before[turn.turn_id] = banks[row].entries()
-            requests.append(ManageRequest(turn, previous, banks[row], dialogues[row].speakers))
+            requests.append(ManageRequest(turn, previous, banks[row], games[row].speakers))
         for row, request, management in zip(rows, requests, manager.manage(requests), strict=True):
             banks[row].apply(management.checked.accepted, request.turn)
     for row, bank in enumerate(banks):
@@ -42,10 +59,7 @@ def play_banks(dialogues: Sequence[Dialogue], manager: MemoryManager, *, progres
     return played
 
 
-def _with_previous(dialogue: Dialogue) -> list[tuple[Turn, tuple[Turn, ...]]]:
+def script_of(dialogue: Dialogue) -> Script:
     """Every turn with the up to two turns before it in its session."""
-    return [
-        (turn, session.turns[max(0, index - 2) : index])
-        for session in dialogue.sessions
-        for index, turn in enumerate(session.turns)
-    ]
+    previous = dialogue.previous_turns()
+    return [(turn, previous[turn.turn_id]) for turn in dialogue.turns()]

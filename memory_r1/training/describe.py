@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from memory_r1.agents.prompts import ANSWER_MARKER, UNKNOWN, parse_answer, parse_distilled
-from memory_r1.memory.operations import check_completion, operation_counts
-from memory_r1.training.rows import Row
+from memory_r1.memory.operations import operation_counts
+from memory_r1.training.rows import Row, check_row
 from memory_r1.types import OperationKind
 
 
 def describe_operations(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
     """Share of each operation among those accepted, and parse failures and refusals per completion."""
     checked = [
-        check_completion(completion, row["recalled_ids"]) for completion, row in zip(completions, rows, strict=True)
+        check_row(completion, row["recalled_ids"], row.get("turn"))
+        for completion, row in zip(completions, rows, strict=True)
     ]
     counts = operation_counts(checked)
     accepted = sum(counts[kind] for kind in OperationKind) or 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,32 +12,53 @@ import torch
 from accelerate.utils import gather_object
 from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
+from trl.trainer.utils import split_tensor_dict
 
-from memory_r1.agents.language_model import LocalLanguageModel, Messages
+from memory_r1.agents.language_model import Messages
 from memory_r1.errors import TrainingError
 from memory_r1.jsonl import JsonLinesWriter
-from memory_r1.training.rollouts import shared_prefix_rollout, supports_shared_rollout
+from memory_r1.training.resampling import Resampler, Settled, samples_of
+from memory_r1.training.rollouts import shared_prefix_rollout, shuffle_groups, supports_shared_rollout
 from memory_r1.training.rows import Row
+from memory_r1.training.sampling import (
+    ROW_INDEX,
+    FlatnessWatch,
+    PromptDraws,
+    PromptRecord,
+    VarianceSampler,
+    flat_share,
+    group_spreads,
+    numbered,
+    remedies_for,
+    without_failed,
+)
 from memory_r1.training.shared_prefix import keep_positions, shared_prefix_outputs, supports_shared_prefix
+from memory_r1.training.validation import Describe, PlayedDialogues, Scores, merged, score_greedily
 
 logger = logging.getLogger(__name__)
-
-Describe = Callable[[Sequence[str], Sequence[Row]], dict[str, float]]
-"""(completions, their rows) to metrics of what the completions do, e.g. the share of each operation."""
 
 
 class MemoryGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` for one agent on LoRA adapters.
 
-    Three of TRL's methods are overridden: `_get_per_token_logps_and_entropies` (shared prefix), `_calculate_rewards`
-    (diagnostics) and `evaluate` (greedy completions on validation rows, scored by the same rewards, so that the
-    checkpoint kept is the best policy and not the luckiest sample).
+    These of TRL's methods are overridden: `_get_train_sampler`, `_generate_and_score_completions` and `_generate`
+    (prompts against flat rewards), `_prepare_inputs` (groups stay together), `_calculate_rewards` (diagnostics),
+    `_get_per_token_logps_and_entropies` (shared prefix) and `evaluate` (greedy completions on validation rows, scored
+    by the same rewards, so that the checkpoint kept is the best policy and not the luckiest sample).
 
     Args:
         describe: Metrics of the completions themselves, logged under `completions/`.
-        completions_log: JSONL file that receives every sampled completion with its prompt and rewards.
+        completions_log: JSONL file that receives every completion trained on, with its prompt and rewards.
         shared_prefix: Compute each distinct prompt of a batch once, in rollouts and in the log-probability pass.
+        resample_rounds: Most rounds in which groups without variance are replaced by fresh prompts.
+        played: Validate by playing these dialogues, instead of by `eval_dataset`.
+        variance_sampling: Share of the prompts drawn by how much their rewards varied lately; 0 shuffles them.
     """
+
+    _buffered_inputs: Any  # micro-batches of the rollout that is being trained on
+
+    compares_groups = True
+    """Whether a completion is judged by its group, so that a group without variance teaches nothing."""
 
     def __init__(
         self,
@@ -47,8 +68,13 @@ class MemoryGRPOTrainer(GRPOTrainer):
         describe: Describe | None = None,
         completions_log: Path | None = None,
         shared_prefix: bool = True,
+        resample_rounds: int = 0,
+        variance_sampling: float = 0.0,
+        played: PlayedDialogues | None = None,
         **kwargs: Any,
     ) -> None:
+        if resample_rounds or variance_sampling:
+            kwargs["train_dataset"] = numbered(kwargs["train_dataset"])
         if shared_prefix and supports_shared_prefix(model) and supports_shared_rollout(args):
             kwargs.setdefault("rollout_func", shared_prefix_rollout)
         super().__init__(model=model, args=args, **kwargs)
@@ -63,6 +89,107 @@ class MemoryGRPOTrainer(GRPOTrainer):
             self.shared_prefix = False
         if self.shared_prefix:
             keep_positions(self.model)
+        self.variance_sampling = variance_sampling
+        self.played = played
+        remedies = remedies_for(self.reward_func_names, resample_rounds, variance_sampling)
+        self._watch = FlatnessWatch(remedies) if self.compares_groups and self.accelerator.is_main_process else None
+        self._record = PromptRecord(len(self.train_dataset)) if resample_rounds or variance_sampling else None
+        self._resampler = self._make_resampler(resample_rounds) if resample_rounds else None
+        self._settled: Settled | None = None
+
+    def _make_resampler(self, rounds: int) -> Resampler:
+        # Another seed than the sampler's: fresh prompts should not be those that it draws next.
+        return Resampler(
+            self.train_dataset,
+            self._draws(self.args.seed + 1),
+            rounds=rounds,
+            generations=self.num_generations,
+            rank=self.accelerator.process_index,
+            ranks=self.accelerator.num_processes,
+        )
+
+    def _draws(self, seed: int) -> PromptDraws:
+        assert self._record is not None  # both that draw have one kept
+        return PromptDraws(self._record, self.variance_sampling, seed)
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        """TRL's sampler or, with `variance_sampling`, one that knows which prompts varied lately."""
+        if not self.variance_sampling:
+            return super()._get_train_sampler(dataset)
+        return VarianceSampler(
+            self._draws(self.args.seed),
+            prompts=self.args.generation_batch_size // self.num_generations,
+            generations=self.num_generations,
+            repeats=self.num_iterations * self.args.steps_per_generation,
+        )
+
+    def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
+        """TRL's batch; with `resample_rounds` its prompts, completions and rewards are settled beforehand.
+
+        TRL generates, scores and computes advantages in one go. Here the first two run until the groups are settled,
+        and TRL's own calls of `_generate` and `_calculate_rewards` are then given the result.
+        """
+        if self._resampler is None or not self.model.training:
+            return super()._generate_and_score_completions(inputs)
+        tried = gather_object([row[ROW_INDEX] for row in inputs])
+        first = self._sample(inputs)
+        self._settled = self._resampler.settle(first, tried, self._spreads, self._sample)
+        self._metrics["train"]["resampling/flat_at_first"].append(flat_share(self._totals(first.rewards)))
+        groups = len(first.rewards) / self.num_generations
+        self._metrics["train"]["resampling/replaced"].append(self._resampler.replaced / groups)
+        try:
+            return super()._generate_and_score_completions([sample.row for sample in self._settled.samples])
+        finally:
+            self._settled = None
+
+    def _generate(self, prompts: list[Any]) -> Any:
+        """Completions of the prompts: those settled on, where there are."""
+        if self._settled is not None:
+            return self._settled.generated()
+        with self.accelerator.autocast():  # which `PeftModel.generate`, TRL's fallback, does not pass through
+            return super()._generate(prompts)
+
+    def _sample(self, rows: list[Row]) -> Settled:
+        """Completions of this rank's rows and the rewards of all ranks."""
+        samples = samples_of(rows, self._generate([row["prompt"] for row in rows]))
+        scored = [(sample.row, sample.row["prompt"], sample.completion, sample.completion_ids) for sample in samples]
+        return Settled(samples, self._score(*map(list, zip(*scored, strict=True))))
+
+    def _score(
+        self, inputs: list[Row], prompts: list[Any], completions: list[Any], completion_ids: list[Any]
+    ) -> torch.Tensor:
+        """Rewards of all ranks, `(B, F)`; notes how much they vary within each prompt's group."""
+        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
+        rewards = without_failed(rewards, self.num_generations)
+        if self._record is not None and self.model.training:
+            rows = gather_object([row[ROW_INDEX] for row in inputs])[:: self.num_generations]
+            self._record.note(rows, self._spreads(rewards).tolist())
+        return rewards
+
+    def _spreads(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Spread of the weighted reward in each group, `(B / G,)`, from `(B, F)`."""
+        return group_spreads(self._totals(rewards))
+
+    def _totals(self, rewards: torch.Tensor) -> torch.Tensor:
+        """Weighted reward of each completion, `(B / G, G)`, NaN where no function had one; from `(B, F)`."""
+        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
+        return totals.masked_fill(rewards.isnan().all(dim=1), torch.nan).view(-1, self.num_generations)
+
+    def _prepare_inputs(self, generation_batch: Any) -> Any:
+        """The micro-batch of this step, from a new rollout or the last one's.
+
+        TRL shuffles a rollout's rows and cuts them into micro-batches, which would scatter each group over several
+        passes. Here whole groups are shuffled. Validation and `shared_prefix: false` are left to TRL.
+        """
+        if not self.shared_prefix or not self.model.training:
+            return super()._prepare_inputs(generation_batch)
+        pieces = self.args.steps_per_generation
+        if self._step % (pieces * self.num_iterations) == 0 or self._buffered_inputs is None:
+            rollout = self._generate_and_score_completions(generation_batch)
+            # A rank that has only a part of one group has it in one micro-batch (`MemoryGRPOConfig`).
+            rows = min(self.num_generations, self.args.per_device_train_batch_size)
+            self._buffered_inputs = split_tensor_dict(shuffle_groups(rollout, rows), pieces)
+        return self._buffered_inputs[self._step % pieces]
 
     def _get_per_token_logps_and_entropies(
         self,
@@ -88,28 +215,41 @@ class MemoryGRPOTrainer(GRPOTrainer):
                 compute_aux_loss=compute_aux_loss,
                 **forward_kwargs,
             )
+        # A whole rollout may be asked for (its reference, say): pass by pass, each as large as a micro-batch.
+        size = batch_size or len(input_ids)
         with self.accelerator.autocast():
-            log_probs, entropy = shared_prefix_outputs(model, input_ids, attention_mask, logits_to_keep)
-        return log_probs, entropy if compute_entropy else None, None
+            passes = [
+                shared_prefix_outputs(model, ids, mask, logits_to_keep)
+                for ids, mask in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            ]
+        log_probs = torch.cat([log_probs for log_probs, _ in passes])
+        entropies = [entropy for _, entropy in passes if entropy is not None]
+        return log_probs, torch.cat(entropies) if compute_entropy and entropies else None, None
 
     def _calculate_rewards(
         self, inputs: list[Row], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
     ) -> torch.Tensor:
         """Rewards of all ranks, `(B, functions)`; logs how sparse they are and what the completions do."""
-        rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)  # (B, F)
+        if self._settled is not None:
+            rewards = self._settled.rewards  # (B, F)
+        else:
+            rewards = self._score(inputs, prompts, completions, completion_ids_list)
         mode = "train" if self.model.training else "eval"
-        total = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).view(-1, self.num_generations)
-        self._metrics[mode]["groups/all_zero"].append((total == 0).all(dim=1).float().mean().item())
-        for index, name in enumerate(self.reward_func_names):
-            groups = rewards[:, index].view(-1, self.num_generations)
-            constant = (groups.nan_to_num().amax(dim=1) - groups.nan_to_num().amin(dim=1)) < 1e-8
-            self._metrics[mode][f"groups/zero_variance/{name}"].append(constant.float().mean().item())
+        totals, flat = self._totals(rewards), {}
+        self._metrics[mode]["groups/all_zero"].append((totals.nan_to_num() == 0).all(dim=1).float().mean().item())
+        for name, scores in zip(self.reward_func_names, rewards.T, strict=True):
+            flat[name] = flat_share(scores.view(-1, self.num_generations))
+            self._metrics[mode][f"groups/zero_variance/{name}"].append(flat[name])
+        if self._watch is not None and mode == "train":
+            self._watch.note(flat_share(totals), flat)
         texts = [completion[0]["content"] for completion in completions]
         if self.describe is not None:
             for name, value in self.describe(texts, inputs).items():
                 self._metrics[mode][f"completions/{name}"].append(value)
         if self.completions_log is not None:
-            self.completions_log.append(*self._completion_rows(prompts, texts, rewards))
+            # A rollout may complete other prompts than the dataset's (`training/sessions.py`).
+            completed = [row.get("played_prompt", prompt) for row, prompt in zip(inputs, prompts, strict=True)]
+            self.completions_log.append(*self._completion_rows(completed, texts, rewards))
         return rewards
 
     def _completion_rows(self, prompts: Sequence[Messages], texts: Sequence[str], rewards: torch.Tensor) -> list[Row]:
@@ -130,46 +270,30 @@ class MemoryGRPOTrainer(GRPOTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Weighted mean reward of greedy completions on the validation rows, as `<prefix>_score`."""
-        rows = list(eval_dataset if eval_dataset is not None else self.eval_dataset)
-        mine = rows[self.accelerator.process_index :: self.accelerator.num_processes]
-        totals, metrics = self._score_greedily(mine)
-        gathered = gather_object(totals)
-        scored = [value for value in gathered if value is not None]
-        results = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
-        results[f"{metric_key_prefix}_score"] = sum(scored) / len(scored) if scored else 0.0
+        """Mean greedy score, as `<prefix>_score`: of validation rows, or of the `played` dialogues' questions."""
+        model = self.accelerator.unwrap_model(self.model)
+        with disable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs):
+            share = self._validate(model, list(eval_dataset if eval_dataset is not None else self.eval_dataset))
+        score, measures = merged(gather_object([share]))
+        results = {f"{metric_key_prefix}_{name}": value for name, value in measures.items()}
+        results[f"{metric_key_prefix}_score"] = score
+        training = self.model.training
+        self.model.eval()  # TRL logs what it gathered in the mode that the model is in
         self.log(dict(results))
+        self.model.train(training)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
         return results
 
-    def _score_greedily(self, rows: Sequence[Row]) -> tuple[list[float | None], dict[str, float]]:
-        """Weighted reward of each row's greedy completion, and the mean of each reward function."""
-        model = self.accelerator.unwrap_model(self.model)
-        local = LocalLanguageModel(model, self.processing_class, batch_size=16)
-        with disable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs):
-            generated = local.generate(
-                [row["prompt"] for row in rows],
-                max_new_tokens=self.args.max_completion_length,
-                adapter=getattr(model, "active_adapter", None),
-            )
-        completions = [[{"role": "assistant", "content": completion.text}] for completion in generated]
-        prompts = [row["prompt"] for row in rows]
-        ids = [self.processing_class(item.text, add_special_tokens=False)["input_ids"] for item in generated]
-        columns = {key: [row[key] for row in rows] for key in (rows[0] if rows else ()) if key != "prompt"}
-        columns |= {"completion_ids": ids}
-        totals: list[float | None] = [None] * len(rows)
-        metrics: dict[str, float] = {}
-        for weight, function in zip(self.reward_weights.tolist(), self.reward_funcs, strict=True):
-            rewards = function(completions=completions, prompts=prompts, **columns)
-            known = [reward for reward in rewards if reward is not None]
-            metrics[f"reward/{function.__name__}"] = sum(known) / len(known) if known else 0.0
-            for index, reward in enumerate(rewards):
-                if reward is not None:
-                    totals[index] = (totals[index] or 0.0) + weight * reward
-        if self.describe is not None:
-            described = self.describe([completion.text for completion in generated], rows)
-            metrics |= {f"completions/{name}": value for name, value in described.items()}
-        return totals, metrics
+    def _validate(self, model: Any, rows: list[Row]) -> Scores:
+        """This process's share of the validation."""
+        share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
+        longest = self.args.max_completion_length
+        if self.played is not None:
+            return self.played.score(model, self.processing_class, self.played.dialogues[share], longest)
+        rewards = list(zip(self.reward_weights.tolist(), self.reward_funcs, strict=True))
+        return score_greedily(
+            model, self.processing_class, rows[share], rewards, max_new_tokens=longest, describe=self.describe
+        )
 
 
 def require_trainable(model: Any) -> int:

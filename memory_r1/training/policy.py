@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from memory_r1.agents.language_model import attach_adapter
-from memory_r1.models import check_adapter, resolve_model
+from memory_r1.errors import ConfigurationError
+from memory_r1.models import check_adapter, load_base, resolve_model
 
 POLICY = "default"  # TRL's KL reference is a copy of the adapter of this name
 FROZEN_ANSWER = "answer"
@@ -21,28 +22,30 @@ def load_policy(
     lora_r: int = 16,
     lora_alpha: int = 32,
     lora_target_modules: Sequence[str] | str = "all-linear",
+    load_in_4bit: bool = False,
     autocast: bool = False,
     seed: int = 0,
 ) -> tuple[Any, Any, str]:
     """The policy as a `PeftModel`, its tokenizer, and the folder or hub id the base came from.
 
     LoRA dropout is always 0: completions are sampled in training mode, and dropout would make the sampling policy
-    another one than the policy that is updated. `autocast` says that training runs under it (`bf16` or `fp16` in a
-    recipe).
+    another one than the policy that is updated. `load_in_4bit` keeps the base in 4-bit NormalFloat with double
+    quantisation and computes in `dtype` (QLoRA, Dettmers et al. 2023, section 3). `autocast` says that training runs
+    under it (`bf16` or `fp16` in a recipe).
 
     Raises:
+        ConfigurationError: `load_in_4bit` without a CUDA device or without bitsandbytes.
         ModelError: The base is missing, or an adapter is broken or was trained on another base model.
     """
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    quantised = _four_bit(dtype) if load_in_4bit else {}
     source = resolve_model(model)
     for folder in (warm_start, answer_adapter):
         if folder is not None:
             check_adapter(folder, source)
-    tokenizer = AutoTokenizer.from_pretrained(source)
-    base = AutoModelForCausalLM.from_pretrained(source, dtype=dtype if dtype == "auto" else getattr(torch, dtype))
+    base, tokenizer = load_base(source, dtype, **quantised)
     if warm_start is not None:
         policy = attach_adapter(base, POLICY, warm_start, trainable=True)
     else:
@@ -57,6 +60,32 @@ def load_policy(
     if autocast:
         _leave_casting_to_autocast(policy)
     return policy, tokenizer, source
+
+
+def _four_bit(dtype: str) -> dict[str, Any]:
+    """What `from_pretrained` takes to quantise the base onto this process's own GPU.
+
+    Raises:
+        ConfigurationError: There is no CUDA device, bitsandbytes is missing, or `dtype` names no type to compute in.
+    """
+    import torch
+    from accelerate import PartialState
+    from transformers import BitsAndBytesConfig
+    from transformers.utils import is_bitsandbytes_available
+
+    if not torch.cuda.is_available():
+        raise ConfigurationError("load_in_4bit: found true, but there is no CUDA device; leave it out")
+    if not is_bitsandbytes_available():
+        raise ConfigurationError("load_in_4bit: bitsandbytes is missing; pip install -e '.[quantization]'")
+    if dtype == "auto":
+        raise ConfigurationError("load_in_4bit: dtype is 'auto'; name the type to compute in, such as bfloat16")
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=getattr(torch, dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": PartialState().local_process_index}}
 
 
 def _leave_casting_to_autocast(policy: Any) -> None:

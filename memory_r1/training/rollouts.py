@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from accelerate.utils import DistributedType
+import torch
 from trl.models.utils import disable_gradient_checkpointing
 
 from memory_r1.agents.language_model import LocalLanguageModel, Messages
+from memory_r1.training.engines import sharding_of
 from memory_r1.training.policy import POLICY
 
 logger = logging.getLogger(__name__)
@@ -45,8 +46,24 @@ def shared_prefix_rollout(prompts: Sequence[Messages], trainer: Any) -> dict[str
 def supports_shared_rollout(config: Any) -> bool:
     """Whether `shared_prefix_rollout` samples what this config asks for; says once why not."""
     unlike = [name for name, plain in PLAIN_SAMPLING.items() if getattr(config, name, plain[0]) not in plain]
-    sharded = config.distributed_state.distributed_type in (DistributedType.DEEPSPEED, DistributedType.FSDP)
+    sharded = sharding_of(config) == 3
     if unlike or sharded:
         reason = f"{', '.join(unlike)} set" if unlike else "the model is sharded"
         logger.warning("shared-prefix rollouts are off: %s", reason)
     return not unlike and not sharded
+
+
+def shuffle_groups(batch: dict[str, Any], size: int) -> dict[str, Any]:
+    """Permute blocks of `size` consecutive rows of all that a rollout holds: `(B, ...)` tensors and lists of B.
+
+    Numbers of the whole batch (0-dimensional tensors) and absent values stay as they are.
+    """
+    rows = len(batch["completion_ids"])
+    order = (torch.randperm(rows // size)[:, None] * size + torch.arange(size)).flatten()  # (B,)
+
+    def permuted(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            return value[order.to(value.device)] if value.ndim else value
+        return None if value is None else [value[row] for row in order]
+
+    return {key: permuted(value) for key, value in batch.items()}

@@ -15,9 +15,18 @@ from typing import Any
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager, prompt_for
 from memory_r1.agents.prompts import UNKNOWN, answer_prompt, render_answer
 from memory_r1.memory.bank import MemoryBank, entries_from_json, entries_to_json
-from memory_r1.memory.operations import render_operations
+from memory_r1.memory.operations import CheckedCompletion, check_completion, render_operations
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
-from memory_r1.types import AnswerTuple, ManagerTuple, MemoryEntry, Operation, OperationKind, Question, Turn
+from memory_r1.types import (
+    AnswerTuple,
+    ManagerTuple,
+    MemoryEntry,
+    Operation,
+    OperationKind,
+    Question,
+    SessionTuple,
+    Turn,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -27,31 +36,40 @@ Row = dict[str, Any]
 def manager_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k: int) -> list[Row]:
     """A row for each tuple.
 
-    Columns: `prompt`, `tuple_id`, `turn` (JSON), `bank` (JSON), `recalled_ids`, `speakers`, `linked` and `retention`
-    (JSON lists of questions).
+    Columns: `prompt`, `tuple_id`, `turn` (JSON; a list where the row is a session's), `bank` (JSON), `recalled_ids`,
+    `speakers`, `linked` and `retention` (JSON lists of questions), and `source_words` (JSON: words of each turn that an
+    entry comes from).
     """
     requests = [ManageRequest(item.turn, item.previous, MemoryBank(item.bank), item.speakers) for item in tuples]
     recalls = MemoryManager(_NO_MODEL, retriever, top_k=top_k).recall(requests)
     return [
-        {
-            "prompt": prompt_for(request, recalled),
-            "tuple_id": item.tuple_id,
-            "turn": json.dumps(asdict(item.turn)),
-            "bank": entries_to_json(item.bank),
-            "recalled_ids": [entry.entry_id for entry in recalled],
-            "speakers": list(item.speakers),
-            "linked": questions_to_json(item.linked),
-            "retention": questions_to_json(item.retention),
-        }
+        {"prompt": prompt_for(request, recalled), **manager_columns(item, item.turn, recalled)}
         for item, request, recalled in zip(tuples, requests, recalls, strict=True)
     ]
+
+
+def manager_columns(
+    item: ManagerTuple | SessionTuple, said: Turn | Sequence[Turn], recalled: Sequence[MemoryEntry]
+) -> Row:
+    """What rewards need to know of a tuple; `said` is the turn, or the turns of the session, that its prompt shows."""
+    return {
+        "tuple_id": item.tuple_id,
+        "turn": json.dumps(asdict(said) if isinstance(said, Turn) else [asdict(turn) for turn in said]),
+        "bank": entries_to_json(item.bank),
+        "recalled_ids": [entry.entry_id for entry in recalled],
+        "speakers": list(item.speakers),
+        "linked": questions_to_json(item.linked),
+        "retention": questions_to_json(item.retention),
+        "source_words": json.dumps({turn.turn_id: len(turn.text.split()) for turn in item.sources}),
+    }
 
 
 def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int) -> list[Row]:
     """A row for each tuple.
 
-    Columns: `prompt`, `tuple_id`, `answer`, `category`, `numbered` (entry ids by prompt number) and
-    `evidence_numbers` (prompt numbers of entries that come from an evidence turn).
+    Columns: `prompt`, `tuple_id`, `question`, `answer`, `category`, `evidence` (turn ids), `numbered` and `sources`
+    (entry ids and their turn ids by prompt number), and `evidence_numbers` (prompt numbers of entries that come from an
+    evidence turn).
     """
     recalls = retriever.retrieve_many(
         [RetrievalRequest(item.question.question, item.bank, top_k, item.speakers) for item in tuples]
@@ -63,9 +81,12 @@ def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int)
             {
                 "prompt": prompt,
                 "tuple_id": item.tuple_id,
+                "question": item.question.question,
                 "answer": item.question.answer,
                 "category": item.question.category,
+                "evidence": list(item.question.evidence),
                 "numbered": numbered,
+                "sources": _sources(recalled, numbered),
                 "evidence_numbers": _evidence_numbers(item.question, recalled, numbered),
             }
         )
@@ -127,9 +148,41 @@ def turn_from_json(text: str) -> Turn:
     return Turn(**json.loads(text))
 
 
+def turns_from_json(text: str) -> tuple[Turn, ...]:
+    """The turns of a manager row: its one turn or, where it is a session's row, all of them."""
+    said = json.loads(text)
+    return tuple(Turn(**fields) for fields in (said if isinstance(said, list) else [said]))
+
+
+def check_row(completion: str, recalled_ids: Sequence[int], turn: str | None = None) -> CheckedCompletion:
+    """A completion checked against its manager row; without `turn`, as one on a single turn."""
+    said = json.loads(turn) if turn else None
+    return check_completion(completion, recalled_ids, len(said) if isinstance(said, list) else None)
+
+
+def apply_completion(
+    completion: str, turn: str, bank: str, recalled_ids: Sequence[int]
+) -> tuple[CheckedCompletion, MemoryBank]:
+    """What a completion is worth on its row: the checks, and a bank of its own with the good operations applied.
+
+    Each operation is applied as of the turn it stands for. A completion that does not parse leaves the bank as it was.
+    """
+    checked = check_row(completion, recalled_ids, turn)
+    turns, after = turns_from_json(turn), bank_from_row(bank)
+    for item in checked.operations:
+        if item.operation is not None:
+            after.apply([item.operation], turns[item.turn])
+    return checked, after
+
+
 def bank_from_row(bank: str) -> MemoryBank:
     """The bank of a manager row, fresh: operations applied to it show nowhere else."""
     return MemoryBank(entries_from_json(bank))
+
+
+def _sources(recalled: Sequence[MemoryEntry], numbered: Sequence[int]) -> list[list[str]]:
+    turn_ids = {entry.entry_id: list(entry.source_turn_ids) for entry in recalled}
+    return [turn_ids[entry_id] for entry_id in numbered]
 
 
 def _evidence_numbers(question: Question, recalled: Sequence[MemoryEntry], numbered: Sequence[int]) -> list[int]:

@@ -54,12 +54,21 @@ def last_checkpoint(folder: str | Path) -> str | None:
     return str(max(found)[1]) if found else None
 
 
-def save_adapter(model: Any, tokenizer: Any, folder: str | Path, summary: Mapping[str, Any]) -> None:
-    """Write the adapter folder of design.md section 6: adapter, tokenizer, model card, and last the summary."""
+def save_adapter(
+    model: Any,
+    tokenizer: Any,
+    folder: str | Path,
+    summary: Mapping[str, Any],
+    weights: Mapping[str, Any] | None = None,
+) -> None:
+    """Write the adapter folder of design.md section 6: adapter, tokenizer, model card, and last the summary.
+
+    `weights` are the model's whole weights where an engine has split them over processes; None takes its own.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
-        model.save_pretrained(scratch, selected_adapters=["default"])
+        model.save_pretrained(scratch, selected_adapters=["default"], state_dict=weights)
         tokenizer.save_pretrained(scratch)
         (Path(scratch) / "README.md").write_text(_model_card(summary), encoding="utf-8")
         for path in Path(scratch).iterdir():

@@ -38,7 +38,9 @@ class CompletionSFTTrainer(SFTTrainer):
         batch = (inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
         first_label = int((batch[2] != IGNORED).any(dim=0).nonzero()[0])
         shared = 0
-        if supports_prefix_cache(model):
+        # Engines that wrap or split the model count on one forward a backward.
+        alone = self.accelerator.unwrap_model(model) is model and not self.is_fsdp_enabled
+        if alone and supports_prefix_cache(model):
             # One token less, so that every row keeps a prompt token that predicts its first completion token.
             shared = max(0, min(common_prefix_length(*batch[:2]), first_label) - 1)
         cache = prefix_cache(model, batch[0][0, :shared], len(batch[0])) if shared else None

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from memory_r1.agents.attention import has_window, keeps_keys_and_values_only, layer_masks, use_tree_attention
+from memory_r1.agents.attention import NO_MASK, Tree, has_window, keeps_keys_and_values_only, use_tree_attention
 from memory_r1.agents.prefix import grouped
 
 IGNORED = -100
@@ -136,12 +136,11 @@ def shared_prefix_outputs(
     plain = model.module if hasattr(model, "module") else model
     # The prompt's own rows are causal: without them, attention takes its causal path there.
     rows = slice(0 if has_window(plain) else packed.prompt_length, None)
-    masks = layer_masks(plain, packed.visible[:, rows], packed.positions[:, rows], packed.positions)
     outputs = model(
         input_ids=packed.ids,
-        attention_mask=masks,
+        attention_mask=NO_MASK,
+        tree=Tree(packed.visible[:, rows], packed.positions[:, rows], packed.positions),
         position_ids=packed.positions,
-        prompt_length=packed.prompt_length,
         kept_positions=packed.predicting,
         shift_labels=packed.labels,
         fused_lm_head=True,

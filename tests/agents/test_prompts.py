@@ -12,12 +12,14 @@ from memory_r1.agents.prompts import (
     ANSWER_INSTRUCTIONS,
     ANSWER_MARKER,
     MANAGER_INSTRUCTIONS,
+    SESSION_INSTRUCTIONS,
     answer_prompt,
     manager_prompt,
     parse_answer,
     parse_distilled,
     parse_quoted,
     render_answer,
+    session_prompt,
 )
 from memory_r1.types import MemoryEntry, Turn
 
@@ -54,6 +56,22 @@ def test_the_manager_reads_numbered_memories_then_the_turn_after_those_before_it
         "Ben: What?",
         "Last turn: Ann: I moved to Oslo.",
     ]
+
+
+def test_a_session_is_read_whole_with_its_turns_numbered() -> None:
+    turns = (Turn("s2:1", "Ann", "Guess what.", "s2", JUNE), Turn("s2:2", "Ann", "I moved to Oslo.", "s2", JUNE))
+    system, user = session_prompt(turns, (ROME, BIKE))
+    assert system == {"role": "system", "content": SESSION_INSTRUCTIONS}
+    assert user["content"].splitlines() == [
+        "Memories:",
+        "1. Ann lives in Rome [8 May 2023]",
+        "2. Ben sold his bicycle",
+        "Session [1 June 2023]:",
+        "Turn 1: Ann: Guess what.",
+        "Turn 2: Ann: I moved to Oslo.",
+    ]
+    _, bare = session_prompt((Turn("t", "Ann", "Hello."),), ())
+    assert bare["content"].splitlines() == ["Memories:", "none", "Session:", "Turn 1: Ann: Hello."]
 
 
 def test_a_manager_with_nothing_recalled_reads_that_there_is_none() -> None:

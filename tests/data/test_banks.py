@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from data.banks import Observation, gold_banks, managed_banks, observation_banks, previous_turns
+from data.banks import Observation, gold_banks, observation_banks
 from memory_r1.errors import DataError
-from memory_r1.memory.bank import MemoryBank
 from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind, Session, Turn
 
 ADD, UPDATE, DELETE = OperationKind.ADD, OperationKind.UPDATE, OperationKind.DELETE
@@ -38,7 +37,7 @@ PAINTS = MemoryEntry(3, "Ben paints", "Ben", DAY["s1"], ("s1:2",))
 
 
 def test_previous_turns_are_two_of_the_same_session() -> None:
-    previous = previous_turns(DIALOGUE)
+    previous = DIALOGUE.previous_turns()
 
     assert previous["s1:1"] == ()
     assert previous["s1:2"] == (_turn("s1:1"),)
@@ -69,27 +68,6 @@ def test_gold_that_does_not_fit_is_refused_by_turn() -> None:
         gold_banks(DIALOGUE, {"s1:1": (Operation(DELETE, entry_id=9),)})
     with pytest.raises(DataError, match="gold operations: found turn s9:1, allowed: the turns of dialogue d1"):
         gold_banks(DIALOGUE, {"s9:1": ()})
-
-
-def test_a_manager_sees_turn_previous_bank_and_speakers_and_cannot_write_past_what_it_returns() -> None:
-    seen = []
-
-    def manage(turn: Turn, previous: tuple[Turn, ...], bank: MemoryBank, speakers: tuple[str, ...]) -> list[Operation]:
-        seen.append((turn.turn_id, len(previous), len(bank), speakers))
-        bank.apply([Operation(ADD, "scribbled into the view")], turn)
-        return [Operation(ADD, turn.text)] if turn.speaker == "Ben" else []
-
-    banks = managed_banks(DIALOGUE, manage)
-
-    # Ben's two turns, s1:2 and s1:4, each added one entry
-    assert seen == [
-        ("s1:1", 0, 0, ("Ann", "Ben")),
-        ("s1:2", 1, 0, ("Ann", "Ben")),
-        ("s1:3", 2, 1, ("Ann", "Ben")),
-        ("s1:4", 2, 1, ("Ann", "Ben")),
-        ("s2:1", 0, 2, ("Ann", "Ben")),
-    ]
-    assert [entry.text for entry in banks.final] == ["text of s1:2", "text of s1:4"]
 
 
 OBSERVATIONS = [

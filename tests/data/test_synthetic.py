@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -37,6 +38,7 @@ from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.types import OperationKind
 
+ROOT = Path(__file__).parents[2]
 SEEDS = range(8)
 Gram = tuple[str, ...]
 
@@ -175,6 +177,45 @@ def test_no_learning_is_worth_little(split: Split) -> None:
     assert worth["most_frequent"] <= 0.10
     assert worth["newest_turn_f1"] <= 0.5
     assert worth["newest_turn_holds"] <= 0.5
+
+
+def documented(page: str, pattern: str) -> tuple[str, ...]:
+    """What the groups of `pattern` match in a page of the documentation, its line breaks read as spaces."""
+    found = re.search(pattern, " ".join((ROOT / page).read_text(encoding="utf-8").split()))
+    assert found, f"{page} no longer says {pattern!r}"
+    return found.groups()
+
+
+def test_the_floors_of_the_demo_are_those_documented() -> None:
+    none, newest, holds = documented(
+        "data/README.md",
+        r"on the six held-out dialogues .* always \"unknown\", which is also the commonest answer .*?, (0\.\d+); "
+        r"the whole turn that shares most words with the question, (0\.\d+)\. That turn contains the answer for (\d+)%",
+    )
+    heldout = [item.dialogue for item in generate_split("heldout", 6, 0)]
+    worth = floors(heldout, [item.dialogue for item in generate_split("train", 24, 0)])
+    assert f"{worth['none']:.3f}" == f"{worth['most_frequent']:.3f}" == none
+    assert (f"{worth['newest_turn_f1']:.3f}", f"{worth['newest_turn_holds']:.0%}") == (newest, f"{holds}%")
+
+
+def test_the_floors_of_the_experiments_are_those_documented() -> None:
+    none, frequent, newest, holds = map(
+        float,
+        documented(
+            "docs/experiments.md",
+            r"held-out dialogues, token F1 \(SQuAD\): answering \"unknown\" always (0\.\d+); the most frequent training "
+            r"answer (0\.\d+); the newest turn that shares most words with the question (0\.\d+) \(it contains the "
+            r"answer for (0\.\d+) of them\)",
+        ),
+    )
+    sample = [item.dialogue for item in dialogues("heldout")]
+    worth = floors(sample, [item.dialogue for item in dialogues("train")])
+    # The share of unanswerable questions is fixed; the other two are estimated here from fewer dialogues.
+    assert (none, frequent) == (round(worth["none"], 3), round(worth["most_frequent"], 3))
+    questions = sum(len(dialogue.questions) for dialogue in sample)
+    error = (worth["newest_turn_holds"] * (1 - worth["newest_turn_holds"]) / questions) ** 0.5
+    assert holds == pytest.approx(worth["newest_turn_holds"], abs=2 * error)
+    assert newest == pytest.approx(worth["newest_turn_f1"], abs=error / 2)  # F1 of a turn spreads far less than 0 or 1
 
 
 def test_floors_of_a_dialogue_made_by_hand() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.banks import Banks, gold_banks
-from data.tuples import answer_tuples, check_disjoint, manager_tuples
+from data.tuples import answer_tuples, branch_points, check_disjoint, manager_tuples, session_tuples
 from memory_r1.errors import DataError
 from memory_r1.types import Dialogue, ManagerTuple, MemoryEntry, Operation, OperationKind, Question, Session, Turn
 
@@ -80,6 +80,7 @@ def test_a_tuple_carries_turn_context_bank_and_gold() -> None:
     assert item.speakers == ("Ann", "Ben")
     assert [entry.text for entry in item.bank] == ["Ann lives in Oslo", "Ann has a cat named Momo"]
     assert item.gold == (Operation(UPDATE, "Ann lives in Bergen", 1),)
+    assert [turn.turn_id for turn in item.sources] == ["t1", "t3"]  # of Oslo and of the cat
 
 
 def test_gold_is_none_without_and_empty_where_it_has_nothing() -> None:
@@ -265,3 +266,57 @@ def test_a_dialogue_on_both_sides_is_refused() -> None:
         check_disjoint(tuples, [other, dialogue])
     with pytest.raises(DataError, match=r"\(d2\)"):
         check_disjoint([other], answer_tuples(other, ()))
+
+
+def _in_sessions(*questions: Question) -> Dialogue:
+    """The same turns in three sessions: t1 to t3, t4 to t6, t7 to t9."""
+    flat = _dialogue(*questions)
+    turns = flat.turns()
+    sessions = tuple(Session(f"s{n}", turns[3 * n].timestamp, turns[3 * n : 3 * n + 3]) for n in range(3))
+    return replace(flat, sessions=sessions)
+
+
+def test_a_session_is_linked_to_the_questions_whose_last_evidence_it_holds() -> None:
+    dialogue = _in_sessions(LIVES, CAT, PET, NEVER)
+    tuples = session_tuples(dialogue, gold_banks(dialogue, GOLD))
+
+    assert [item.tuple_id for item in tuples] == ["d1/s0", "d1/s1", "d1/s2"]
+    assert [_ids(item.linked) for item in tuples] == [["cat", "pet"], ["lives"], []]
+    # Before s1 the bank has the cat, before s2 Bergen too; without gold nothing is known to be overwritten.
+    assert [set(_ids(item.retention)) <= {"cat", "pet", "lives"} for item in tuples] == [True] * 3
+    assert [len(item.retention) for item in tuples] == [0, 2, 2]
+    assert [entry.text for entry in tuples[1].bank] == ["Ann lives in Oslo", "Ann has a cat named Momo"]
+    assert [turn.turn_id for turn in tuples[1].sources] == ["t1", "t3"]
+    assert session_tuples(dialogue, gold_banks(dialogue, GOLD)) == tuples
+
+
+def test_a_session_without_any_question_is_no_tuple_and_an_earlier_question_is_left_out() -> None:
+    # LIVED is asked on day 4, in the middle of s1: no later bank need answer it, that of s0 (days 1 to 3) does.
+    dialogue = _in_sessions(LIVED)
+    tuples = session_tuples(dialogue, gold_banks(dialogue, GOLD))
+    assert [(item.tuple_id, _ids(item.linked), _ids(item.retention)) for item in tuples] == [("d1/s0", ["lived"], [])]
+
+
+def test_a_group_may_branch_wherever_a_question_can_score_the_end_of_the_session() -> None:
+    points = branch_points(_in_sessions(LIVES, CAT, LIVED))
+    found = {
+        point.dialogue.sessions[point.session].turns[point.turn].turn_id: (_ids(point.linked), _ids(point.earlier))
+        for point in points
+    }
+    assert found == {
+        "t1": (["lived", "cat"], []),
+        "t2": (["cat"], ["lived"]),
+        "t3": (["cat"], ["lived"]),
+        "t4": (["lives"], ["cat"]),
+        "t5": (["lives"], ["cat"]),
+        "t6": ([], ["cat", "lives"]),
+        "t7": ([], ["cat", "lives"]),
+        "t8": ([], ["cat", "lives"]),
+        "t9": ([], ["cat", "lives"]),
+    }
+
+
+def test_where_nothing_scores_no_group_branches() -> None:
+    assert branch_points(_in_sessions(NEVER)) == []
+    late = branch_points(_in_sessions(Question("oh", "?", "no", "single", ("t9",))))
+    assert [(point.session, point.turn) for point in late] == [(2, 0), (2, 1), (2, 2)]

@@ -105,7 +105,7 @@ def test_run_info_is_read_back_and_its_errors_name_the_file(tmp_path: Path) -> N
 
 
 def test_a_folder_that_is_no_evaluation_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"predictions\.jsonl does not exist"):
+    with pytest.raises(DataError, match=r"predictions\.jsonl: cannot be read"):
         read_predictions(tmp_path)
 
 

@@ -162,7 +162,7 @@ def test_rescoring_an_unchanged_folder_changes_no_byte(folder: Path) -> None:
 
 def test_the_command_reports_a_bad_folder_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main([str(tmp_path)]) == 1
-    assert "predictions.jsonl does not exist" in caplog.text
+    assert "predictions.jsonl: cannot be read" in caplog.text
     assert not (tmp_path / "results.json").exists()
 
 

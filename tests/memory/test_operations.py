@@ -229,3 +229,59 @@ def test_counts_over_completions() -> None:
         "unknown_ids": 1,
         "refused": 2,
     }
+
+
+SESSION = [
+    ({"op": "ADD", "text": "a"}, 0, None),  # no turn yet: the first one
+    ({"op": "ADD", "turn": 2, "text": "b"}, 1, None),
+    ({"op": "UPDATE", "id": 1, "text": "c"}, 1, None),  # as before it
+    ({"op": "UPDATE", "turn": 3, "id": 1, "text": "d"}, 2, None),  # another turn may revise the same entry
+    ({"op": "DELETE", "id": 1}, 2, RefusalReason.SECOND_OPERATION),  # but not the same one twice
+    ({"op": "DELETE", "turn": 1, "id": 1}, 0, None),
+    ({"op": "UPDATE", "turn": 3, "id": 1, "text": "e"}, 2, RefusalReason.SECOND_OPERATION),
+    ({"op": "UPDATE", "turn": 2, "id": 2, "text": "f"}, 1, None),
+    ({"op": "DELETE", "turn": 4, "id": 2}, 1, RefusalReason.UNKNOWN_TURN),  # there are three; the next one is on turn 2
+    ({"op": "NOOP", "turn": 0}, 1, RefusalReason.UNKNOWN_TURN),
+    ({"op": "NOOP", "turn": "2"}, 1, RefusalReason.UNKNOWN_TURN),
+    ({"op": "NOOP", "turn": True}, 1, RefusalReason.UNKNOWN_TURN),
+    ({"op": "NOOP"}, 1, None),
+    ({"op": "NOOP", "turn": 2, "text": "x"}, 1, RefusalReason.MALFORMED),
+]
+
+
+def test_a_sessions_operations_stand_for_their_turns() -> None:
+    checked = check_completion(json.dumps([raw for raw, _, _ in SESSION]), RECALLED, turns=3)
+    assert [(item.raw, item.turn, item.refusal) for item in checked.operations] == SESSION
+
+
+def test_an_entry_deleted_on_one_turn_of_a_session_is_gone_on_all_others() -> None:
+    completion = '[{"op": "DELETE", "turn": 2, "id": 3}, {"op": "UPDATE", "turn": 3, "id": 3, "text": "x"}]'
+    checked = check_completion(completion, RECALLED, turns=3)
+    assert [item.refusal for item in checked.operations] == [None, RefusalReason.SECOND_OPERATION]
+
+
+def test_the_limit_on_operations_holds_for_each_turn_of_a_session() -> None:
+    operations = [{"op": "NOOP", "turn": turn} for turn in (1, 2) for _ in range(MAX_OPERATIONS + 1)]
+    checked = check_completion(json.dumps(operations), RECALLED, turns=2)
+    within = [None] * MAX_OPERATIONS
+    assert [item.refusal for item in checked.operations] == [*within, RefusalReason.OVER_LIMIT] * 2
+
+
+@pytest.mark.parametrize(
+    ("completion", "reason"),
+    [
+        ("", ParseFailureReason.EMPTY),
+        ("Turn 1: NOOP", ParseFailureReason.NOT_JSON),
+        ('{"turn": 1, "op": "NOOP"}', ParseFailureReason.NOT_AN_ARRAY),
+        ('[{"op": "NOOP", "turn": 1}', ParseFailureReason.NOT_JSON),
+    ],
+)
+def test_a_sessions_completion_that_is_no_array_is_a_typed_failure(completion: str, reason: ParseFailureReason) -> None:
+    checked = check_completion(completion, RECALLED, turns=3)
+    assert checked.failure is not None
+    assert checked.failure.reason is reason
+
+
+def test_a_single_turns_operation_names_no_turn() -> None:
+    checked = check_completion('[{"op": "NOOP", "turn": 1}]', RECALLED)
+    assert [item.refusal for item in checked.operations] == [RefusalReason.MALFORMED]

@@ -234,13 +234,21 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     assert same(weights(first / "answer"), weights(warm["answer"]))
 
     resumed = recipes.start_again(recipes.folder / "manager_grpo.yaml", "grpo")
+    later = run.output / "checkpoint-3"  # three steps before the checkpoints are dropped
+    resumed.wait_for(later / "trainer_state.json")
+    assert same(weights(later / "ref"), weights(warm["manager"]))
+    assert not same(weights(later), weights(first))
     summary = resumed.succeed()
     check_adapter_folder(run.output, summary, "manager", "grpo", tiny_model)
     history = summary["log_history"]
     assert history[: len(before)] == before  # with the seconds each step took: the first steps were not run again
     assert [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert (run.output / "start" / "policy.safetensors").read_bytes() == start
-    assert all(row["kl"] >= 0 for row in history if "kl" in row)
+    kl = [row["kl"] for row in history if "kl" in row]
+    assert len(kl) == 6
+    # The policy starts at its reference and leaves it; a reference copied anew by the resume would be near it again.
+    assert kl[0] == pytest.approx(0, abs=1e-5)
+    assert min(kl[1:]) > 1e-4
     assert summary["start_validation"] == json.loads((run.output / "start" / "score.json").read_text())["score"]
     assert summary["best_validation"] >= summary["start_validation"]
     assert same(weights(run.output), weights(warm["manager"])) is summary["kept_start"]
@@ -256,6 +264,43 @@ def test_rl_moves_the_policy_it_started_from(trained: Launched, warm: dict[str, 
     assert (summary["kept_start"], summary["start_validation"]) == (False, None)
     assert summary["first_reward"] != summary["last_reward"]
     assert not (trained.output / "start").exists()
+
+
+def test_ppo_trains_both_agents_with_a_critic(recipes: Recipes, warm: dict[str, Path], tiny_model: Path) -> None:
+    fields: dict[str, Any] = {
+        "first_dialogue": 1,
+        "num_iterations": 2,
+        "reward_weights": [1.0, 1.0],
+        "eval_strategy": "no",
+        "load_best_model_at_end": False,
+    }
+    own: dict[str, dict[str, Any]] = {
+        "manager": {"answer_adapter": str(warm["answer"]), "answer_max_tokens": 8, "kl_in_reward": 0.01},
+        "answer": {},
+    }
+    runs = {
+        agent: recipes.start(
+            f"{agent}_ppo",
+            agent,
+            "ppo",
+            warm_start=str(warm[agent]),
+            reward_funcs=["answer_f1", LENGTH_REWARD],
+            **fields,
+            **own[agent],
+        )
+        for agent in ("manager", "answer")
+    }
+    for agent, run in runs.items():
+        summary = run.succeed()
+        check_adapter_folder(run.output, summary, agent, "ppo", tiny_model)
+        assert not same(weights(run.output), weights(warm[agent]))
+        assert load_file(run.output / "critic.safetensors")["weight"].abs().max() > 0
+        first, second = (row for row in summary["log_history"] if "loss" in row)
+        # One batch of completions for two steps.
+        assert "critic/explained_variance" in first and "critic/explained_variance" not in second
+        assert first["critic/loss"] > 0 < second["critic/loss"]
+        assert second["approx_kl"] > 0
+        assert (run.output / "completions.jsonl").is_file()
 
 
 def test_a_finished_run_is_left_as_it_is_and_another_recipe_is_refused(

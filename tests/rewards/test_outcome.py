@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from memory_r1.metrics import exact_match, f1_squad
 from memory_r1.training.answering import FrozenAnswering
 from memory_r1.training.rows import Row, manager_rows, reachable_operations
 from memory_r1.types import ManagerTuple, MemoryEntry, Operation, OperationKind, Question, Turn
+from rewards.answers import GivenAnswer, one_by_one
 from rewards.outcome import OutcomeReward
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
@@ -62,7 +63,7 @@ def outcome(
 ) -> OutcomeReward:
     agent = AnswerAgent(model or ScriptedLanguageModel(repeat_the_best))
     frozen = FrozenAnswering(agent, retriever or Retriever(FakeEmbedder()), TOP_K)
-    return OutcomeReward("answer_exact_match", score or exact_match, frozen, cost)
+    return OutcomeReward("answer_exact_match", one_by_one(score or exact_match), frozen, cost)
 
 
 def pay(reward: OutcomeReward, *completions: str, rows: Iterable[Row], **extra: Any) -> list[float | None]:
@@ -191,6 +192,29 @@ def test_nothing_that_parses_asks_nothing() -> None:
     model = ScriptedLanguageModel(repeat_the_best)
     assert pay(outcome(model), "", rows=[make_row()]) == pytest.approx([-2 * COST])
     assert model.prompts == []
+
+
+def test_a_row_with_an_answer_that_could_not_be_scored_is_left_out() -> None:
+    asked: list[GivenAnswer] = []
+
+    def scorer(answers: Sequence[GivenAnswer], log_metric: Any) -> list[float | None]:
+        asked.extend(answers)
+        return [None if answer.prediction == "Ann lives in Oslo" else 1.0 for answer in answers]
+
+    logged: dict[str, float] = {}
+    frozen = FrozenAnswering(AnswerAgent(ScriptedLanguageModel(repeat_the_best)), Retriever(FakeEmbedder()), TOP_K)
+    reward = OutcomeReward("llm_judge", scorer, frozen, COST)
+    row = make_row()
+    rewards = pay(
+        reward,
+        update(row),
+        '[{"op": "NOOP"}]',
+        rows=[row] * 2,
+        log_metric=lambda name, value: logged.update({name: value}),
+    )
+    assert rewards == [None, pytest.approx(1.0 - 2 * COST)]
+    assert logged == {"outcome/failed_rows": 0.5}
+    assert asked[0] == GivenAnswer(WHERE.question, WHERE.answer, "Ann lives in Oslo")
 
 
 def _words(text: str) -> list[str]:

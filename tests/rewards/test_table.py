@@ -7,11 +7,14 @@ from pathlib import Path
 import pytest
 
 from memory_r1.agents.answer_agent import AnswerAgent
+from memory_r1.agents.endpoint import Endpoint
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.answering import FrozenAnswering
-from rewards import REWARDS, RewardContext, build_rewards, check_rewards
+from rewards import OUTCOMES, REWARDS, RewardContext, build_rewards, check_rewards
 from rewards.answers import AnswerReward
+from rewards.judge import Judge
+from rewards.length import LengthReward
 from rewards.outcome import OutcomeReward
 from tests.fakes import ScriptedLanguageModel
 
@@ -20,23 +23,28 @@ FIXTURE = Path(__file__).parents[1] / "fixtures" / "length_reward.py"
 
 def context(agent: str, entry_cost: float = 0.25) -> RewardContext:
     frozen = FrozenAnswering(AnswerAgent(ScriptedLanguageModel()), Retriever(None, "bm25"), 2)
-    return RewardContext(agent, frozen if agent == "manager" else None, entry_cost)
+    judge = Endpoint("http://127.0.0.1:9/v1", "judge")
+    return RewardContext(agent, frozen if agent == "manager" else None, entry_cost, longest=40, judge=judge)
 
 
 @pytest.mark.parametrize(("agent", "kind"), [("manager", OutcomeReward), ("answer", AnswerReward)])
 def test_every_name_is_built_in_order_and_logged_under_that_name(agent: str, kind: type) -> None:
     names = REWARDS[agent]
-    check_rewards(names, agent, has_answer_agent=agent == "manager")
+    check_rewards(names, agent, has_answer_agent=agent == "manager", has_judge=True)
     built = build_rewards(names, context(agent))
     logged = [function.__name__.removesuffix("_reward") for function in built]
     assert logged == list(names)
-    scores = [
-        function
-        for function, name in zip(built, names, strict=True)
-        if name.startswith("answer_") and name != "answer_format"
-    ]
-    assert scores
+    scores = [function for function, name in zip(built, names, strict=True) if name in OUTCOMES]
+    assert len(scores) == 5
     assert all(isinstance(function, kind) for function in scores)
+    assert isinstance(scores[-1].scorer, Judge)
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(None, 8), (5, 5)])
+def test_the_length_reward_knows_the_longest_completion(margin: int | None, expected: int) -> None:
+    (reward,) = build_rewards(["length"], RewardContext("answer", longest=40, length_margin=margin))
+    assert isinstance(reward, LengthReward)
+    assert (reward.longest, reward.margin) == (40, expected)
 
 
 def test_an_outcome_reward_has_the_recipes_entry_cost() -> None:
@@ -62,6 +70,9 @@ def test_a_users_own_file_is_loaded_by_path_and_name() -> None:
         (["operation_format"], "answer", "found 'operation_format', allowed for the answer agent"),
         (["answer_format"], "manager", "found 'answer_format', allowed for the manager agent"),
         (["operation_format", ""], "manager", "found ''"),
+        (["evidence_recall"], "manager", "found 'evidence_recall', allowed for the manager agent"),
+        (["compression"], "answer", "found 'compression', allowed for the answer agent"),
+        (["llm_judge"], "answer", "'llm_judge' needs a judge; set judge_model"),
         (["answer_f1"], "manager", "'answer_f1' needs a frozen Answer Agent; set answer_adapter"),
         (["no/such/file.py:reward"], "manager", "no/such/file.py is no file"),
         ([f"{FIXTURE}:no_such_function"], "manager", "has no function 'no_such_function'"),

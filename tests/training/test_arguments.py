@@ -13,13 +13,14 @@ from trl import SFTConfig
 
 from memory_r1.errors import ConfigurationError
 from memory_r1.training.arguments import (
-    LEAST,
     MemoryArguments,
     MemoryGRPOConfig,
     MemoryModelConfig,
+    MemoryPPOConfig,
     MemorySFTConfig,
-    parse_recipe,
 )
+from memory_r1.training.fields import LEAST
+from memory_r1.training.recipe_file import parse_recipe
 
 RECIPE: dict[str, Any] = {
     "agent": "manager",
@@ -33,15 +34,19 @@ RECIPE: dict[str, Any] = {
 }
 
 
-def write(folder: Path, **changes: Any) -> str:
+SFT_RECIPE = {key: value for key, value in RECIPE.items() if key != "reward_funcs"}
+
+
+def write(folder: Path, recipe: dict[str, Any] = RECIPE, **changes: Any) -> str:
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump({**RECIPE, **changes}))
+    path.write_text(yaml.safe_dump({**recipe, **changes}))
     return str(path)
 
 
-def refusal(folder: Path, *argv: str, **changes: Any) -> str:
+def refusal(folder: Path, *argv: str, config: type = MemoryGRPOConfig, **changes: Any) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        parse_recipe(MemoryGRPOConfig, ["--config", write(folder, **changes), *argv])
+        recipe = SFT_RECIPE if config is MemorySFTConfig else RECIPE
+        parse_recipe(config, ["--config", write(folder, recipe, **changes), *argv])
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -59,12 +64,12 @@ def test_one_file_fills_all_three_and_the_command_line_overrides_it(tmp_path: Pa
 def test_numbers_may_be_written_in_each_way_that_yaml_has(text: str, tmp_path: Path) -> None:
     # YAML takes "1e-5", which has no dot, for a string.
     path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump({k: v for k, v in RECIPE.items() if k != "learning_rate"}) + text + "\n")
+    path.write_text(yaml.safe_dump({k: v for k, v in SFT_RECIPE.items() if k != "learning_rate"}) + text + "\n")
     assert parse_recipe(MemorySFTConfig, ["--config", str(path)])[1].learning_rate == pytest.approx(1e-5)
 
 
 def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> None:
-    assert parse_recipe(MemorySFTConfig, [f"--config={write(tmp_path)}"])[0].train_dialogues == 2
+    assert parse_recipe(MemorySFTConfig, [f"--config={write(tmp_path, SFT_RECIPE)}"])[0].train_dialogues == 2
 
 
 @pytest.mark.parametrize(
@@ -95,16 +100,42 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         # a choice that is not offered
         ({"agent": "judge"}, "agent: found 'judge', allowed: manager, answer"),
         ({"banks": "golden"}, "banks: found 'golden', allowed: gold, observations, manager (did you mean 'gold'?)"),
+        ({"credit": "dialogue"}, "credit: found 'dialogue', allowed: turn, session, branch"),
         ({"dtype": "bfloat"}, "dtype: found 'bfloat', allowed: auto, bfloat16, float16, float32"),
+        ({"loss_type": "dap"}, "loss_type: found 'dap', allowed: grpo,"),
+        ({"loss_type": "dap"}, "(did you mean 'dapo'?)"),
         ({"eval_strategy": "sometimes"}, "sometimes is not a valid IntervalStrategy"),
         # what does not go together
         ({"banks": "manager"}, "manager_adapter is not set"),
         ({"banks": "observations"}, "only locomo has observations"),
+        ({"credit": "branch", "agent": "answer"}, "credit is 'branch' but agent is 'answer'"),
         ({"per_device_train_batch_size": 3, "num_generations": 2}, "must be divisible by num_generations"),
         ({"model_name_or_path": None}, "model_name_or_path is not set"),
+        ({"variance_sampling": 1.5}, "variance_sampling: found 1.5, allowed: 0 to 1"),
+        ({"resample_rounds": -1}, "resample_rounds: found -1, allowed: at least 0"),
+        ({"resample_rounds": 1, "log_completions": True}, "log_completions is set with resample_rounds"),
+        ({"judge_url": "http://key@host/v1"}, "found credentials in it"),
         ({"agent": None}, "agent: found None, allowed: str"),
         ({"recall_per_speaker": None}, "recall_per_speaker: found None, allowed: int"),
         ({"trust_remote_code": True}, "trust_remote_code: found true, allowed: false"),
+        (
+            {"reward_weights": [1.0, 0.5]},
+            "reward_weights: found 2 of them, allowed: one for each of the 1 reward_funcs",
+        ),
+        ({"reward_funcs": [], "reward_weights": [1.0]}, "one for each of the 0 reward_funcs"),
+        # what TRL and transformers would find out late, or never
+        ({"max_completion_length": None}, "max_completion_length: found null, allowed: int"),
+        ({"learning_rate": 0.0}, "learning_rate: found 0.0, allowed: more than 0"),
+        ({"learning_rate": -1.0e-4}, "learning_rate: found -0.0001, allowed: more than 0"),
+        ({"lora_modules_to_save": ["lm_head"]}, "lora_modules_to_save is set, but the recipes do not use it yet"),
+        ({"lora_target_parameters": ["w"]}, "lora_target_parameters is set, but the recipes do not use it yet"),
+        ({"use_dora": True}, "use_dora is set, but the recipes do not use it yet"),
+        ({"use_rslora": True}, "use_rslora is set, but the recipes do not use it yet"),
+        ({"metric_for_best_model": "eval_loss"}, "metric_for_best_model: found 'eval_loss', allowed: eval_score"),
+        ({"load_best_model_at_end": True}, "load_best_model_at_end is set but metric_for_best_model is not"),
+        ({"report_to": "tensorbord"}, "report_to: found 'tensorbord', allowed: none, all, tensorboard,"),
+        ({"report_to": "tensorbord"}, "(did you mean 'tensorboard'?)"),
+        ({"report_to": ["tensorboard", "paper"]}, "report_to: found 'paper'"),
     ],
 )
 def test_what_is_wrong_is_named_with_what_is_allowed(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -115,11 +146,13 @@ def test_what_is_wrong_is_named_with_what_is_allowed(changes: dict[str, Any], me
 def test_every_range_is_kept(field: str, tmp_path: Path) -> None:
     least = LEAST[field]
     below: float = least - 1 if isinstance(least, int) else least - 0.5
-    assert f"{field}: found {below}, allowed: at least {least}" in refusal(tmp_path, **{field: below})
+    assert f"{field}: found {below}, allowed: at least {least}" in refusal(
+        tmp_path, config=MemoryPPOConfig, **{field: below}
+    )
 
 
 def test_every_range_is_one_of_a_field() -> None:
-    classes = (MemoryArguments, MemoryGRPOConfig, MemoryModelConfig)
+    classes = (MemoryArguments, MemoryPPOConfig, MemoryModelConfig)
     assert set(LEAST) <= {item.name for cls in classes for item in dataclasses.fields(cls)}
 
 
@@ -143,6 +176,44 @@ def test_the_command_line_is_checked_too(argv: list[str], message: str, tmp_path
     assert message in refusal(tmp_path, *argv)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gamma": 1.5}, "gamma: found 1.5, allowed: at most 1"),
+        ({"gae_lambda": 1.01}, "gae_lambda: found 1.01, allowed: at most 1"),
+        ({"whiten_advantages": 2}, "whiten_advantages: found 2, allowed: bool"),
+        ({"loss_type": "cispo"}, "loss_type: found 'cispo', allowed with PPO: grpo, bnpo, dr_grpo, dapo"),
+        ({"scale_rewards": "batch"}, "scale_rewards is set, but PPO has a critic in its place"),
+        ({"resample_rounds": 1}, "resample_rounds is set, but PPO has a critic in its place"),
+    ],
+)
+def test_what_ppo_cannot_use_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert message in refusal(tmp_path, config=MemoryPPOConfig, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reward_funcs": ["operation_format"]}, "reward_funcs is set, but SFT learns from labels"),
+        ({"answer_adapter": "outputs/answer"}, "answer_adapter is set, but SFT learns from labels"),
+        (
+            {"answer_server": "http://127.0.0.1:8000/v1", "answer_server_model": "answer"},
+            "answer_server is set, but SFT learns from labels",
+        ),
+        ({"credit": "session"}, "credit is set, but SFT learns from labels"),
+        ({"metric_for_best_model": "eval_score"}, "metric_for_best_model: found 'eval_score', allowed: eval_loss"),
+    ],
+)
+def test_what_sft_would_ignore_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    assert message in refusal(tmp_path, config=MemorySFTConfig, **changes)
+
+
+@pytest.mark.parametrize("reporters", ["none", "tensorboard", ["tensorboard"], []])
+def test_known_reporters_may_be_named_alone_or_in_a_list(reporters: Any, tmp_path: Path) -> None:
+    _, training, _ = parse_recipe(MemoryGRPOConfig, ["--config", write(tmp_path, report_to=reporters)])
+    assert training.report_to == ([] if reporters in ("none", []) else ["tensorboard"])
+
+
 def test_remote_code_is_refused_for_both_trainers(tmp_path: Path) -> None:
     for config in (MemorySFTConfig, MemoryGRPOConfig):
         with pytest.raises(ConfigurationError, match="no remote code"):
@@ -157,6 +228,7 @@ def test_remote_code_is_refused_for_both_trainers(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "not valid YAML"),
         (b"- agent\n", "found list, allowed: `key: value` lines"),
         (b"", "found NoneType"),
+        (b"agent: manager\nbanks: gold\nagent: answer\n", "'agent' stands there twice"),
         (b"agent: !!python/object/apply:os.getcwd []\n", "not valid YAML"),  # a tag that would run code
     ],
 )
@@ -186,10 +258,38 @@ def test_our_fields_hide_none_of_trls() -> None:
     # A name in two of the dataclasses would be read by one of them only, without a word.
     ours = {item.name for item in dataclasses.fields(MemoryArguments)}
     model = {item.name for item in dataclasses.fields(MemoryModelConfig)}
-    for config in (MemorySFTConfig, MemoryGRPOConfig):
+    for config in (MemorySFTConfig, MemoryGRPOConfig, MemoryPPOConfig):
         trainer = {item.name for item in dataclasses.fields(config)}
         assert not ours & (trainer | model)
         assert not trainer & model
     assert {item.name for item in dataclasses.fields(SFTConfig)} == {
         item.name for item in dataclasses.fields(MemorySFTConfig)
     }
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"answer_server": "http://127.0.0.1:8000/v1"}, "answer_server and answer_server_model go together"),
+        ({"answer_server_model": "answer"}, "answer_server and answer_server_model go together"),
+        ({"answer_server": "127.0.0.1:8000", "answer_server_model": "answer"}, "server address: found"),
+        (
+            {
+                "answer_server": "http://127.0.0.1:8000/v1",
+                "answer_server_model": "answer",
+                "answer_adapter": "outputs/answer",
+            },
+            "answer_adapter and answer_server are both set",
+        ),
+    ],
+)
+def test_the_answer_agent_is_in_one_place(tmp_path: Path, fields: dict[str, str], message: str) -> None:
+    assert message in refusal(tmp_path, **fields)
+
+
+def test_an_answer_agent_behind_a_server_is_one(tmp_path: Path) -> None:
+    served = {"answer_server": "http://127.0.0.1:8000/v1", "answer_server_model": "answer"}
+    memory, _, _ = parse_recipe(MemoryGRPOConfig, ["--config", write(tmp_path, **served), "--dry-run"])
+    assert memory.has_answer_agent and memory.dry_run
+    memory, _, _ = parse_recipe(MemoryGRPOConfig, ["--config", write(tmp_path)])
+    assert not memory.has_answer_agent and not memory.dry_run

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import DynamicCache, Trainer
 from trl import GRPOTrainer, SFTTrainer
 from trl.models.utils import disable_gradient_checkpointing
-from trl.trainer.utils import add_fused_lm_head, use_adapter
+from trl.trainer.utils import add_fused_lm_head, split_tensor_dict, use_adapter
 
 from memory_r1.training.arguments import MemoryGRPOConfig, MemorySFTConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
@@ -32,6 +32,10 @@ def parameters(function: Any) -> list[str]:
             GRPOTrainer._get_per_token_logps_and_entropies,
             "self model input_ids attention_mask logits_to_keep batch_size compute_entropy compute_aux_loss",
         ),
+        (GRPOTrainer._prepare_inputs, "self generation_batch"),
+        (GRPOTrainer._generate, "self prompts"),
+        (GRPOTrainer._generate_and_score_completions, "self inputs"),
+        (GRPOTrainer._get_train_sampler, "self dataset"),
         (GRPOTrainer._calculate_rewards, "self inputs prompts completions completion_ids_list"),
         (Trainer.evaluate, "self eval_dataset ignore_keys metric_key_prefix"),
         (SFTTrainer.compute_loss, "self model inputs return_outputs num_items_in_batch"),
@@ -58,7 +62,17 @@ def test_what_else_the_log_probability_pass_may_be_given_is_for_other_modalities
     }
 
 
-@pytest.mark.parametrize("name", ["_get_per_token_logps_and_entropies", "_calculate_rewards"])
+OVERRIDDEN = {
+    "_calculate_rewards",
+    "_generate",
+    "_generate_and_score_completions",
+    "_get_per_token_logps_and_entropies",
+    "_get_train_sampler",
+    "_prepare_inputs",
+}
+
+
+@pytest.mark.parametrize("name", sorted(OVERRIDDEN - {"_get_train_sampler", "_prepare_inputs"}))
 def test_trl_still_calls_the_overridden_methods(name: str) -> None:
     calls = inspect.getsource(GRPOTrainer).count(f"self.{name}(")
     assert calls >= 1
@@ -66,8 +80,30 @@ def test_trl_still_calls_the_overridden_methods(name: str) -> None:
 
 def test_private_trl_methods_are_overridden_in_one_class_only() -> None:
     private = {name for name in vars(MemoryGRPOTrainer) if name.startswith("_") and not name.startswith("__")}
-    assert private & set(dir(GRPOTrainer)) == {"_get_per_token_logps_and_entropies", "_calculate_rewards"}
+    assert private & set(dir(GRPOTrainer)) == OVERRIDDEN
     assert set(vars(CompletionSFTTrainer)) & set(vars(SFTTrainer)) >= {"compute_loss"}
+
+
+def test_a_rollout_is_buffered_and_cut_as_the_override_does_it() -> None:
+    source = inspect.getsource(GRPOTrainer._prepare_inputs)
+    assert "self._step % generate_every == 0 or self._buffered_inputs is None" in source
+    assert "self._buffered_inputs[self._step % self.args.steps_per_generation]" in source
+    assert "shuffle_sequence_dict(generation_batch)" in source
+    assert parameters(split_tensor_dict) == ["tensor_dict", "num_chunks"]
+
+
+def test_a_settled_rollout_is_what_trl_makes_of_one() -> None:
+    # `training/resampling.py` hands TRL this tuple, with the extra columns in the rows already.
+    assert (
+        inspect.getsource(GRPOTrainer._generate)
+        .rstrip()
+        .endswith(
+            "return prompt_ids, completion_ids, tool_mask, completions, logprobs, extra_fields, images, tool_images"
+        )
+    )
+    rest = inspect.getsource(GRPOTrainer._generate_and_score_completions)
+    assert rest.count("= self._generate(prompts)") == 1
+    assert rest.count("self._calculate_rewards(inputs, prompts, completions, completion_ids_list)") == 1
 
 
 def test_helpers_of_trl_are_where_they_were() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from memory_r1.errors import ModelError
+from memory_r1.errors import ConfigurationError, ModelError
 from memory_r1.training.policy import FROZEN_ANSWER, POLICY, load_policy
 from tests.tiny import lora_parameters, snapshot, write_adapter
 
@@ -90,3 +90,29 @@ def test_an_adapter_that_cannot_be_used_is_refused(tiny_model: Path, tmp_path: P
 def test_a_missing_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such folder"):
         load_policy(str(tmp_path / "missing"), dtype="float32", warm_start=None)
+
+
+def test_four_bits_are_refused_where_they_cannot_run(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(dtype: str = "bfloat16") -> None:
+        load_policy(str(tiny_model), dtype=dtype, warm_start=None, load_in_4bit=True)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigurationError, match="there is no CUDA device"):
+        load()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: False)
+    with pytest.raises(ConfigurationError, match=r"bitsandbytes is missing; pip install -e '\.\[quantization\]'"):
+        load()
+    monkeypatch.setattr("transformers.utils.is_bitsandbytes_available", lambda: True)
+    with pytest.raises(ConfigurationError, match="dtype is 'auto'"):
+        load("auto")
+
+
+@pytest.mark.gpu
+def test_a_base_of_four_bits_carries_a_trainable_adapter(tiny_model: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    policy, _, _ = load_policy(str(tiny_model), dtype="bfloat16", warm_start=None, load_in_4bit=True)
+    assert policy.get_base_model().is_loaded_in_4bit
+    stored = {value.dtype for name, value in policy.named_parameters() if "base_layer" in name}
+    assert stored == {torch.uint8}
+    assert all(value.requires_grad for value in lora_parameters(policy).values())

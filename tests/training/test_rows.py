@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -81,6 +82,12 @@ def test_a_managers_row_says_all_that_its_reward_needs() -> None:
     by_id = {entry.entry_id: entry for entry in (ROME, BIKE, DOG)}
     for number, entry_id in enumerate(row["recalled_ids"], start=1):
         assert f"{number}. {by_id[entry_id].text} [8 May 2023]" in prompt_text(row)
+
+
+def test_a_managers_row_counts_the_words_of_what_its_bank_comes_from() -> None:
+    said = (Turn("t1", "Ann", "I live in  Rome now."), Turn("t3", "Ann", ""))
+    (row,) = manager_rows([replace(manager_tuple(), sources=said)], retriever(), TOP_K)
+    assert json.loads(row["source_words"]) == {"t1": 5, "t3": 0}
 
 
 def test_a_managers_row_is_the_prompt_that_it_will_read_in_use() -> None:
@@ -202,6 +209,9 @@ def test_an_answer_row_numbers_the_evidence_as_its_prompt_does() -> None:
     assert row["numbered"] == [4, 7, 2]
     assert row["evidence_numbers"] == [2]
     assert "2. Ann has a dog" in prompt_text(row)
+    # What rewards on distillation read: the turns behind each memory, in the prompt's order.
+    assert (row["question"], row["evidence"]) == (question.question, ["t3"])
+    assert row["sources"] == [["t1"], ["t3", "t5"], ["t2"]]
 
 
 def test_an_answer_row_is_the_prompt_that_the_agent_reads_in_use() -> None:

@@ -1,0 +1,268 @@
+"""Chat calls to an OpenAI-compatible server: bounded, retried, timed out, and failing with a typed error."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import httpx2
+
+from memory_r1.errors import ConfigurationError, EndpointError
+
+Messages = list[dict[str, str]]
+
+# Statuses that may pass: time-outs, conflicts, too many requests; and every 5xx.
+PASSING_STATUSES = frozenset({408, 409, 425, 429})
+LONGEST_PAUSE = 30.0  # seconds
+SHOWN = 200  # characters of a server's message that an error repeats
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """A server's reply and the tokens it counted (0 where it counts none)."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Endpoint:
+    """One model behind an OpenAI-compatible `/chat/completions`, such as `vllm serve` offers.
+
+    The key is read from the environment at each call, sent only over TLS or to this machine, and never part of an
+    error or a log line. Redirects are not followed, and proxies are not asked for what lies on this machine.
+
+    Args:
+        base_url: Where the server answers, with its version, e.g. `http://127.0.0.1:8000/v1`.
+        model: Name under which the server knows the model.
+        key_variable: Environment variable that holds the key; unset means that none is sent.
+        timeout: Seconds one attempt may take as a whole.
+        retries: Attempts after the first one.
+        concurrency: Requests under way at a time.
+        backoff: Seconds before the first retry; doubled each time, with jitter.
+        cool_down: Seconds for which `chat_many` does not ask a server that it found down.
+
+    Raises:
+        ConfigurationError: `base_url` is not an http(s) address without credentials.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        model: str,
+        *,
+        key_variable: str = "OPENAI_API_KEY",
+        timeout: float = 60.0,
+        retries: int = 3,
+        concurrency: int = 16,
+        backoff: float = 0.5,
+        cool_down: float = 30.0,
+    ) -> None:
+        self.base_url = check_address(base_url)
+        self.model = model
+        self.key_variable = key_variable
+        self.timeout = timeout
+        self.retries = retries
+        self.concurrency = concurrency
+        self.backoff = backoff
+        self.cool_down = cool_down
+        self._failed_in_a_row = 0
+        self._asked_again_at = 0.0
+        self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
+        # Reading the certificates takes longer than a call to this machine: once is enough.
+        self._tls = httpx2.create_ssl_context()
+
+    async def chat(
+        self,
+        messages: Messages,
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None = None,
+        model: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> ChatReply:
+        """The reply to one conversation; waits while `concurrency` others are under way in this event loop.
+
+        Args:
+            messages: The conversation, oldest first.
+            max_tokens: Longest reply.
+            temperature: 0 is greedy.
+            seed: The server's sampling seed.
+            model: Another name than the endpoint's own, e.g. that of a LoRA module.
+            extra: Further fields of the request that this server knows.
+
+        Raises:
+            EndpointError: No usable reply came after all retries; `ServerDownError` where each might have.
+        """
+        body: dict[str, Any] = {**(extra or {}), "model": model or self.model, "messages": messages}
+        body |= {"max_tokens": max_tokens, "temperature": temperature}
+        if seed is not None:
+            body["seed"] = seed
+        # One attempt tells whether a server that was down is back.
+        retries = 0 if self._was_down else self.retries
+        async with self._slot(), self._client() as client:
+            for attempt in range(retries + 1):
+                try:
+                    return await self._attempt(client, body)
+                except _Passing as failure:
+                    if attempt == retries:
+                        raise ServerDownError(f"{failure} (attempt {attempt + 1}, the last)") from failure
+                    await asyncio.sleep(self._pause(attempt, failure.wait))
+        raise AssertionError("unreachable: the loop returns or raises")
+
+    def chat_many(
+        self,
+        conversations: Sequence[Messages],
+        *,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None = None,
+        model: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> list[ChatReply | EndpointError]:
+        """A reply, or the error in its place, for each conversation, in order; for callers without an event loop.
+
+        Once `concurrency` conversations in a row have failed on all attempts, in this batch or before it, the server
+        counts as down: for `cool_down` seconds nothing is asked, whichever batch wants to. Then one attempt each tells
+        whether it is back; until one succeeds, the next failure starts another pause. A request that the server itself
+        refuses is no sign of this.
+        """
+
+        async def one(messages: Messages, taking_turns: asyncio.Semaphore) -> ChatReply | EndpointError:
+            async with taking_turns:
+                if self._was_down and monotonic() < self._asked_again_at:
+                    failed = self._failed_in_a_row
+                    return EndpointError(f"{self.base_url}: not asked: {failed} requests in a row had failed")
+                try:
+                    reply = await self.chat(
+                        messages, max_tokens=max_tokens, temperature=temperature, seed=seed, model=model, extra=extra
+                    )
+                except ServerDownError as error:
+                    self._failed_in_a_row += 1
+                    if self._was_down:
+                        self._asked_again_at = monotonic() + self.cool_down
+                    return error
+                except EndpointError as error:
+                    self._failed_in_a_row = 0
+                    return error
+                self._failed_in_a_row = 0
+                return reply
+
+        async def run() -> list[ChatReply | EndpointError]:
+            turns = asyncio.Semaphore(self.concurrency)
+            return await asyncio.gather(*(one(messages, turns) for messages in conversations))
+
+        return asyncio.run(run())
+
+    @property
+    def _was_down(self) -> bool:
+        return self._failed_in_a_row >= self.concurrency
+
+    async def _attempt(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
+        try:
+            # The client's own time-outs bound each read; a server that drips bytes would never meet them.
+            async with asyncio.timeout(self.timeout):
+                response = await client.post(f"{self.base_url}/chat/completions", json=body, headers=self._headers())
+        except TimeoutError as error:
+            raise _Passing(f"{self.base_url}: no reply within {self.timeout:g} seconds") from error
+        except httpx2.HTTPError as error:
+            raise _Passing(f"{self.base_url}: {type(error).__name__}: {self._shown(str(error))}") from error
+        status = response.status_code
+        if status >= 500 or status in PASSING_STATUSES:
+            message = f"{self.base_url}: HTTP {status}: {self._shown(response.text)}"
+            raise _Passing(message, _seconds(response.headers.get("retry-after")))
+        if status != 200:
+            raise EndpointError(f"{self.base_url}: HTTP {status}: {self._shown(response.text)}")
+        return self._read(response)
+
+    def _read(self, response: httpx2.Response) -> ChatReply:
+        try:
+            content = response.json()
+            text = content["choices"][0]["message"]["content"]
+            usage = content.get("usage") or {}
+            counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise _Passing(f"{self.base_url}: not a chat completion: {self._shown(response.text)}") from error
+        if not isinstance(text, str):
+            raise _Passing(f"{self.base_url}: the reply holds no text: {self._shown(response.text)}")
+        return ChatReply(text, *counts)
+
+    def _client(self) -> httpx2.AsyncClient:
+        local = is_loopback(self.base_url)
+        return httpx2.AsyncClient(timeout=self.timeout, trust_env=not local, verify=self._tls)
+
+    def _headers(self) -> dict[str, str]:
+        key = os.environ.get(self.key_variable)
+        private = self.base_url.startswith("https://") or is_loopback(self.base_url)
+        return {"Authorization": f"Bearer {key}"} if key and private else {}
+
+    def _shown(self, text: str) -> str:
+        """A server's words in one short line, without the key should it repeat it."""
+        key = os.environ.get(self.key_variable)
+        line = " ".join((text.replace(key, "[key]") if key else text).split())
+        return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+
+    def _slot(self) -> asyncio.Semaphore:
+        """The semaphore of the running event loop; one that has waited belongs to its loop for good."""
+        loop = asyncio.get_running_loop()
+        if self._slots is None or self._slots[0] is not loop:
+            self._slots = (loop, asyncio.Semaphore(self.concurrency))
+        return self._slots[1]
+
+    def _pause(self, attempt: int, asked: float | None) -> float:
+        """Exponential back-off with jitter, so that rows that failed together do not come back together."""
+        pause = self.backoff * 2**attempt * random.uniform(0.5, 1.0)
+        return min(LONGEST_PAUSE, max(pause, asked or 0.0))
+
+
+class ServerDownError(EndpointError):
+    """No attempt reached a server that works; one that refuses a request raises plain `EndpointError`."""
+
+
+class _Passing(Exception):
+    """A failure that a retry may mend; `wait` is how long the server asks to be left alone, in seconds."""
+
+    def __init__(self, message: str, wait: float | None = None) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+def check_address(base_url: str) -> str:
+    """The address without a trailing slash.
+
+    Raises:
+        ConfigurationError: It is not an http(s) address, or holds credentials, which would end up in logs.
+    """
+    allowed = "allowed: http(s)://host[:port]/v1, the key in an environment variable"
+    try:
+        url = httpx2.URL(base_url)
+    except (httpx2.InvalidURL, TypeError) as error:
+        raise ConfigurationError(f"server address: found no address, {allowed}") from error
+    if url.userinfo:
+        raise ConfigurationError(f"server address: found credentials in it, {allowed}")
+    if url.scheme not in ("http", "https") or not url.host or url.query or url.fragment:
+        raise ConfigurationError(f"server address: found '{base_url}', {allowed}")
+    return base_url.rstrip("/")
+
+
+def is_loopback(base_url: str) -> bool:
+    """Whether an address names this machine itself."""
+    host = httpx2.URL(base_url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _seconds(header: str | None) -> float | None:
+    try:
+        return float(header) if header else None
+    except ValueError:
+        return None

@@ -1,0 +1,236 @@
+"""The critic of PPO: a value head on the policy's hidden states, and what is estimated with its values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from memory_r1.agents.prefix import grouped
+from memory_r1.errors import TrainingError
+
+CRITIC_FILE = "critic.safetensors"
+
+Sum = Callable[[torch.Tensor], torch.Tensor]
+"""A tensor summed over all processes."""
+
+
+class Critic(torch.nn.Module):
+    """A linear value head in float32 with an optimiser of its own, outside the model that is trained.
+
+    It is no part of the policy's module, so that adapters are saved and synchronised without it. Its weights begin at
+    zero: the first values are 0 and every process starts with the same head. States are brought to mean 0 and variance
+    1 before it, because their scale differs by orders of magnitude between base models and a learning rate would not
+    carry over.
+
+    Args:
+        size: Width of the hidden states.
+        learning_rate: Of AdamW, constant, without weight decay.
+        device: Where the head lies.
+    """
+
+    def __init__(self, size: int, *, learning_rate: float, device: torch.device) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(size, 1, device=device, dtype=torch.float32)
+        torch.nn.init.zeros_(self.head.weight)
+        torch.nn.init.zeros_(self.head.bias)
+        self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=learning_rate, weight_decay=0.0)
+
+    def forward(self, states: torch.Tensor) -> torch.Tensor:  # (B, T, H) -> (B, T)
+        """Values of detached states."""
+        with torch.autocast(states.device.type, enabled=False):
+            return self.head(F.layer_norm(states.float(), states.shape[-1:])).squeeze(-1)
+
+    def step(self, total: Sum, max_grad_norm: float) -> None:
+        """Sum the gradients of all processes, clip them and take an optimiser step; every process takes the same."""
+        for parameter in self.head.parameters():
+            parameter.grad = total(parameter.grad)
+        if max_grad_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.head.parameters(), max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def save(self, folder: str | Path, metadata: dict[str, str] | None = None) -> None:
+        """Write head and optimiser moments as `critic.safetensors`, with `metadata` in the file's header."""
+        tensors = dict(self.head.state_dict())
+        for name, parameter in self.head.named_parameters():
+            tensors |= {f"{name}.{moment}": value for moment, value in self.optimizer.state[parameter].items()}
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(whole, _file(folder), metadata=metadata)
+
+    def load(self, folder: str | Path) -> None:
+        """Go on from `critic.safetensors`.
+
+        Raises:
+            TrainingError: The file is missing or broken, or belongs to a model of another width.
+        """
+        path = _file(folder)
+        if not path.is_file():
+            raise TrainingError(f"{path}: no such file, so this is no PPO checkpoint; resume it with its own method")
+        try:
+            tensors = load_file(path)
+            self.head.load_state_dict({name: tensors.pop(name) for name in self.head.state_dict()})
+        except (SafetensorError, KeyError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise TrainingError(
+                f"{path}: not the critic of this model ({reason}); remove the checkpoint folder"
+            ) from error
+        for name, parameter in self.head.named_parameters():
+            moments = {key.removeprefix(f"{name}."): tensors[key] for key in tensors if key.startswith(f"{name}.")}
+            self.optimizer.state[parameter] = {
+                moment: value if moment == "step" else value.to(parameter.device) for moment, value in moments.items()
+            }
+
+
+class HiddenStates:
+    """The policy's last hidden states, caught on their way to the language-model head in a log-probability pass.
+
+    Args:
+        model: The policy, plain or under PEFT. Where prompts are shared, `keep_positions` must have been called on it.
+    """
+
+    def __init__(self, model: Any) -> None:
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base.base_model.register_forward_hook(self._catch, with_kwargs=True)
+        self.size = int(base.config.get_text_config().hidden_size)
+        self._catching = False
+        self._caught: list[torch.Tensor] = []
+        self._packed = False
+
+    @contextmanager
+    def catching(self) -> Iterator[None]:
+        """Catch what the forwards inside compute; others, such as those of rollouts and rewards, leave no trace."""
+        self._catching, self._caught = True, []
+        try:
+            yield
+        finally:
+            self._catching = False
+
+    def of_completions(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int, batch_size: int
+    ) -> torch.Tensor:
+        """Take the caught states, each the one *before* a completion token is read: the first is the prompt's last.
+
+        Args:
+            input_ids: What the pass was given: left-padded prompts, then right-padded completions, `(B, P + T)`.
+            attention_mask: As `input_ids`.
+            completion_length: T.
+            batch_size: Rows of each forward of the pass.
+
+        Returns:
+            Detached states, `(B, T, H)`.
+        """
+        prompts = input_ids[:, :-completion_length].split(batch_size)
+        real = attention_mask[:, :-completion_length].bool().split(batch_size)
+        caught, self._caught = self._caught, []
+        return torch.cat(
+            [
+                _before_tokens(states, completion_length, rows if self._packed else None)
+                for states, *rows in zip(caught, prompts, real, strict=True)
+            ]
+        )
+
+    def _catch(self, module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> None:
+        if self._catching:
+            self._packed = kwargs.get("kept_positions") is not None
+            self._caught.append(output.last_hidden_state.detach())
+
+
+def _before_tokens(
+    states: torch.Tensor, completion_length: int, packed: list[torch.Tensor] | None
+) -> torch.Tensor:  # -> (B, T, H)
+    """The states before completion tokens from those of one forward.
+
+    Args:
+        states: `(B, P + T, H)`, or `(D, G * T, H)` where prompts are shared.
+        completion_length: T.
+        packed: Where prompts are shared, their ids and which of them are real, both `(B, P)`.
+    """
+    if packed is None:
+        return states[:, -completion_length - 1 : -1]
+    groups = grouped([row[real].tolist() for row, real in zip(*packed, strict=True)])
+    by_slot = states.view(len(states), groups.size, completion_length, -1)  # (D, G, T, H)
+    return by_slot[groups.group, groups.slot]
+
+
+def generalized_advantages(
+    rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, *, gamma: float, gae_lambda: float
+) -> torch.Tensor:
+    """Generalised advantage estimates (Schulman et al. 2016, arXiv:1506.02438, equation 16).
+
+    A completion is an episode and each of its tokens a step; nothing follows the last one, cut off or not.
+
+    Args:
+        rewards: Of each token, `(B, T)`.
+        values: Of the state before each token, `(B, T)`.
+        mask: True for the policy's tokens, `(B, T)`; others are passed over, as if the row did not have them.
+        gamma: Discount a token.
+        gae_lambda: 1 is the whole return less the value, 0 the one-step error.
+
+    Returns:
+        `(B, T)`, 0 outside the mask.
+    """
+    advantages = torch.zeros_like(values)
+    advantage = following = torch.zeros_like(values[:, 0])  # (B,)
+    for step in reversed(range(values.size(1))):
+        real = mask[:, step]
+        error = rewards[:, step] + gamma * following - values[:, step]
+        advantage = torch.where(real, error + gamma * gae_lambda * advantage, advantage)
+        following = torch.where(real, values[:, step], following)
+        advantages[:, step] = advantage.where(real, torch.zeros_like(advantage))
+    return advantages
+
+
+def masked_mean(values: torch.Tensor, mask: torch.Tensor, total: Sum) -> torch.Tensor:  # (B, T), (B, T) -> ()
+    """Mean over the mask of all processes; 0 where the mask is empty."""
+    sums = total(torch.stack([values.masked_fill(~mask, 0.0).sum(), mask.sum()]))
+    return sums[0] / sums[1].clamp(min=1.0)
+
+
+def masked_variance(values: torch.Tensor, mask: torch.Tensor, total: Sum) -> torch.Tensor:  # (B, T), (B, T) -> ()
+    """Variance over the mask of all processes."""
+    return masked_mean((values - masked_mean(values, mask, total)) ** 2, mask, total)
+
+
+def whitened(values: torch.Tensor, mask: torch.Tensor, total: Sum) -> torch.Tensor:  # (B, T), (B, T) -> (B, T)
+    """Brought to mean 0 and variance 1 over the mask of all processes; 0 outside of it."""
+    mean, variance = masked_mean(values, mask, total), masked_variance(values, mask, total)
+    return ((values - mean) / (variance.sqrt() + 1e-8)).masked_fill(~mask, 0.0)
+
+
+def explained_variance(
+    returns: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, total: Sum
+) -> torch.Tensor:  # (B, T) -> ()
+    """The share of the returns' variance that the values foresee: 1 is all of it, 0 what a constant does.
+
+    Not a number where the returns do not vary.
+    """
+    variance = masked_variance(returns, mask, total)
+    missed = masked_variance(returns - values, mask, total)
+    return torch.where(variance > 0, 1 - missed / variance, torch.nan)
+
+
+def clipped_value_loss(
+    values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, cliprange: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Squared errors of values that may move from the old ones by `cliprange` in one batch of completions.
+
+    Not in the paper of PPO (Schulman et al. 2017, arXiv:1707.06347) but in its first implementation; "Value function
+    loss clipping" in Huang et al. 2022, "The 37 implementation details of proximal policy optimization".
+
+    Returns:
+        Half the larger of both squared errors, and where that is the clipped one's; both `(B, T)`.
+    """
+    near = old_values + (values - old_values).clamp(-cliprange, cliprange)
+    free_loss, near_loss = (values - returns) ** 2, (near - returns) ** 2
+    return 0.5 * torch.maximum(free_loss, near_loss), near_loss > free_loss
+
+
+def _file(folder: str | Path) -> Path:
+    return Path(folder) / CRITIC_FILE

@@ -1,0 +1,299 @@
+"""PPO with a critic for either agent, on TRL's GRPO trainer: same rollouts, rewards, logs and validation.
+
+GRPO judges a completion by the mean of its group. PPO (Schulman et al. 2017, arXiv:1707.06347) judges each token by
+what a critic expected before it: generalised advantages (`critic.py`) take the place of the group's, and TRL's clipped
+surrogate works on them as they are, `(B, T)`. A completion's reward, the weighted sum of its reward functions, comes
+with its last token; a KL term to the reference may be taken from each token's reward (Ouyang et al. 2022,
+arXiv:2203.02155, equation 2; log-ratio estimator).
+
+How this differs from the PPO of Memory-R1 (arXiv:2508.19828), which ran in verl: there, the critic is a second language
+model of full size, with its own backbone trained at 1e-5, and the actor is fine-tuned in full at 1e-6. Here, the critic
+is one linear layer on the policy's *detached* hidden states. It costs no second forward and some hundred parameters,
+its error does not change the policy's features, and what it can tell is what the policy's last layer says linearly. The
+paper's rates are for full fine-tuning and mean nothing to adapters and a linear head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate.utils import DistributedType
+from peft.tuners.tuners_utils import BaseTunerLayer
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from trl.models.utils import disable_gradient_checkpointing
+
+from memory_r1.errors import TrainingError
+from memory_r1.training.callbacks import KeepStart
+from memory_r1.training.critic import (
+    Critic,
+    HiddenStates,
+    clipped_value_loss,
+    explained_variance,
+    generalized_advantages,
+    masked_mean,
+    whitened,
+)
+from memory_r1.training.grpo import MemoryGRPOTrainer
+from memory_r1.training.policy import POLICY
+from memory_r1.training.rows import Row
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """What a log-probability pass of the policy leaves for the critic, without its graph.
+
+    Attributes:
+        log_probs: `(B, T)`.
+        values: The critic's values before each completion token, `(B, T)`. With their graph, down to the critic's own
+            weights, where the pass had one.
+    """
+
+    log_probs: torch.Tensor
+    values: torch.Tensor
+
+
+class MemoryPPOTrainer(MemoryGRPOTrainer):
+    """`MemoryGRPOTrainer` with a critic in place of the group's mean; `num_iterations` are PPO's epochs.
+
+    Overridden are `_calculate_rewards` and `_get_per_token_logps_and_entropies` (kept aside what they return),
+    `_generate_and_score_completions` (advantages), `_compute_loss` (the critic learns) and saving and loading of the
+    optimiser (the critic beside it).
+
+    Args:
+        value_learning_rate: Of the critic's AdamW, constant.
+        gamma: Discount a token.
+        gae_lambda: Lambda of the advantages.
+        vf_coef: Weight of the value loss. Since the critic has an optimiser of its own, and Adam's steps know no scale,
+            it decides only how soon `max_grad_norm` clips.
+        cliprange_value: How far a value may move from what it was when the completion was sampled.
+        value_warmup_steps: First steps, in which the critic learns and the policy does not.
+        whiten_advantages: Bring the advantages of a batch, over all processes, to mean 0 and variance 1.
+        kl_in_reward: Coefficient of the per-token KL to the starting policy that is taken from the reward; 0 is none.
+
+    Raises:
+        TrainingError: The engine shards the model's layers, so that no process sees what the critic needs.
+    """
+
+    compares_groups = False
+
+    def __init__(
+        self,
+        model: Any,
+        args: Any,
+        *,
+        value_learning_rate: float = 1e-3,
+        gamma: float = 1.0,
+        gae_lambda: float = 0.95,
+        vf_coef: float = 0.5,
+        cliprange_value: float = 0.2,
+        value_warmup_steps: int = 0,
+        whiten_advantages: bool = True,
+        kl_in_reward: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        beta = args.beta
+        args.beta = beta or kl_in_reward  # TRL keeps a reference only where beta is not 0
+        super().__init__(model=model, args=args, **kwargs)
+        self.beta = args.beta = beta
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        refuse_sharded_layers(self.accelerator.distributed_type, plugin.zero_stage if plugin else 0)
+        self.gamma, self.gae_lambda = gamma, gae_lambda
+        self.vf_coef, self.cliprange_value = vf_coef, cliprange_value
+        self.value_warmup_steps = value_warmup_steps
+        self.whiten_advantages = whiten_advantages
+        self.kl_in_reward = kl_in_reward
+        self._hidden = HiddenStates(self.model)
+        self.critic = Critic(self._hidden.size, learning_rate=value_learning_rate, device=self.accelerator.device)
+        self._passes: list[Pass] = []
+        self._rewards = torch.empty(0)
+        self.add_callback(KeepCritic(self))
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        compute_aux_loss: bool = False,
+        **forward_kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """As in GRPO; of the policy's passes, the hidden states are caught on the way and become values."""
+        rows = batch_size or len(input_ids)
+        options = (rows, compute_entropy, compute_aux_loss)
+        if self._is_reference(model):
+            return super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *options, **forward_kwargs
+            )
+        with self._hidden.catching():
+            outputs = super()._get_per_token_logps_and_entropies(
+                model, input_ids, attention_mask, logits_to_keep, *options, **forward_kwargs
+            )
+        states = self._hidden.of_completions(input_ids, attention_mask, logits_to_keep, rows)
+        # Values and not states are kept: a rollout's states would be H times as large.
+        self._passes.append(Pass(outputs[0].detach(), self.critic(states)))
+        return outputs
+
+    def _is_reference(self, model: Any) -> bool:
+        """Whether TRL has put the reference in the policy's place: a model of its own, another adapter, or none."""
+        if model is self.ref_model:
+            return True
+        layers = self.accelerator.unwrap_model(model).modules()
+        adapted = next((layer for layer in layers if isinstance(layer, BaseTunerLayer)), None)
+        return adapted is not None and (adapted.disable_adapters or POLICY not in adapted.active_adapters)
+
+    def _calculate_rewards(self, inputs: list[Row], *args: Any) -> torch.Tensor:
+        """As in GRPO; kept for the advantages."""
+        rewards = super()._calculate_rewards(inputs, *args)  # (B of all processes, F)
+        start = self.accelerator.process_index * len(inputs)
+        self._rewards = self._totals(rewards).flatten()[start : start + len(inputs)]  # (B,)
+        return rewards
+
+    def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
+        """TRL's batch with advantages `(B, T)`, and what the critic is to learn from it."""
+        self._passes.clear()
+        self.beta = self.args.beta or self.kl_in_reward  # TRL runs the reference only where beta is not 0
+        batch = super()._generate_and_score_completions(inputs)
+        self.beta = self.args.beta
+        with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
+            old = self._old_policy(batch)
+        old_values = old.values  # (B, T)
+        mask = _policy_tokens(batch)
+        scored = mask & ~self._rewards.isnan()[:, None]
+        rewards = self._token_rewards(batch, old.log_probs, mask)
+        advantages = generalized_advantages(rewards, old_values, scored, gamma=self.gamma, gae_lambda=self.gae_lambda)
+        returns = advantages + old_values
+        self._log("critic/explained_variance", explained_variance(returns, old_values, scored, self._total))
+        self._log("critic/value_mean", masked_mean(old_values, scored, self._total))
+        self._log("critic/return_mean", masked_mean(returns, scored, self._total))
+        if self.whiten_advantages:
+            advantages = whitened(advantages, scored, self._total)
+        # TRL has logged the group's advantages beside the completions; the log holds one batch of all processes.
+        by_row = advantages.sum(dim=1) / scored.sum(dim=1).clamp(min=1)
+        self._logs["advantages"].extend(self.accelerator.gather(by_row).tolist())
+        return batch | {
+            "advantages": advantages,
+            "returns": returns,
+            "old_values": old_values,
+            "old_per_token_logps": old.log_probs,
+            "scored": scored,
+            "scored_tokens": self._total(scored.sum()),
+        }
+
+    def _old_policy(self, batch: dict[str, Any]) -> Pass:
+        """The pass of the policy that sampled the batch: TRL's own where it needed one."""
+        if not self._passes:
+            self._get_per_token_logps_and_entropies(
+                self.model,
+                torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1),
+                torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1),
+                batch["completion_ids"].size(1),
+                batch_size=self.args.per_device_train_batch_size,
+            )
+        (old,) = self._passes
+        return old
+
+    def _token_rewards(self, batch: dict[str, Any], log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """The completion's reward on its last token, less the KL of each token, `(B, T)`."""
+        last = mask & (mask.cumsum(dim=1) == mask.sum(dim=1, keepdim=True))
+        rewards = last * self._rewards.nan_to_num()[:, None]
+        if self.kl_in_reward:
+            divergence = log_probs - batch["ref_per_token_logps"]
+            self._log("reward_kl", masked_mean(divergence, mask, self._total))
+            rewards = rewards - self.kl_in_reward * divergence
+        return rewards
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
+        """The policy's loss; the critic learns on the way, from the same pass."""
+        self._passes.clear()
+        loss = super()._compute_loss(model, inputs)
+        (current,) = self._passes
+        self._learn_values(current.values, inputs)
+        log_ratio = current.log_probs - inputs["old_per_token_logps"]
+        # The estimator with the least variance of those in J. Schulman's "Approximating KL divergence" (2020).
+        self._log("approx_kl", masked_mean(log_ratio.exp() - 1 - log_ratio, _policy_tokens(inputs), self._total))
+        # Times 0 and not left out: engines count on a backward pass through every parameter.
+        return loss * 0.0 if self.state.global_step < self.value_warmup_steps else loss
+
+    def _learn_values(self, values: torch.Tensor, inputs: dict[str, Any]) -> None:
+        """Gradients of the value loss, and the critic's step where the policy takes one.
+
+        The loss is a mean over the tokens of a whole step, on all processes and in all micro-batches, so that it does
+        not depend on how they are split.
+        """
+        scored = inputs["scored"]
+        losses, clipped = clipped_value_loss(values, inputs["old_values"], inputs["returns"], self.cliprange_value)
+        steps_a_batch = self.args.steps_per_generation / self.current_gradient_accumulation_steps
+        share = inputs["scored_tokens"].clamp(min=1.0) / steps_a_batch
+        (self.vf_coef * (losses * scored).sum() / share).backward()
+        self._log("critic/loss", masked_mean(losses.detach(), scored, self._total))
+        self._log("critic/clip_fraction", masked_mean(clipped.float(), scored, self._total))
+        if self.accelerator.sync_gradients:
+            self.critic.step(self._total, self.args.max_grad_norm)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Save the critic before the checkpoint is whole."""
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self.args.should_save:
+            self.critic.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Go on with the critic of the checkpoint."""
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None:
+            self.critic.load(checkpoint)
+
+    def _total(self, tensor: torch.Tensor) -> torch.Tensor:
+        return self.accelerator.reduce(tensor, reduction="sum")
+
+    def _log(self, name: str, value: torch.Tensor) -> None:
+        self._metrics["train" if self.model.training else "eval"][name].append(value.item())
+
+
+class KeepCritic(TrainerCallback):
+    """Writes the critic beside the adapter when training ends, since a finished run drops its checkpoints.
+
+    It is the best checkpoint's where there is one, as the policy is. The file's metadata says from which `step` it is,
+    and of which one the policy is (`policy_step`): 0 where `KeepStart` puts the start back, whose critic knew nothing.
+    """
+
+    def __init__(self, trainer: MemoryPPOTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Bring the critic to the step of the policy that is kept, and save it."""
+        step = state.global_step
+        if args.load_best_model_at_end and state.best_model_checkpoint is not None:
+            self.trainer.critic.load(state.best_model_checkpoint)
+            step = int(state.best_global_step or step)
+        if args.should_save:
+            kept = 0 if self._start_is_kept(state) else step
+            self.trainer.critic.save(args.output_dir, {"step": str(step), "policy_step": str(kept)})
+
+    def _start_is_kept(self, state: TrainerState) -> bool:
+        """What `KeepStart.restore_unless_beaten` will decide once training has ended."""
+        callbacks = self.trainer.callback_handler.callbacks
+        scores = [callback.score for callback in callbacks if isinstance(callback, KeepStart)]
+        best = state.best_metric
+        return best is not None and any(score is not None and best <= score for score in scores)
+
+
+def refuse_sharded_layers(engine: DistributedType, zero_stage: int) -> None:
+    """Raise TrainingError for engines under which a process holds only shards of the layers."""
+    if engine == DistributedType.FSDP or zero_stage == 3:
+        name = "FSDP" if engine == DistributedType.FSDP else "ZeRO-3"
+        raise TrainingError(
+            f"PPO under {name}: its critic reads hidden states of the unsharded policy; use ddp.yaml or zero2.yaml of "
+            "recipes/accelerate, or GRPO"
+        )
+
+
+def _policy_tokens(batch: dict[str, Any]) -> torch.Tensor:  # -> (B, T)
+    """True where the policy wrote the token: not on padding, nor where a tool or the environment did."""
+    mask = batch["completion_mask"].bool()
+    return mask & batch["tool_mask"].bool() if "tool_mask" in batch else mask

@@ -1,0 +1,95 @@
+"""From a recipe's file and the command line to checked configs: what cannot be right is refused before anything loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+import yaml
+from trl import ModelConfig, TrlParser
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryModelConfig, MemorySFTConfig
+from memory_r1.training.fields import closest
+
+HELP = "Train one agent. --config recipe.yaml sets any of the options below; options given here override the recipe."
+# Fields of `MemoryArguments` that SFT, which knows neither rewards nor sessions, would ignore.
+REINFORCEMENT_FIELDS = ("reward_funcs", "answer_adapter", "answer_server", "credit")
+
+TrainerConfig = TypeVar("TrainerConfig")
+
+
+def parse_recipe(
+    trainer_config: type[TrainerConfig], argv: Sequence[str] | None = None
+) -> tuple[MemoryArguments, TrainerConfig, ModelConfig]:
+    """Parse `--config recipe.yaml` and command-line overrides.
+
+    Raises:
+        ConfigurationError: The file is missing or malformed, a key is unknown, or a value is not allowed.
+    """
+    given = _separate_config(sys.argv[1:] if argv is None else argv)
+    classes = (MemoryArguments, trainer_config, MemoryModelConfig)
+    _check_recipe_file(given, classes)
+    parser = TrlParser(classes, description=HELP)
+    parser.error = _refuse  # argparse would print the usage of some 250 options and exit with status 2
+    try:
+        memory, training, model = parser.parse_args_and_config(args=given)
+    except ConfigurationError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"recipe: {' '.join(str(error).split())}") from error
+    _check_together(memory, training)
+    return memory, training, model
+
+
+def _check_together(memory: MemoryArguments, training: object) -> None:
+    """Refuse what neither dataclass can see on its own."""
+    if isinstance(training, MemorySFTConfig):
+        unset = MemoryArguments(agent=memory.agent)
+        for name in REINFORCEMENT_FIELDS:
+            if getattr(memory, name) != getattr(unset, name):
+                raise ConfigurationError(f"{name} is set, but SFT learns from labels and would ignore it; leave it out")
+    if isinstance(training, MemoryGRPOConfig) and training.reward_weights is not None:
+        weights, rewards = len(training.reward_weights), len(memory.reward_funcs)
+        if weights != rewards:
+            raise ConfigurationError(
+                f"reward_weights: found {weights} of them, allowed: one for each of the {rewards} reward_funcs"
+            )
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigurationError(f"recipe: {message}")
+
+
+def _separate_config(argv: Sequence[str]) -> list[str]:
+    """`--config=file` as `--config file`, the only form that TRL's parser reads."""
+    return [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
+
+
+def _check_recipe_file(argv: list[str], classes: tuple[type, ...]) -> None:
+    """Explain what TRL's parser would report badly: no such file, broken YAML, unknown keys with their nearest name."""
+    if "--config" not in argv:
+        return
+    position = argv.index("--config") + 1
+    path = Path(argv[position]) if position < len(argv) else None
+    if path is None or not path.is_file():
+        raise ConfigurationError(f"--config: found {path}, which is no file; give a recipe such as recipes/*/*.yaml")
+    try:
+        text = path.read_text(encoding="utf-8")
+        recipe, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(recipe, dict):
+        raise ConfigurationError(f"{path}: found {type(recipe).__name__}, allowed: `key: value` lines")
+    keys = [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        raise ConfigurationError(f"{path}: '{twice[0]}' stands there twice; keep one of them")
+    known = {item.name for cls in classes for item in dataclasses.fields(cls)} | {"env"}
+    for key in recipe:
+        if key not in known:
+            raise ConfigurationError(
+                f"{path}: unknown key '{key}'{closest(str(key), sorted(known))}; `--help` lists all keys"
+            )

@@ -1,0 +1,214 @@
+"""Credit for the Memory Manager beyond a single turn.
+
+A tuple of Memory-R1 (section 3.1) credits a turn with what can be answered right after it. Two other units:
+
+- *session*: one completion holds the operations of a whole session (`memory/operations.py` has the format), and the
+  bank after the session is asked. `session_rows` makes ordinary rows of it.
+- *branch*: the current policy plays a dialogue greedily up to one turn drawn at random, the group branches there, from
+  the same bank and prompt, every branch is played on greedily to the end of the session, and the branch's completion is
+  credited with what that bank answers. A group's rewards are thus Monte Carlo values of operations in one state, as
+  VinePPO has them of reasoning steps (Kazemnejad et al., 2024), and their baseline is that state's.
+  `BranchRollout` is TRL's `rollout_func` for it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from trl.models.utils import disable_gradient_checkpointing
+
+from memory_r1.agents.language_model import LocalLanguageModel, Messages
+from memory_r1.agents.memory_manager import ManageRequest, MemoryManager
+from memory_r1.agents.prompts import session_prompt
+from memory_r1.memory.bank import MemoryBank, entries_to_json
+from memory_r1.memory.retriever import Retriever, reciprocal_rank_fusion
+from memory_r1.training.banks import Entries, Game, Script, play, script_of
+from memory_r1.training.policy import POLICY
+from memory_r1.training.rollouts import shared_prefix_rollout
+from memory_r1.training.rows import Row, apply_completion, manager_columns, manager_rows
+from memory_r1.types import BranchPoint, ManagerTuple, MemoryEntry, SessionTuple
+
+MAX_SESSION_MEMORIES = 60
+"""Memories that a session's prompt shows at most, as many as the paper recalls for a question."""
+
+Sample = Callable[[list[Messages]], tuple[dict[str, Any], list[str]]]
+"""Prompts to what TRL wants of a rollout (lists of B) and the B completions' texts."""
+
+
+def session_rows(tuples: Sequence[SessionTuple], retriever: Retriever, top_k: int) -> list[Row]:
+    """A row for each tuple: the columns of `manager_rows`, but `turn` is the JSON list of the session's turns.
+
+    The prompt shows the memories that its turns' own prompts would show, those that most of them rank high first.
+    """
+    recalls = _recall_sessions(tuples, retriever, top_k)
+    return [
+        {
+            "prompt": session_prompt(item.session.turns, recalled),
+            **manager_columns(item, item.session.turns, recalled),
+        }
+        for item, recalled in zip(tuples, recalls, strict=True)
+    ]
+
+
+def branch_rows(points: Sequence[BranchPoint]) -> list[Row]:
+    """A row for each dialogue that has a point to branch at; `BranchRollout` puts the real prompt in place of its own.
+
+    The dialogue is named inside the message, since a rollout is given the prompts and no other column.
+    """
+    names = dict.fromkeys(point.dialogue.dialogue_id for point in points)
+    return [
+        {"prompt": [{"role": "user", "content": f"dialogue {name}", "dialogue": name}], "tuple_id": name}
+        for name in names
+    ]
+
+
+class BranchRollout:
+    """Plays dialogues with the policy as it is now and branches each group at one of its dialogue's turns.
+
+    Args:
+        points: Where groups may branch, of all training dialogues.
+        retriever: Finds what the manager's prompts show.
+        top_k: Memories recalled per speaker, as in `MemoryManager`.
+        retention_questions: Questions about facts in the bank at the branch that score its end too, at most.
+        seed: With step and dialogue, decides the turn, alike on all processes and for all of a group.
+    """
+
+    def __init__(
+        self, points: Sequence[BranchPoint], retriever: Retriever, *, top_k: int, retention_questions: int, seed: int
+    ) -> None:
+        self.retriever = retriever
+        self.top_k = top_k
+        self.retention_questions = retention_questions
+        self.seed = seed
+        self._points: dict[str, list[BranchPoint]] = {}
+        for point in points:
+            self._points.setdefault(point.dialogue.dialogue_id, []).append(point)
+
+    def __call__(self, prompts: Sequence[Messages], trainer: Any) -> dict[str, Any]:
+        """What TRL wants of a rollout: see `roll_out`."""
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        local = LocalLanguageModel(model, trainer.processing_class, batch_size=len(prompts))
+        manager = MemoryManager(
+            local,
+            self.retriever,
+            adapter=POLICY,
+            top_k=self.top_k,
+            max_new_tokens=trainer.args.max_completion_length,
+        )
+
+        def sample(asked: list[Messages]) -> tuple[dict[str, Any], list[str]]:
+            drawn = shared_prefix_rollout(asked, trainer)
+            return drawn, trainer.processing_class.batch_decode(drawn["completion_ids"], skip_special_tokens=True)
+
+        with disable_gradient_checkpointing(model, trainer.args.gradient_checkpointing_kwargs):
+            return self.roll_out(prompts, trainer.state.global_step, manager, sample)
+
+    def roll_out(
+        self, prompts: Sequence[Messages], step: int, manager: MemoryManager, sample: Sample
+    ) -> dict[str, Any]:
+        """Play to the branch, sample there, play on.
+
+        Args:
+            prompts: B prompts of `branch_rows`, a group's beside each other or not.
+            step: The training step, which decides the turns.
+            manager: The policy, greedy.
+            sample: The policy, sampling.
+
+        Returns:
+            What `sample` returns and, for the rewards, lists of B: the columns of `manager_rows` at the branch,
+            `bank_at_end` (JSON) and `played_prompt`, the prompt that was completed.
+        """
+        points = [self.draw(str(prompt[-1]["dialogue"]), step) for prompt in prompts]
+        rows = self._reach(points, step, manager)
+        output, completions = sample([row["prompt"] for row in rows])
+        ends = self._play_on(points, rows, completions, manager)
+        columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
+        asked = {"played_prompt": [row["prompt"] for row in rows]}
+        return {**output, **columns, **asked, "bank_at_end": [entries_to_json(end) for end in ends]}
+
+    def draw(self, dialogue_id: str, step: int) -> BranchPoint:
+        """The turn at which a dialogue is branched at a step."""
+        return random.Random(f"{self.seed}:{step}:{dialogue_id}").choice(self._points[dialogue_id])
+
+    def _reach(self, points: Sequence[BranchPoint], step: int, manager: MemoryManager) -> list[Row]:
+        """The manager row at each point, over the bank that the policy itself has by then; equal points share one."""
+        distinct = {_name(point): point for point in points}
+        games = [Game(_before(point), point.dialogue.speakers) for point in distinct.values()]
+        tuples = [
+            self._tuple(point, played.final, step)
+            for point, played in zip(distinct.values(), play(games, manager), strict=True)
+        ]
+        rows = dict(zip(distinct, manager_rows(tuples, self.retriever, self.top_k), strict=True))
+        return [rows[_name(point)] for point in points]
+
+    def _tuple(self, point: BranchPoint, bank: Entries, step: int) -> ManagerTuple:
+        """The tuple of a point over the bank played up to it; retained is only what that bank has the evidence of."""
+        session = point.dialogue.sessions[point.session]
+        held = {turn_id for entry in bank for turn_id in entry.source_turn_ids}
+        retained = [question for question in point.earlier if held.issuperset(question.evidence)]
+        chosen = random.Random(f"{self.seed}:{step}:{_name(point)}").sample(
+            range(len(retained)), min(self.retention_questions, len(retained))
+        )
+        return ManagerTuple(
+            tuple_id=_name(point),
+            dialogue_id=point.dialogue.dialogue_id,
+            turn=session.turns[point.turn],
+            previous=script_of(point.dialogue)[_place(point)][1],
+            speakers=point.dialogue.speakers,
+            bank=bank,
+            linked=point.linked,
+            retention=tuple(retained[index] for index in sorted(chosen)),
+            sources=tuple(turn for turn in point.dialogue.turns() if turn.turn_id in held),
+        )
+
+    def _play_on(
+        self, points: Sequence[BranchPoint], rows: Sequence[Row], completions: Sequence[str], manager: MemoryManager
+    ) -> list[Entries]:
+        """The bank of each branch when its session is over; branches with equal banks are played on once."""
+        states: list[tuple[str, Entries]] = []
+        games: dict[tuple[str, Entries], Game] = {}
+        for point, row, completion in zip(points, rows, completions, strict=True):
+            _, bank = apply_completion(completion, row["turn"], row["bank"], row["recalled_ids"])
+            state = (_name(point), bank.entries())
+            states.append(state)
+            games.setdefault(state, Game(_after(point), point.dialogue.speakers, bank))
+        played = dict(zip(games, play(list(games.values()), manager), strict=True))
+        return [played[state].final for state in states]
+
+
+def _recall_sessions(tuples: Sequence[SessionTuple], retriever: Retriever, top_k: int) -> list[tuple[MemoryEntry, ...]]:
+    """For each tuple the memories that its turns recall, fused by rank."""
+    asked = [
+        ManageRequest(turn, (), MemoryBank(item.bank), item.speakers) for item in tuples for turn in item.session.turns
+    ]
+    recalls = iter(MemoryManager(_NO_MODEL, retriever, top_k=top_k).recall(asked))
+    fused = []
+    for item in tuples:
+        rankings = [[entry.entry_id for entry in next(recalls)] for _ in item.session.turns]
+        by_id = {entry.entry_id: entry for entry in item.bank}
+        fused.append(tuple(by_id[number] for number in reciprocal_rank_fusion(rankings)[:MAX_SESSION_MEMORIES]))
+    return fused
+
+
+def _name(point: BranchPoint) -> str:
+    return f"{point.dialogue.dialogue_id}/{point.dialogue.sessions[point.session].turns[point.turn].turn_id}"
+
+
+def _place(point: BranchPoint) -> int:
+    """Where among all turns of its dialogue a point lies."""
+    return sum(len(session.turns) for session in point.dialogue.sessions[: point.session]) + point.turn
+
+
+def _before(point: BranchPoint) -> Script:
+    return script_of(point.dialogue)[: _place(point)]
+
+
+def _after(point: BranchPoint) -> Script:
+    """What is left of the session behind a point."""
+    left = len(point.dialogue.sessions[point.session].turns) - point.turn - 1
+    return script_of(point.dialogue)[_place(point) + 1 :][:left]
+
+
+_NO_MODEL: Any = None  # `MemoryManager.recall` reads no model

@@ -1,0 +1,25 @@
+"""PPO with a critic of one agent against the other, frozen one.
+
+accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/ppo.py \\
+    --config recipes/smollm2-135m/manager_ppo.yaml
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from memory_r1.entry import run_main
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train one agent with PPO."""
+    from memory_r1.training.arguments import MemoryPPOConfig
+    from memory_r1.training.ppo import MemoryPPOTrainer
+    from recipes.reinforcement import reinforce
+
+    return reinforce(argv, "ppo", MemoryPPOConfig, MemoryPPOTrainer)
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

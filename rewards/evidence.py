@@ -1,0 +1,61 @@
+"""Rewards on distillation: do the memories that the Answer Agent names come from the question's evidence?
+
+Memory-R1 (section 3.2) trains distillation by the final answer alone. These two look at the memories named. Neither is
+meant to stand alone: naming every memory earns full recall, naming one sure memory full precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from memory_r1.agents.prompts import parse_distilled
+from memory_r1.metrics import evidence_recall
+
+Share = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
+
+
+class EvidenceReward:
+    """Scores the memories that a completion names by the turns they come from.
+
+    None (not applicable) where the question has no evidence or retrieval missed all of it: no completion of such a row
+    could earn more than another.
+
+    Args:
+        name: Key under which the reward is logged.
+        share: (evidence turn ids, source turn ids of each memory named) to a number in [0, 1].
+    """
+
+    def __init__(self, name: str, share: Share) -> None:
+        self.__name__ = name
+        self.share = share
+
+    def __call__(
+        self,
+        completions: Sequence[list[dict[str, str]]],
+        *,
+        evidence: Sequence[Sequence[str]],
+        sources: Sequence[Sequence[Sequence[str]]],
+        **columns: Any,
+    ) -> list[float | None]:
+        """One reward a completion, in order."""
+        rows = zip(completions, evidence, sources, strict=True)
+        return [self._reward(completion[0]["content"], wanted, shown) for completion, wanted, shown in rows]
+
+    def _reward(self, text: str, evidence: Sequence[str], sources: Sequence[Sequence[str]]) -> float | None:
+        """`sources` are the source turn ids of every memory shown, by its number in the prompt."""
+        if not any(set(evidence).intersection(turn_ids) for turn_ids in sources):
+            return None
+        named = parse_distilled(text, range(len(sources)))
+        return self.share(evidence, [sources[index] for index in named])
+
+
+def recall_share(evidence: Sequence[str], named: Sequence[Sequence[str]]) -> float:
+    """Share of the evidence turns that a memory named comes from."""
+    return evidence_recall(evidence, [turn_id for sources in named for turn_id in sources]) or 0.0
+
+
+def precision_share(evidence: Sequence[str], named: Sequence[Sequence[str]]) -> float:
+    """Share of the memories named that come from an evidence turn; 0 where none is named."""
+    relevant = sum(not set(evidence).isdisjoint(sources) for sources in named)
+    return relevant / len(named) if named else 0.0

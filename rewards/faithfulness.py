@@ -1,0 +1,60 @@
+"""A reward for losing nothing: does the bank after the operations still support what it supported before?
+
+No model is asked, so it is cheap and exact, and blind to paraphrase. It is meant as a guard beside an outcome reward,
+against policies that write a new fact over an old one; alone, it pays most for doing nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memory_r1.metrics import normalize_answer
+from memory_r1.training.rows import bank_from_row, questions_from_json
+from memory_r1.types import MemoryEntry, Question
+from rewards.rowwise import LogMetric, bank_after, each_row, log_share
+
+
+def operation_faithfulness_reward(
+    completions: Sequence[list[dict[str, str]]],
+    *,
+    turn: Sequence[str],
+    bank: Sequence[str],
+    recalled_ids: Sequence[Sequence[int]],
+    retention: Sequence[str],
+    log_metric: LogMetric | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """Share of the retention questions supported before that are supported after; 0 for a parse failure.
+
+    None where the bank supported none of them before, and for a malformed row.
+    """
+    texts = [completion[0]["content"] for completion in completions]
+    name = "operation_faithfulness"
+    rewards, failed = each_row(name, _faithfulness, zip(texts, turn, bank, recalled_ids, retention, strict=True))
+    log_share(log_metric, f"{name}/failed_rows", failed, len(completions))
+    return rewards
+
+
+def is_supported(question: Question, entries: Sequence[MemoryEntry]) -> bool:
+    """Whether every evidence turn is a source of a live entry, and every answer word stands in such an entry.
+
+    An answer to evidence of several turns may be spread over the entries of that evidence. A question without evidence
+    is supported by nothing.
+    """
+    evidence = set(question.evidence)
+    telling = [entry for entry in entries if not evidence.isdisjoint(entry.source_turn_ids)]
+    sources = {turn_id for entry in telling for turn_id in entry.source_turn_ids}
+    words = {word for entry in telling for word in normalize_answer(entry.text).split()}
+    return bool(evidence) and sources >= evidence and words.issuperset(normalize_answer(question.answer).split())
+
+
+def _faithfulness(completion: str, turn: str, bank: str, recalled_ids: Sequence[int], retention: str) -> float | None:
+    before = bank_from_row(bank).entries()
+    supported = [question for question in questions_from_json(retention) if is_supported(question, before)]
+    if not supported:
+        return None
+    after = bank_after(completion, turn, bank, recalled_ids)
+    if after is None:
+        return 0.0
+    return sum(is_supported(question, after.entries()) for question in supported) / len(supported)

@@ -1,0 +1,71 @@
+"""Rewards on how much is written: the completion's tokens, and the bank's words against those of their sources."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from memory_r1.training.rows import turns_from_json
+from rewards.rowwise import LogMetric, bank_after, each_row, log_share
+
+
+class LengthReward:
+    """A soft penalty on completions that come close to the longest allowed (DAPO, Yu et al. 2025, equation 13).
+
+    0 up to `longest - margin` tokens, then falling linearly to -1 at `longest` and staying there. A completion cut off
+    at `longest` thus earns -1 without a second rule.
+
+    Args:
+        longest: Tokens a completion may have (DAPO's L_max).
+        margin: Tokens before that in which the penalty grows (DAPO's L_cache).
+    """
+
+    __name__ = "length"
+
+    def __init__(self, longest: int, margin: int) -> None:
+        self.longest = longest
+        self.margin = margin
+
+    def __call__(
+        self, completions: Sequence[Any], *, completion_ids: Sequence[Sequence[int]], **columns: Any
+    ) -> list[float | None]:
+        """One reward in [-1, 0] a completion, in order."""
+        return [-min(1.0, max(0.0, (len(ids) - self.longest + self.margin) / self.margin)) for ids in completion_ids]
+
+
+def compression_reward(
+    completions: Sequence[list[dict[str, str]]],
+    *,
+    turn: Sequence[str],
+    bank: Sequence[str],
+    recalled_ids: Sequence[Sequence[int]],
+    source_words: Sequence[str],
+    log_metric: LogMetric | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """1 less the words of the live entries over those of the turns they come from, at least 0.
+
+    0 as well for an empty bank, which compresses nothing, and for a parse failure; None for a malformed row and where
+    no source of any entry is known. It does not ask what the words say: it belongs beside an outcome reward.
+    """
+    texts = [completion[0]["content"] for completion in completions]
+    rewards, failed = each_row(
+        "compression", _compression, zip(texts, turn, bank, recalled_ids, source_words, strict=True)
+    )
+    log_share(log_metric, "compression/failed_rows", failed, len(completions))
+    return rewards
+
+
+def _compression(completion: str, turn: str, bank: str, recalled_ids: Sequence[int], source_words: str) -> float | None:
+    words: dict[str, int] = json.loads(source_words)
+    words |= {now.turn_id: len(now.text.split()) for now in turns_from_json(turn)}
+    after = bank_after(completion, turn, bank, recalled_ids)
+    if after is None or len(after) == 0:
+        return 0.0
+    # An entry without a known source would count as text from nowhere.
+    known = [entry for entry in after.entries() if entry.source_turn_ids and words.keys() >= set(entry.source_turn_ids)]
+    said = sum(words[turn_id] for turn_id in {turn_id for entry in known for turn_id in entry.source_turn_ids})
+    if said == 0:
+        return None
+    return max(0.0, 1.0 - sum(len(entry.text.split()) for entry in known) / said)

@@ -1,0 +1,71 @@
+"""A local stand-in for an OpenAI-compatible chat server, as well-behaved or broken as a test wants it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Answer = tuple[int, Any]
+"""Status and content: JSON, bytes as they are, or an iterator of bytes that are sent slowly."""
+
+
+def reply(text: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> Answer:
+    """A chat completion as servers send it."""
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
+    return 200, {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage}
+
+
+class ChatServer:
+    """Serves on a free loopback port inside a `with` block; `requests` keeps (body, headers) of each call.
+
+    Args:
+        answer: (body, headers) of a request to its answer; called from several threads.
+    """
+
+    def __init__(self, answer: Callable[[dict[str, Any], dict[str, str]], Answer]) -> None:
+        self.requests: list[tuple[dict[str, Any], dict[str, str]]] = []
+        kept = self.requests
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                assert self.path == "/v1/chat/completions"
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                headers = {key.title(): value for key, value in self.headers.items()}
+                kept.append((body, headers))
+                status, content = answer(body, headers)
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client may give up
+                    self._send(status, content)
+
+            def _send(self, status: int, content: Any) -> None:
+                self.send_response(status)
+                if isinstance(content, Iterator):
+                    self.end_headers()
+                    for part in content:
+                        self.wfile.write(part)
+                        self.wfile.flush()
+                        time.sleep(0.05)
+                    return
+                data = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def __enter__(self) -> ChatServer:
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()

@@ -1,0 +1,126 @@
+"""The tables of the experiments: which adapters are compared over which banks, and against which control."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from memory_r1.jsonl import read_json
+from recipes import reproduce
+from recipes.reproduce import ROWS, Experiment
+from tests.fake_runs import N_QUESTIONS, RIGHT, STEPS, WALL_SECONDS, FakeCommands
+
+TRAINED = [
+    f"{agent}_{row}" for row in ("sft", "grpo", "sft_continued", "sft_all_labels") for agent in ("manager", "answer")
+]
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
+    fake = FakeCommands()
+    monkeypatch.setattr(reproduce, "launch", fake.launch)
+    monkeypatch.setattr(reproduce, "run_python", fake.run_python)
+    return fake
+
+
+@pytest.fixture
+def experiment(commands: FakeCommands, tmp_path: Path) -> Experiment:
+    made = Experiment(tmp_path, seed=3)
+    made.train()
+    return made
+
+
+def by_row(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {line["row"]: line for line in table}
+
+
+def share(row: str) -> float:
+    return RIGHT[row.replace("-", "_")] / N_QUESTIONS
+
+
+def test_every_adapter_is_trained_once_from_its_start(experiment: Experiment, commands: FakeCommands) -> None:
+    assert commands.calls == TRAINED
+    sft = {agent: experiment.folder / f"{agent}_sft" for agent in ("manager", "answer")}
+    assert {options["seed"] for options in commands.options.values()} == {3}
+    for agent in ("manager", "answer"):
+        assert commands.options[f"{agent}_grpo"]["warm_start"] == sft[agent]
+        control = commands.options[f"{agent}_sft_continued"]
+        assert (control["method"], control["warm_start"]) == ("sft", sft[agent])
+        # As many steps as SFT takes in GRPO's wall time.
+        assert control["max_steps"] == round(WALL_SECONDS["grpo"] / WALL_SECONDS["sft"] * STEPS["sft"]) == 80
+        ceiling = commands.options[f"{agent}_sft_all_labels"]
+        assert "warm_start" not in ceiling
+        assert (ceiling["train_dialogues"], ceiling["max_steps"]) == (30, 30)
+    experiment.train()
+    assert commands.calls == TRAINED
+
+
+def test_answer_agents_are_compared_on_one_managers_banks(experiment: Experiment, commands: FakeCommands) -> None:
+    table = experiment.table("answer")
+    assert [line["row"] for line in table] == list(ROWS)
+    for row, line in by_row(table).items():
+        assert line["n_questions"] == N_QUESTIONS
+        assert line["exact_match"]["mean"] == line["f1_squad"]["mean"] == share(row)
+        assert line["evidence_recall"]["mean"] == 0.5
+        assert line["operations"]["ADD"] == 1
+        assert line["f1_by_category"] == {"recall": share(row)}
+        difference = line["f1_less_sft-continued"]
+        assert difference["mean"] == pytest.approx(share(row) - share("sft-continued"))
+        assert (difference["wins"], difference["losses"]) == (
+            max(0, round(4 * difference["mean"])),
+            max(0, round(-4 * difference["mean"])),
+        )
+    evaluated = commands.calls[len(TRAINED) :]
+    assert evaluated == [f"memory-r1.sft.{row}" for row in ROWS]
+    assert "banks" not in commands.options[evaluated[0]] and "answer" not in commands.options[evaluated[0]]
+    for name, row in zip(evaluated, ROWS, strict=True):
+        options = commands.options[name]
+        assert options["manager"] == str(experiment.adapter("manager", "sft"))
+        assert options.get("answer") == (None if row == "base" else str(experiment.adapter("answer", row)))
+    banks = {commands.options[name]["banks"] for name in evaluated[1:]}
+    assert banks == {str(experiment.folder / "eval" / evaluated[0])}  # written once
+    assert experiment.table("answer") == table
+    assert commands.calls[len(TRAINED) :] == evaluated
+
+
+def test_managers_are_compared_under_one_answer_agent(experiment: Experiment, commands: FakeCommands) -> None:
+    table = by_row(experiment.table("manager"))
+    assert list(table) == list(ROWS)
+    for row in ROWS:
+        options = commands.options[f"memory-r1.{row}.sft"]
+        assert options["answer"] == str(experiment.adapter("answer", "sft"))
+        assert options.get("manager") == (None if row == "base" else str(experiment.adapter("manager", row)))
+        assert "banks" not in options  # each manager writes its own
+        assert table[row]["f1_less_sft-continued"]["mean"] == 0  # one Answer Agent: all score alike here
+
+
+def test_baselines_are_compared_with_the_trained_system(experiment: Experiment, commands: FakeCommands) -> None:
+    table = by_row(experiment.table("baselines"))
+    assert list(table) == ["none", "rag", "oracle", "add-only", "memory-r1"]
+    assert all("f1_less_memory-r1" in line for line in table.values())
+    for system in reproduce.BASELINES:
+        options = commands.options[system]
+        assert options["system"] == system
+        assert options["answer"] == str(experiment.adapter("answer", "grpo"))
+        assert ("manager" in options) is (system == "add-only")
+    assert commands.options["memory-r1.grpo.grpo"]["manager"] == str(experiment.adapter("manager", "grpo"))
+
+
+def test_the_command_adds_tables_to_one_file_and_repeats_nothing(commands: FakeCommands, tmp_path: Path) -> None:
+    command = ["--seed", "3", "--folder", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    path = tmp_path / "cpu-seed3.json"
+    assert reproduce.main([*command, "--stage", "train"]) == 0
+    assert not path.exists() and commands.calls == TRAINED
+    assert reproduce.main([*command, "--stage", "answer"]) == 0
+    answer = read_json(path)
+    assert reproduce.main(command) == 0
+    whole = read_json(path)
+    assert (answer["seed"], list(answer["tables"])) == (3, ["answer"])
+    assert list(whole["tables"]) == ["answer", "manager", "both", "baselines"]
+    assert whole["tables"]["answer"] == answer["tables"]["answer"]
+    assert set(whole["training"]) == {f"{agent}_{row}" for agent in ("manager", "answer") for row in ROWS[1:]}
+    assert whole["training"]["manager_sft-continued"]["steps"] == 80
+    assert len(commands.calls) == len(set(commands.calls))
+    assert "Oslo" not in path.read_text()  # no text of the dialogues

@@ -1,0 +1,156 @@
+"""Which prompts are drawn, and what is said of a reward that is flat."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from trl.trainer.utils import RepeatSampler
+
+from memory_r1.training.sampling import (
+    ROW_INDEX,
+    FlatnessWatch,
+    PromptDraws,
+    PromptRecord,
+    VarianceSampler,
+    group_spreads,
+    numbered,
+    remedies_for,
+)
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("rewards", "spread"),
+    [
+        ([1.0, 1.0, 1.0], 0.0),
+        ([0.0, 0.0, 0.0], 0.0),
+        ([0.0, 1.0, 2.0], 1.0),  # squares 1 + 0 + 1 over 3 - 1
+        ([0.0, 2.0, NAN], 2.0**0.5),  # a completion without a reward is no completion with reward 0
+        ([1.0, NAN, NAN], 0.0),
+        ([NAN, NAN, NAN], 0.0),
+    ],
+)
+def test_the_spread_of_a_group_is_that_of_its_known_rewards(rewards: list[float], spread: float) -> None:
+    assert group_spreads(torch.tensor([rewards])).tolist() == pytest.approx([spread])
+
+
+def test_rows_are_numbered() -> None:
+    assert numbered(Dataset.from_list([{"prompt": "a"}, {"prompt": "b"}]))[ROW_INDEX] == [0, 1]
+
+
+def record(*spreads: float) -> PromptRecord:
+    made = PromptRecord(len(spreads))
+    known = [row for row, spread in enumerate(spreads) if spread == spread]
+    made.note(known, [spreads[row] for row in known])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("spreads", "mixture", "weights"),
+    [
+        ((0.1, 0.3, 0.0, 0.0), 1.0, [0.25, 0.75, 0.0, 0.0]),
+        ((0.1, 0.3, 0.0, 0.0), 0.0, [0.25] * 4),
+        ((0.1, 0.3, 0.0, 0.0), 0.5, [0.25, 0.5, 0.125, 0.125]),
+        ((0.2, NAN, 0.0), 1.0, [0.5, 0.5, 0.0]),  # never tried: as good as the best
+        ((0.0, NAN), 1.0, [0.0, 1.0]),
+        ((NAN, NAN), 1.0, [0.5, 0.5]),
+        ((0.0, 0.0), 1.0, [0.5, 0.5]),  # nothing varies: nothing to prefer
+    ],
+)
+def test_weights_mix_recent_spread_with_uniform(
+    spreads: tuple[float, ...], mixture: float, weights: list[float]
+) -> None:
+    assert record(*spreads).weights(mixture).tolist() == pytest.approx(weights)
+
+
+def test_the_latest_spread_counts() -> None:
+    made = record(0.5, 0.5)
+    made.note([1], [0.0])
+    assert made.weights(1.0).tolist() == pytest.approx([1.0, 0.0])
+
+
+def test_draws_follow_the_weights() -> None:
+    draws = PromptDraws(record(0.1, 0.3, 0.0, 0.0), 0.5, seed=3)
+    counts = Counter(row for _ in range(4000) for row in draws.draw(1))
+    assert [counts[row] / 4000 for row in range(4)] == pytest.approx([0.25, 0.5, 0.125, 0.125], abs=0.03)
+
+
+def test_draws_are_different_rows_and_decided_by_the_seed() -> None:
+    first, same, other = (PromptDraws(record(*[NAN] * 20), 0.5, seed) for seed in (1, 1, 2))
+    drawn = [first.draw(5) for _ in range(6)]
+    assert all(len(set(rows)) == 5 for rows in drawn)
+    assert drawn == [same.draw(5) for _ in range(6)]
+    assert drawn != [other.draw(5) for _ in range(6)]
+
+
+def test_rows_to_avoid_are_avoided_as_long_as_there_are_others() -> None:
+    draws = PromptDraws(record(1.0, 1.0, 0.0, 0.0), 1.0, seed=0)
+    assert sorted(draws.draw(2, avoid={0, 1})) == [2, 3]  # although neither ever varied
+    assert sorted(draws.draw(4, avoid={0})) == [0, 1, 2, 3]
+    assert sorted(draws.draw(2, avoid={0, 1, 2, 3})) == [0, 1]
+    assert set(draws.draw(3, avoid={0, 1, 2})[1:]) == {0, 1}
+    assert len(draws.draw(6)) == 6  # more than there are: some repeat
+
+
+def test_rows_not_tried_come_first_where_too_few_of_them_are_left() -> None:
+    for seed in range(20):
+        # Rows 4 and 5 never varied; still they are taken before any that was tried.
+        drawn = PromptDraws(record(1.0, 1.0, 1.0, 1.0, 0.0, 0.0), 1.0, seed).draw(4, avoid={0, 1, 2, 3})
+        assert set(drawn[:2]) == {4, 5} and len(set(drawn)) == 4
+
+
+def test_a_sampled_epoch_has_the_shape_of_trls() -> None:
+    rows, prompts, generations, repeats = 7, 2, 3, 2
+    sampler = VarianceSampler(PromptDraws(record(*[NAN] * rows), 0.5, 0), prompts, generations, repeats)
+    stock = RepeatSampler(range(rows), generations, prompts, repeats)
+    drawn = list(sampler)
+    assert len(drawn) == len(list(stock)) == len(sampler) == 3 * 2 * 3 * 2
+    size = prompts * generations
+    for start in range(0, len(drawn), size * repeats):
+        rollout = drawn[start : start + size]
+        assert drawn[start + size : start + 2 * size] == rollout
+        assert rollout[0] != rollout[3]
+        assert rollout == [rollout[0]] * 3 + [rollout[3]] * 3
+
+
+def test_a_sampler_uses_what_was_learnt_meanwhile() -> None:
+    known = record(NAN, NAN, NAN, NAN)
+    rollouts = iter(VarianceSampler(PromptDraws(known, 1.0, seed=0), 1, 2, 1))
+    next(rollouts), next(rollouts)
+    known.note([0, 1, 2, 3], [0.0, 0.0, 1.0, 0.0])
+    assert list(rollouts) == [2] * 6
+
+
+def warnings_of(shares: list[float], caplog: pytest.LogCaptureFixture, **options: Any) -> list[str]:
+    watch = FlatnessWatch(["Do this", "or that"], **options)
+    with caplog.at_level(logging.WARNING):
+        for share in shares:
+            watch.note(share, {"answer_f1": share, "answer_format": 1.0})
+    return [entry.getMessage() for entry in caplog.records]
+
+
+def test_a_flat_reward_is_told_once_and_names_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
+    (message,) = warnings_of([0.5, 0.75, 1.0, 0.5, 1.0, 1.0], caplog, window=4)
+    assert "in the last 4 rollouts 69% of the groups had no variance" in message
+    assert "answer_f1 50%, answer_format 100%" in message
+    assert "Do this; or that; docs/flat-rewards.md" in message
+
+
+@pytest.mark.parametrize("shares", [[1.0] * 3, [0.5] * 8, [1.0, 0.0] * 4, []])
+def test_half_of_the_groups_or_too_few_rollouts_are_no_warning(
+    shares: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert warnings_of(shares, caplog, window=4) == []
+
+
+def test_remedies_are_those_not_taken_yet() -> None:
+    everything = remedies_for(["answer_exact_match"], 0, 0.0)
+    settings = ("answer_f1", "resample_rounds: 2", "variance_sampling: 0.5", "temperature")
+    assert all(setting in remedy for setting, remedy in zip(settings, everything, strict=True))
+    assert remedies_for(["answer_f1"], 2, 0.5) == ["raise num_generations or temperature"]
