@@ -1,12 +1,13 @@
 """The committed experiments on one CPU: who learned what, against fair controls, on held-out synthetic dialogues.
 
     make reproduce-cpu STAGE=answer
-    make reproduce-cpu                  # all stages, about 45 minutes on 2 cores
+    make reproduce-cpu                  # all stages
 
-Stages: `train` (the demo's SFT and GRPO adapters, SFT continued on the same labels for GRPO's wall time, and SFT with
-gold for all dialogues as the ceiling), then one table each: `answer` (Answer Agents on identical banks), `manager`
-(managers under one frozen Answer Agent), `both`, and `baselines` (other systems with the trained Answer Agent). What is
-finished is not run again. Tables go to `docs/results/cpu-seed<N>.json`, without any text of the dialogues.
+Stages: `train` (the demo's SFT and GRPO adapters, SFT continued on the same labels for the time of GRPO's steps, and
+SFT with gold for all dialogues as the ceiling), then one table each: `answer` (Answer Agents on identical banks),
+`manager` (managers under one frozen Answer Agent), `both`, and `baselines` (other systems with the trained Answer
+Agent). Every table trains all adapters that are missing first; what is finished is not run again. Tables go to
+`docs/results/cpu-seed<N>.json`, without any text of the dialogues.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from typing import Any
 from rich.console import Console
 
 from memory_r1.entry import run_main
+from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json, write_json
 from recipes.commands import launch, run_python
 
 STAGES = ("train", "answer", "manager", "both", "baselines")
 ROWS = ("base", "sft", "sft-continued", "grpo", "sft-all-labels")
+NEEDED = {"sft", "sft-continued", "grpo"}
 BASELINES = ("none", "rag", "oracle", "add-only")
 DIALOGUES = 12  # as in the demo
 console = Console()
@@ -126,9 +129,17 @@ class Experiment:
         return read_json(self.folder_of(agent, row) / "training_summary.json")
 
     def _continued_steps(self, agent: str) -> int:
-        """SFT steps that take as long as the agent's GRPO run took."""
+        """SFT steps that take as long as the agent's GRPO steps took, validation and rollouts included.
+
+        Times are those of the training loops: neither loading nor playing the manager's banks is training.
+        """
         sft, grpo = self.summary(agent, "sft"), self.summary(agent, "grpo")
-        return max(1, round(grpo["wall_seconds"] / sft["wall_seconds"] * sft["steps"]))
+        return max(1, round(_loop_seconds(grpo) / _loop_seconds(sft) * sft["steps"]))
+
+
+def _loop_seconds(summary: dict[str, Any]) -> float:
+    """Seconds of a run's training loop, as transformers logs them at its end."""
+    return float(next(row["train_runtime"] for row in reversed(summary["log_history"]) if "train_runtime" in row))
 
 
 def _rows(folders: dict[str, Path], control: str) -> list[dict[str, Any]]:
@@ -167,6 +178,10 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--results", type=Path, default=Path("docs/results"), metavar="FOLDER")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
+    if missing := NEEDED - set(options.rows):
+        raise ConfigurationError(
+            f"--rows lacks {', '.join(sorted(missing))}, which every table compares with; add them"
+        )
     folder = options.folder or Path("outputs/reproduce") / f"seed{options.seed}"
     experiment = Experiment(folder, options.seed, options.rows)
     experiment.train()

@@ -22,6 +22,7 @@ def main(argv: Sequence[str]) -> int:
     from datasets import Dataset
 
     from memory_r1.training.arguments import MemorySFTConfig, parse_recipe
+    from memory_r1.training.callbacks import KeepStart
     from memory_r1.training.policy import load_policy
     from memory_r1.training.rows import answer_sft_rows, manager_sft_rows
     from memory_r1.training.runs import claim_run, open_run
@@ -81,9 +82,14 @@ def main(argv: Sequence[str]) -> int:
         train_dataset=Dataset.from_list(train_rows),
         eval_dataset=Dataset.from_list(validation_rows),
     )
+    keep_start = KeepStart(Path(config.output_dir), "eval_loss", greater_is_better=False)
+    keep_start.trainer = trainer
+    if arguments.warm_start is not None:  # a new adapter says nothing yet: it is always beaten
+        trainer.add_callback(keep_start)
     if trainer.accelerator.is_main_process:
         claim_run(config.output_dir, recipe)
     trainer.train(resume_from_checkpoint=checkpoint)
+    kept = keep_start.restore_unless_beaten()
     preparation.finish_run(
         trainer,
         arguments,
@@ -97,7 +103,9 @@ def main(argv: Sequence[str]) -> int:
             "train_rows": len(train_rows),
             "first_reward": None,
             "last_reward": None,
-            "best_validation": trainer.state.best_metric,
+            "start_validation": keep_start.score,
+            "best_validation": keep_start.score if kept else trainer.state.best_metric,
+            "kept_start": kept,
         },
     )
     return 0

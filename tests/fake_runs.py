@@ -12,7 +12,8 @@ from memory_r1.types import OperationKind
 
 N_QUESTIONS = 4
 STEPS = {"sft": 24, "grpo": 10}
-WALL_SECONDS = {"sft": 30.0, "grpo": 100.0}
+WALL_SECONDS = {"sft": 60.0, "grpo": 900.0}
+LOOP_SECONDS = {"sft": 30.0, "grpo": 100.0}
 # How many of the questions an Answer Agent of each method gets right; the base model has no adapter.
 RIGHT = {"base": 0, "sft": 1, "sft_continued": 2, "grpo": 3, "sft_all_labels": 4}
 
@@ -39,7 +40,11 @@ class FakeCommands:
                 "best_validation": 0.5,
                 "start_validation": 0.25,
                 "kept_start": False,
-                "log_history": [{"step": 1, "reward": 0.1}, {"step": 2, "reward": 0.2}],
+                "log_history": [
+                    {"step": 1, "reward": 0.1},
+                    {"step": 2, "reward": 0.2},
+                    {"step": 2, "train_runtime": LOOP_SECONDS[method]},
+                ],
             },
         )
         rewrite_rows(

@@ -24,9 +24,13 @@ class KeepStart(TrainerCallback):
 
     Args:
         folder: The run's output folder.
+        metric: What `evaluate` returns that decides, as the recipe's `metric_for_best_model` names it.
+        greater_is_better: Its direction.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, metric: str = "eval_score", *, greater_is_better: bool = True) -> None:
+        self.metric = metric
+        self.greater_is_better = greater_is_better
         self.weights = folder / "start" / "policy.safetensors"
         self.record = folder / "start" / "score.json"
         self.trainer: Any = None
@@ -41,7 +45,7 @@ class KeepStart(TrainerCallback):
             return
         if state.global_step > 0 or args.eval_strategy == "no":
             return
-        self.score = self.trainer.evaluate()["eval_score"]
+        self.score = self.trainer.evaluate()[self.metric]
         if self.trainer.accelerator.is_main_process:
             self.weights.parent.mkdir(parents=True, exist_ok=True)
             policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
@@ -51,7 +55,9 @@ class KeepStart(TrainerCallback):
     def restore_unless_beaten(self) -> bool:
         """Put the starting weights back where no checkpoint validated above them; True when they were."""
         best = self.trainer.state.best_metric
-        if self.score is None or best is None or best > self.score:
+        if self.score is None or best is None:
+            return False
+        if best > self.score if self.greater_is_better else best < self.score:
             return False
         policy = self.trainer.accelerator.unwrap_model(self.trainer.model)
         set_peft_model_state_dict(policy, load_file(self.weights), adapter_name=POLICY)

@@ -10,7 +10,7 @@ import pytest
 from memory_r1.jsonl import read_json
 from recipes import reproduce
 from recipes.reproduce import ROWS, Experiment
-from tests.fake_runs import N_QUESTIONS, RIGHT, STEPS, WALL_SECONDS, FakeCommands
+from tests.fake_runs import LOOP_SECONDS, N_QUESTIONS, RIGHT, STEPS, FakeCommands
 
 TRAINED = [
     f"{agent}_{row}" for row in ("sft", "grpo", "sft_continued", "sft_all_labels") for agent in ("manager", "answer")
@@ -49,7 +49,7 @@ def test_every_adapter_is_trained_once_from_its_start(experiment: Experiment, co
         control = commands.options[f"{agent}_sft_continued"]
         assert (control["method"], control["warm_start"]) == ("sft", sft[agent])
         # As many steps as SFT takes in GRPO's wall time.
-        assert control["max_steps"] == round(WALL_SECONDS["grpo"] / WALL_SECONDS["sft"] * STEPS["sft"]) == 80
+        assert control["max_steps"] == round(LOOP_SECONDS["grpo"] / LOOP_SECONDS["sft"] * STEPS["sft"]) == 80
         ceiling = commands.options[f"{agent}_sft_all_labels"]
         assert "warm_start" not in ceiling
         assert (ceiling["train_dialogues"], ceiling["max_steps"]) == (30, 30)
@@ -67,10 +67,10 @@ def test_answer_agents_are_compared_on_one_managers_banks(experiment: Experiment
         assert line["operations"]["ADD"] == 1
         assert line["f1_by_category"] == {"recall": share(row)}
         difference = line["f1_less_sft-continued"]
-        assert difference["mean"] == pytest.approx(share(row) - share("sft-continued"))
+        assert difference["difference"] == pytest.approx(share(row) - share("sft-continued"))
         assert (difference["wins"], difference["losses"]) == (
-            max(0, round(4 * difference["mean"])),
-            max(0, round(-4 * difference["mean"])),
+            max(0, round(4 * difference["difference"])),
+            max(0, round(-4 * difference["difference"])),
         )
     evaluated = commands.calls[len(TRAINED) :]
     assert evaluated == [f"memory-r1.sft.{row}" for row in ROWS]
@@ -93,7 +93,7 @@ def test_managers_are_compared_under_one_answer_agent(experiment: Experiment, co
         assert options["answer"] == str(experiment.adapter("answer", "sft"))
         assert options.get("manager") == (None if row == "base" else str(experiment.adapter("manager", row)))
         assert "banks" not in options  # each manager writes its own
-        assert table[row]["f1_less_sft-continued"]["mean"] == 0  # one Answer Agent: all score alike here
+        assert table[row]["f1_less_sft-continued"]["difference"] == 0  # one Answer Agent: all score alike here
 
 
 def test_baselines_are_compared_with_the_trained_system(experiment: Experiment, commands: FakeCommands) -> None:
