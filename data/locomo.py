@@ -21,8 +21,8 @@ from pathlib import Path
 from data.banks import Observation
 from data.dialogues import Counts, count, print_counts
 from data.downloads import PublishedFile
-from memory_r1.dialogues import JsonField
 from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.json_field import JsonField
 from memory_r1.types import Dialogue, Question, Session, Turn
 
 LOCOMO_FILE = PublishedFile(

@@ -13,9 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import sys
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -28,7 +26,6 @@ from data.synthetic_text import Writer
 from data.synthetic_values import NAMES
 from memory_r1.dialogues import read_dialogues, write_dialogues
 from memory_r1.errors import ConfigurationError, DataError, MemoryR1Error
-from memory_r1.metrics import f1_squad
 from memory_r1.types import Dialogue, Operation, OperationKind, Question, Session, Turn
 
 Split = Literal["train", "validation", "heldout"]
@@ -184,38 +181,6 @@ def _unanswerable(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> 
     lone = [(f, s) for f in facts for s in speakers if f.attribute in SINGLES and (s, f.attribute) not in told]
     for fact, speaker in rng.sample(lone, len(lone)):
         yield _Draft("unanswerable", writer.question(fact, speaker), UNKNOWN)
-
-
-def floors(dialogues: Sequence[Dialogue], train: Sequence[Dialogue]) -> dict[str, float]:
-    """What untrained answers are worth on `dialogues`: mean SQuAD F1, and how often a turn holds the answer.
-
-    `none` says "unknown" to everything, `most_frequent` says the commonest answer of `train`, `newest_turn_f1` copies
-    the whole turn that shares most words with the question (of several the newest; a turn's words include its
-    speaker), `newest_turn_holds` is how often that turn contains the answer at all.
-    """
-    answers = Counter(question.answer for dialogue in train for question in dialogue.questions)
-    commonest = min(answers, key=lambda answer: (-answers[answer], answer))
-    rows = [(question, _newest_turn(question, dialogue)) for dialogue in dialogues for question in dialogue.questions]
-    return {
-        "none": _mean([f1_squad(UNKNOWN, question.answer) for question, _ in rows]),
-        "most_frequent": _mean([f1_squad(commonest, question.answer) for question, _ in rows]),
-        "newest_turn_f1": _mean([f1_squad(turn.text, question.answer) for question, turn in rows]),
-        "newest_turn_holds": _mean([float(question.answer.lower() in turn.text.lower()) for question, turn in rows]),
-    }
-
-
-def _newest_turn(question: Question, dialogue: Dialogue) -> Turn:
-    asked = _words(question.question)
-    scored = [(len(asked & _words(f"{turn.speaker} {turn.text}")), i) for i, turn in enumerate(dialogue.turns())]
-    return dialogue.turns()[max(scored)[1]]
-
-
-def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def write_synthetic(folder: Path | str, split: str, dialogues: Sequence[SyntheticDialogue]) -> None:

@@ -8,76 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn
 
 from memory_r1.errors import DataError
+from memory_r1.json_field import JsonField, parse_json, shown
 from memory_r1.types import Dialogue, Question, Session, Turn
-
-_SHOWN = 80  # characters of a bad value that an error repeats
-
-
-@dataclass(frozen=True, slots=True)
-class JsonField:
-    """A value inside a JSON document that knows where it stands, so that every check can say so.
-
-    `where` is the file (with the line, where there is one); `path` is the way from its root, as in
-    `sessions[0].turns[2].speaker`. Every method raises `DataError` when the value is not what it asks for.
-    """
-
-    value: object
-    where: str
-    path: str = ""
-
-    def fail(self, allowed: str) -> NoReturn:
-        """Refuse this value, showing the start of it and what is allowed."""
-        raise DataError(f"{self._place()}: found {_shown(self.value)}, allowed: {allowed}")
-
-    def members(
-        self, required: Collection[str], optional: Collection[str] = (), *, closed: bool = True
-    ) -> dict[str, JsonField]:
-        """The members of an object; `closed` refuses keys that are neither required nor optional."""
-        if not isinstance(self.value, dict):
-            self.fail("an object")
-        for key in required:
-            if key not in self.value:
-                raise DataError(f"{self._member(key)._place()}: found nothing, required are: {', '.join(required)}")
-        for key in self.value if closed else ():
-            if key not in required and key not in optional:
-                names = ", ".join([*required, *optional])
-                raise DataError(f"{self._member(key)._place()}: found an unknown key, allowed: {names}")
-        return {key: self._member(key, value) for key, value in self.value.items()}
-
-    def items(self, *, at_least: int = 0) -> list[JsonField]:
-        """The items of an array of `at_least` so many."""
-        if not isinstance(self.value, list) or len(self.value) < at_least:
-            self.fail("an array" if not at_least else f"an array of at least {at_least}")
-        return [JsonField(value, self.where, f"{self.path}[{index}]") for index, value in enumerate(self.value)]
-
-    def text(self, *, blank: bool = False) -> str:
-        """A string that UTF-8 can hold; not an empty one unless `blank`."""
-        if not isinstance(self.value, str) or not (blank or self.value.strip()):
-            self.fail("a string" if blank else "a string that is not empty")
-        if any("\ud800" <= character <= "\udfff" for character in self.value):
-            self.fail("text without lone surrogates (half an emoji; write the whole character)")
-        return self.value
-
-    def timestamp(self) -> str:
-        """An ISO 8601 date or time, in the one form `datetime.isoformat` gives it."""
-        try:
-            return datetime.fromisoformat(self.text()).isoformat()
-        except ValueError:  # DataError, where it is no string at all, is one too
-            self.fail("a string with an ISO 8601 time, as in 2023-05-08T13:56:00")
-
-    def _member(self, key: str, value: object = None) -> JsonField:
-        step = f".{key}" if key.isidentifier() else f"[{_shown(key)}]"
-        return JsonField(value, self.where, (self.path + step).removeprefix("."))
-
-    def _place(self) -> str:
-        return f"{self.where}: {self.path}" if self.path else self.where
 
 
 def read_dialogues(path: Path | str) -> list[Dialogue]:
@@ -93,7 +30,7 @@ def read_dialogues(path: Path | str) -> list[Dialogue]:
     first_line: dict[str, int] = {}
     dialogues = []
     for number, line in _lines(path):
-        field = JsonField(_parse_json(line, f"{path}:{number}"), f"{path}:{number}")
+        field = JsonField(parse_json(line, f"{path}:{number}"), f"{path}:{number}")
         dialogue = parse_dialogue(field)
         seen = first_line.setdefault(dialogue.dialogue_id, number)
         if seen != number:
@@ -117,7 +54,7 @@ def write_dialogues(path: Path | str, dialogues: Iterable[Dialogue]) -> None:
         record = dialogue_to_json(dialogue)
         parse_dialogue(JsonField(record, f"{path}:{number}"))  # what reading would refuse is not written
         if dialogue.dialogue_id in ids:
-            raise DataError(f"{path}:{number}: dialogue_id: found {_shown(dialogue.dialogue_id)} twice, allowed: once")
+            raise DataError(f"{path}:{number}: dialogue_id: found {shown(dialogue.dialogue_id)} twice, allowed: once")
         ids.add(dialogue.dialogue_id)
         lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     if not lines:
@@ -179,7 +116,7 @@ def _parse_session(field: JsonField, speakers: Sequence[str]) -> Session:
         turn = item.members(("turn_id", "speaker", "text"), ("timestamp",))
         speaker = turn["speaker"].text()
         if speaker not in speakers:
-            turn["speaker"].fail(f"one of the dialogue's speakers, {', '.join(map(_shown, speakers))}")
+            turn["speaker"].fail(f"one of the dialogue's speakers, {', '.join(map(shown, speakers))}")
         own = turn["timestamp"].timestamp() if "timestamp" in turn else timestamp
         turns.append(Turn(turn["turn_id"].text(), speaker, turn["text"].text(), session_id, own))
     return Session(session_id, timestamp, tuple(turns))
@@ -273,35 +210,3 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             raise DataError(f"{path}:{number}: found bytes that are not UTF-8, allowed: UTF-8 text") from error
         if text.strip():
             yield number, text
-
-
-def _parse_json(text: str, where: str) -> object:
-    """One JSON value; a key given twice is an error, since one of its values would be lost."""
-
-    def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        record: dict[str, object] = {}
-        for key, value in pairs:
-            if key in record:
-                raise DataError(f"{where}: found the key {_shown(key)} twice in one object, allowed: once")
-            record[key] = value
-        return record
-
-    try:
-        return json.loads(text, object_pairs_hook=members)
-    except DataError:
-        raise
-    except json.JSONDecodeError as error:
-        found = f"found malformed JSON at column {error.colno} ({error.msg})"
-        raise DataError(f"{where}: {found}, allowed: one JSON object a line") from error
-    except (RecursionError, ValueError) as error:
-        raise DataError(f"{where}: found JSON nested too deep or a number too long, allowed: one dialogue") from error
-
-
-def _shown(value: object) -> str:
-    """A scalar as JSON on one line, cut to a readable length; of an object or array only what it is."""
-    if isinstance(value, dict):
-        return "an object"
-    if isinstance(value, list):
-        return f"an array of {len(value)}"
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,48 +1,26 @@
 """What a training run will need, before it needs it: tokens a step, memory a process, and the order of its time.
 
-`--dry-run` behind any training command prints it. No weights are loaded; the model's shape comes from its
-configuration, prompts are measured on the first training dialogue. The formulas stand beside the numbers' names below:
+`--dry-run` behind any training command prints it. No weights are loaded; `sizes.py` takes the model's shape from its
+configuration and measures prompts on the first training dialogue. The formulas stand beside the numbers' names below:
 memory is meant to be right within a third, time within a factor of three.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from data.sources import Source
-from memory_r1.agents.prompts import answer_prompt, manager_prompt
-from memory_r1.models import resolve_model
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.engines import sharding_of
-from memory_r1.types import MemoryEntry
-from recipes import preparation
+from recipes.sizes import Shape, Typical, measure_device, shape_of, typical_row
 
 GIB = 2**30
 FOUR_BIT = 4.127 / 8  # bytes a weight of 4-bit NormalFloat with doubly quantised constants (QLoRA, section 3)
 ADAPTER_BYTES = 4  # PEFT keeps adapters in float32; so are their gradients and Adam's two moments
 HEAD_TILE = 4096  # tokens that TRL's fused head projects at a time
 ANSWERS = "answers in the reward, if all of them differ"
+PLAYED = "greedy turns to the branch and behind it"
 REACHED = 0.4  # share of a plain matrix product's speed that a model's passes reach
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """A model's size. `linear` counts the weights of its linear layers, which 4-bit loading quantises."""
-
-    parameters: int
-    linear: int
-    trainable: int
-    layers: int
-    hidden: int
-    queries: int
-    keys: int
-    feed_forward: int
-    vocabulary: int
-    heads_per_key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +40,8 @@ class Load:
         training_passes: Forward and backward passes over each row.
         answers: Questions put to the Answer Agent in this process for one rollout, at most.
         steps_a_rollout: Optimiser steps that one rollout serves.
+        turns_before: Turns that each prompt's dialogue is played before the rollout (`credit: branch`).
+        turns_after: Turns that each row's branch is played behind it.
     """
 
     rows: int
@@ -76,6 +56,8 @@ class Load:
     training_passes: int
     answers: int
     steps_a_rollout: float
+    turns_before: float = 0.0
+    turns_after: float = 0.0
 
     @property
     def micro_tokens(self) -> int:
@@ -91,8 +73,7 @@ class Load:
 def describe_run(method: str, arguments: MemoryArguments, config: Any, model: Any) -> str:
     """The whole report, one line a number."""
     shape = shape_of(str(model.model_name_or_path), model.lora_r, model.lora_target_modules or "all-linear")
-    prompt = prompt_tokens(arguments, str(model.model_name_or_path))
-    load = load_of(method, arguments, config, prompt)
+    load = load_of(method, arguments, config, typical_row(arguments, str(model.model_name_or_path)))
     memory = memory_of(shape, load, arguments, config, model)
     device, flops, bandwidth = measure_device(str(model.dtype))
     seconds = seconds_of(shape, load, config, _bytes_a_number(model), flops, bandwidth)
@@ -118,69 +99,9 @@ def describe_run(method: str, arguments: MemoryArguments, config: Any, model: An
     return "\n".join(lines)
 
 
-def shape_of(model: str, lora_r: int, targets: list[str] | str) -> Shape:
-    """Sizes from the configuration alone: the model is built without memory (on PyTorch's meta device)."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(resolve_model(model))
-    with torch.device("meta"):
-        empty = AutoModelForCausalLM.from_config(config)
-        parameters = sum(value.numel() for value in empty.parameters())
-        embedding = empty.get_input_embeddings().weight.numel()
-        linear = sum(
-            module.weight.numel()
-            for name, module in empty.named_modules()
-            if isinstance(module, torch.nn.Linear) and name != "lm_head"
-        )
-        policy = get_peft_model(empty, LoraConfig(r=lora_r, target_modules=targets, task_type="CAUSAL_LM"))
-        trainable = sum(value.numel() for value in policy.parameters() if value.requires_grad)
-    text = config.get_text_config()
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    return Shape(
-        parameters=parameters,
-        linear=linear,
-        trainable=trainable,
-        layers=text.num_hidden_layers,
-        hidden=text.hidden_size,
-        queries=text.num_attention_heads * size,
-        keys=key_heads * size,
-        feed_forward=getattr(text, "intermediate_size", 4 * text.hidden_size),
-        vocabulary=embedding // text.hidden_size,
-        heads_per_key=text.num_attention_heads // key_heads,
-    )
-
-
-def prompt_tokens(arguments: MemoryArguments, model: str) -> int:
-    """Tokens of a prompt with a full recall, its memories as long as the turns of the first training dialogue."""
-    from transformers import AutoTokenizer
-
-    (source, *_), _ = preparation.load_sources(arguments)
-    tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
-    prompt = typical_prompt(source, arguments.agent, arguments.recall_per_speaker)
-    return len(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])
-
-
-def typical_prompt(source: Source, agent: str, recall_per_speaker: int) -> list[dict[str, str]]:
-    """A prompt of the agent's with `recall_per_speaker` memories of each speaker."""
-    turns = [turn for session in source.dialogue.sessions for turn in session.turns]
-    recalled: list[MemoryEntry] = []
-    for speaker in source.dialogue.speakers:
-        said = [turn for turn in turns if turn.speaker == speaker] or turns
-        chosen = [said[index % len(said)] for index in range(recall_per_speaker)]
-        recalled += [
-            MemoryEntry(len(recalled) + number, turn.text, speaker, turn.timestamp, (turn.turn_id,))
-            for number, turn in enumerate(chosen, start=1)
-        ]
-    if agent == "manager":
-        return manager_prompt(turns[-1], turns[-3:-1], recalled)
-    question = source.dialogue.questions[0]
-    return answer_prompt(question.question, recalled, asked_at=question.asked_at)[0]
-
-
-def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -> Load:
+def load_of(method: str, arguments: MemoryArguments, config: Any, row: Typical) -> Load:
     """What the recipe's fields make of a step."""
+    prompt = row.prompt
     rows = config.per_device_train_batch_size
     accumulated = config.gradient_accumulation_steps
     if method == "sft":
@@ -192,7 +113,11 @@ def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -
     generations = config.num_generations
     mine = rows * config.steps_per_generation
     shared = config.shared_prefix
-    asked = arguments.retention_questions + 1 if arguments.agent == "manager" and arguments.answer_adapter else 0
+    asked = (
+        arguments.retention_questions + row.questions
+        if arguments.agent == "manager" and arguments.answer_adapter
+        else 0
+    )
     # The old policy's log-probabilities take a pass of their own where the policy moves before it has used them up.
     old = method == "ppo" or config.num_iterations > 1 or config.steps_per_generation > accumulated or config.use_vllm
     return Load(
@@ -208,6 +133,8 @@ def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -
         training_passes=config.num_iterations,
         answers=mine * asked,
         steps_a_rollout=config.steps_per_generation * config.num_iterations / accumulated,
+        turns_before=row.turns_before,
+        turns_after=row.turns_after,
     )
 
 
@@ -222,7 +149,10 @@ def memory_of(shape: Shape, load: Load, arguments: MemoryArguments, config: Any,
     reinforced = load.completion > 0 and hasattr(config, "num_generations")
     copies = 1 + int(reinforced and bool(config.beta)) + int(bool(arguments.answer_adapter))
     activations = _activations(shape, load, width, bool(config.activation_checkpointing))
-    cache = load.rollout_tokens * shape.layers * 2 * shape.keys * width if load.own_rollouts else 0
+    # Branches are played on from banks of their own, so from prompts of their own.
+    played = load.rollout_rows * (load.prompt + load.completion) if load.turns_after else 0
+    cached = max(load.rollout_tokens, played) if load.own_rollouts else 0
+    cache = cached * shape.layers * 2 * shape.keys * width
     # Rows of the tree mask: one for each completion token and query head of a key head, as booleans and as the
     # numbers that attention kernels make of them.
     columns = load.micro_tokens / load.micro_prompts
@@ -251,38 +181,20 @@ def seconds_of(shape: Shape, load: Load, config: Any, width: int, flops: float, 
         "log-probabilities, no gradient (2 N tokens)": load.forward_passes * pass_seconds,
         f"training passes ({2 * backward} N tokens)": load.training_passes * backward * pass_seconds,
     }
+
+    def generate(prompts: int, rows: int) -> float:
+        prefill = 2 * shape.parameters * prompts * load.prompt / speed
+        decode_step = max(shape.parameters * width / bandwidth, 2 * shape.parameters * rows / speed)
+        return prefill + load.completion * decode_step
+
     if load.own_rollouts:
-        prefill = 2 * shape.parameters * load.rollout_prompts * load.prompt / speed
-        decode_step = max(shape.parameters * width / bandwidth, 2 * shape.parameters * load.rollout_rows / speed)
-        seconds["rollout (prompts, then T steps over the weights)"] = prefill + load.completion * decode_step
+        seconds["rollout (prompts, then T steps over the weights)"] = generate(load.rollout_prompts, load.rollout_rows)
+    if load.turns_before or load.turns_after:
+        reached = load.turns_before * generate(load.rollout_prompts, load.rollout_prompts)
+        seconds[PLAYED] = reached + load.turns_after * generate(load.rollout_rows, load.rollout_rows)
     if load.answers:
         seconds[ANSWERS] = 2 * shape.parameters * load.answers * load.prompt / speed
     return {name: value / load.steps_a_rollout for name, value in seconds.items()}
-
-
-def measure_device(dtype: str) -> tuple[str, float, float]:
-    """Name, speed of a matrix product (operations a second) and of a copy (bytes a second) of what training runs on."""
-    name = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = getattr(torch, dtype, torch.float32)
-    size = 4096 if name == "cuda" else 768
-    matrix = torch.ones(size, size, dtype=precision, device=name)
-    block = torch.ones(2**28 if name == "cuda" else 2**24, device=name)
-    product = _quickest(lambda: matrix @ matrix, name)
-    target = torch.empty_like(block)
-    copy = _quickest(lambda: target.copy_(block), name)
-    return name, 2 * size**3 / product, 2 * block.numel() * block.element_size() / copy
-
-
-def _quickest(work: Any, device: str, times: int = 4) -> float:
-    """Seconds of the quickest of a few calls; the first warms up."""
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return min(taken[1:])
 
 
 def _activations(shape: Shape, load: Load, width: int, checkpointing: bool) -> float:

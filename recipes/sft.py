@@ -21,9 +21,10 @@ def main(argv: Sequence[str]) -> int:
     """Parse the recipe, build labelled rows, train, keep the checkpoint of the lowest validation loss."""
     from datasets import Dataset
 
-    from memory_r1.training.arguments import MemorySFTConfig, parse_recipe
+    from memory_r1.training.arguments import MemorySFTConfig
     from memory_r1.training.callbacks import KeepStart
     from memory_r1.training.policy import load_policy
+    from memory_r1.training.recipe_file import parse_recipe
     from memory_r1.training.rows import answer_sft_rows, manager_sft_rows
     from memory_r1.training.runs import claim_run, open_run
     from memory_r1.training.sft import CompletionSFTTrainer

@@ -9,10 +9,10 @@ from __future__ import annotations
 import html
 import logging
 import re
-from collections import OrderedDict
 from collections.abc import Sequence
 
 from memory_r1.agents.endpoint import Endpoint
+from memory_r1.agents.remembered import Remembered
 from memory_r1.errors import EndpointError
 from rewards.answers import GivenAnswer
 from rewards.rowwise import LogMetric, log_share
@@ -43,15 +43,15 @@ class Judge:
 
     def __init__(self, endpoint: Endpoint, remembered: int = 20_000) -> None:
         self.endpoint = endpoint
-        self.remembered = remembered
-        self._grades: OrderedDict[GivenAnswer, float] = OrderedDict()
+        self._grades: Remembered[GivenAnswer, float] = Remembered(remembered)
 
     def __call__(self, items: Sequence[GivenAnswer], log_metric: LogMetric | None = None) -> list[float | None]:
         """A grade for each, in order; None where the judge could not be asked or gave none.
 
         The share of requests that failed is logged as `judge/failed`.
         """
-        missing = list(dict.fromkeys(item for item in items if item not in self._grades))
+        known = self._grades.known(items)
+        missing = list(dict.fromkeys(item for item in items if item not in known))
         replies = self.endpoint.chat_many(
             [_messages(item) for item in missing], max_tokens=REPLY_TOKENS, temperature=0.0
         )
@@ -63,15 +63,10 @@ class Judge:
                 logger.warning("llm_judge: a row was left out: %s", why)
             else:
                 fresh[item] = grade
-        known = {**{item: self._grades[item] for item in items if item in self._grades}, **fresh}
-        self._remember(fresh)
+        self._grades.keep(fresh)
+        known |= fresh
         log_share(log_metric, "judge/failed", len(missing) - len(fresh), len(missing))
         return [known.get(item) for item in items]
-
-    def _remember(self, fresh: dict[GivenAnswer, float]) -> None:
-        self._grades.update(fresh)
-        while len(self._grades) > self.remembered:
-            self._grades.popitem(last=False)
 
 
 def parse_grade(reply: str) -> float | None:

@@ -15,6 +15,7 @@ PACKAGES = ("memory_r1", "rewards", "data", "recipes")
 # The parts of the library from the ground up; a part imports itself and what lies below it, nothing beside it.
 LIBRARY_LAYERS = (
     {"types", "errors"},
+    {"json_field"},
     {"metrics", "dialogues", "jsonl", "provenance", "entry", "weights"},
     {"embedded"},
     {"models"},
@@ -24,12 +25,12 @@ LIBRARY_LAYERS = (
     {"training", "evaluation", "environments"},
     {"cli"},
 )
-DATA_MAY_IMPORT = {"types", "errors", "metrics", "dialogues", "entry", "memory"}
+DATA_MAY_IMPORT = {"types", "errors", "json_field", "metrics", "dialogues", "entry", "memory"}
 REWARDS_MAY_IMPORT = {*DATA_MAY_IMPORT, "models", "agents"}
 # How a question is answered in training, and how the columns of a dataset are read: all that rewards know of training.
 REWARDS_MAY_ALSO_IMPORT = ("memory_r1.training.answering", "memory_r1.training.rows")
 # What starts without torch and FAISS.
-LIGHT = ("types", "errors", "metrics", "dialogues", "memory.operations", "memory.bank", "memory.store")
+LIGHT = ("types", "errors", "json_field", "metrics", "dialogues", "memory.operations", "memory.bank", "memory.store")
 HEAVY = ("torch", "faiss", "transformers")
 
 

@@ -7,7 +7,6 @@ snapshot, so order, batching and resuming change no score.
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -42,7 +41,7 @@ from memory_r1.evaluation.resume import (
     operation_rows,
     reuse_banks,
 )
-from memory_r1.evaluation.selection import batches, select
+from memory_r1.evaluation.selection import batches, check_selected, select
 from memory_r1.jsonl import JsonLinesWriter, read_json
 from memory_r1.metrics import evidence_recall, score_answer
 from memory_r1.provenance import git_revision, package_versions
@@ -70,12 +69,18 @@ class _Asked:
 
 @dataclass(slots=True)
 class _Script:
-    """A dialogue being played: its scope, its turns, when each session ends, and how many turns are `done`."""
+    """A dialogue being played: its scope, turns, each session's time by its last turn, how many turns are `done`."""
 
     scope: str
     turns: tuple[Turn, ...]
     closings: dict[int, str]
     done: int = 0
+
+    @classmethod
+    def of(cls, dialogue: Dialogue) -> _Script:
+        ends = accumulate(len(session.turns) for session in dialogue.sessions)
+        closings = {end - 1: of.timestamp for end, of in zip(ends, dialogue.sessions, strict=True) if of.turns}
+        return cls(dialogue.dialogue_id, dialogue.turns(), closings)
 
     def finish_turn(self, system: MemorySystem) -> None:
         """Count the turn that was just observed, and end the session if it was its last."""
@@ -123,7 +128,7 @@ def evaluate(
     if batch_size < 1:
         raise ConfigurationError(f"batch_size is {batch_size}: give a whole number from 1")
     chosen = select(dialogues, sessions=sessions, limit=limit, seed=run.seed)
-    _check(chosen)
+    check_selected(chosen)
     folder = Path(folder)
     run = _completed(run, chosen, sessions, limit, budget_tokens, batch_size)
     if banks_from is not None:
@@ -141,21 +146,6 @@ def evaluate(
         with JsonLinesWriter(folder / PREDICTIONS) as writer:
             _ask(system, answer_agent, chosen, writer, budget_tokens, batch_size, bars)
     return _finish(folder, run, chosen, records)
-
-
-def _check(dialogues: Sequence[Dialogue]) -> None:
-    repeated = [name for name, count in Counter(dialogue.dialogue_id for dialogue in dialogues).items() if count > 1]
-    if repeated:
-        raise DataError(
-            f"dialogue id {repeated[0]!r} occurs more than once: give every dialogue its own, it is a scope"
-        )
-    for dialogue in dialogues:
-        counts = Counter(question.question_id for question in dialogue.questions)
-        if len(counts) < len(dialogue.questions):
-            twice = counts.most_common(1)[0][0]
-            raise DataError(f"question id {twice!r} occurs more than once in dialogue {dialogue.dialogue_id!r}")
-    if not any(dialogue.questions for dialogue in dialogues):
-        raise DataError("no question is left to ask: choose another split, or play more sessions")
 
 
 def _completed(
@@ -189,7 +179,7 @@ def _play(
     bars: Progress,
 ) -> list[OperationRecord]:
     """Play turn i of all dialogues together, then turn i + 1; return the whole operation log."""
-    scripts = [_Script(dialogue.dialogue_id, dialogue.turns(), _closings(dialogue)) for dialogue in dialogues]
+    scripts = [_Script.of(dialogue) for dialogue in dialogues]
     records = []
     for dialogue, script in zip(dialogues, scripts, strict=True):
         if system.operations(script.scope):
@@ -224,12 +214,6 @@ def _replay(system: MemorySystem, script: _Script, played: Played) -> list[Opera
         script.finish_turn(system)
         records += of_turn
     return records
-
-
-def _closings(dialogue: Dialogue) -> dict[int, str]:
-    """Return the time of every session by the position of its last turn in the dialogue."""
-    ends = accumulate(len(session.turns) for session in dialogue.sessions)
-    return {end - 1: session.timestamp for end, session in zip(ends, dialogue.sessions, strict=True) if session.turns}
 
 
 def _ask(
@@ -311,7 +295,6 @@ def _finish(
 @contextmanager
 def _bars(shown: bool) -> Iterator[Progress]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, TextColumn("left"), TimeRemainingColumn(), console=Console(stderr=True), disable=not shown
-    ) as bars:
+    left = (TextColumn("left"), TimeRemainingColumn())
+    with Progress(*columns, *left, console=Console(stderr=True), disable=not shown) as bars:
         yield bars

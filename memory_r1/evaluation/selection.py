@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 
-from memory_r1.errors import ConfigurationError
+from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.types import Dialogue, Question
 
 
@@ -39,6 +40,22 @@ def select(
         for dialogue in cut
     ]
     return [dialogue for dialogue in limited if dialogue.questions]
+
+
+def check_selected(dialogues: Sequence[Dialogue]) -> None:
+    """Raise DataError where two dialogues, or two questions of one, share an id, or where nothing is left to ask."""
+    repeated = [name for name, count in Counter(dialogue.dialogue_id for dialogue in dialogues).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"dialogue id {repeated[0]!r} occurs more than once: give every dialogue its own, it is a scope"
+        )
+    for dialogue in dialogues:
+        counts = Counter(question.question_id for question in dialogue.questions)
+        if len(counts) < len(dialogue.questions):
+            twice = counts.most_common(1)[0][0]
+            raise DataError(f"question id {twice!r} occurs more than once in dialogue {dialogue.dialogue_id!r}")
+    if not any(dialogue.questions for dialogue in dialogues):
+        raise DataError("no question is left to ask: choose another split, or play more sessions")
 
 
 def _first_sessions(dialogue: Dialogue, sessions: int | None) -> Dialogue:

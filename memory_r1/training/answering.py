@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
+from memory_r1.agents.remembered import Remembered
 from memory_r1.errors import EndpointError
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.types import Answer, MemoryEntry, Question, Recall
@@ -41,10 +41,9 @@ class FrozenAnswering:
         self.agent = agent
         self.retriever = retriever
         self.top_k = top_k
-        self.remembered = remembered
         self.requested = 0
         self.generated = 0
-        self._answers: OrderedDict[_Key, Answer] = OrderedDict()
+        self._answers: Remembered[_Key, Answer] = Remembered(remembered)
 
     def answer(self, asked: Sequence[BankQuestion]) -> list[Answer | None]:
         """An answer for each, in order; None where the Answer Agent's server gave none, which is asked anew next time.
@@ -58,7 +57,8 @@ class FrozenAnswering:
             (item.question.question, item.question.asked_at, recalled)
             for item, recalled in zip(asked, recalls, strict=True)
         ]
-        missing = {key: key for key in keys if key not in self._answers}
+        known = self._answers.known(keys)
+        missing = dict.fromkeys(key for key in keys if key not in known)
         requests = [AnswerRequest(question, Recall(recalled), asked_at) for question, asked_at, recalled in missing]
         answers = self.agent.try_answer(requests) if requests else []
         fresh = {
@@ -67,13 +67,8 @@ class FrozenAnswering:
         failures = [answer for answer in answers if isinstance(answer, EndpointError)]
         if failures:
             logger.warning("%d of %d questions were not answered: %s", len(failures), len(requests), failures[0])
-        known = {**{key: self._answers[key] for key in keys if key in self._answers}, **fresh}
-        self._remember(fresh)
+        self._answers.keep(fresh)
         self.requested += len(asked)
         self.generated += len(fresh)
+        known |= fresh
         return [known.get(key) for key in keys]
-
-    def _remember(self, fresh: dict[_Key, Answer]) -> None:
-        self._answers.update(fresh)
-        while len(self._answers) > self.remembered:
-            self._answers.popitem(last=False)

@@ -296,12 +296,3 @@ def _refuse_cut_groups(config: GRPOConfig) -> None:
             f"({size}), so that micro-batches hold whole groups; or a divisor of it where steps_per_generation (now "
             f"{config.steps_per_generation}) is 1 and the ranks share each group"
         )
-
-
-def __getattr__(name: str) -> Any:
-    # `recipes/sft.py` still looks for `parse_recipe` here; goes when its import names `recipe_file`.
-    if name == "parse_recipe":
-        from memory_r1.training.recipe_file import parse_recipe
-
-        return parse_recipe
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

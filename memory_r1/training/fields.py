@@ -51,7 +51,7 @@ MORE_THAN: dict[str, float] = {"learning_rate": 0.0}
 
 
 def validate_fields(config: Any, *, none_is_unset: bool = True) -> None:
-    """Check every field of a dataclass against its annotation, its `choices`, the `LEAST` it may be and what it must be `MORE_THAN`.
+    """Check every field of a dataclass against its annotation, its `choices` and its bounds (`LEAST`, `MORE_THAN`).
 
     Args:
         config: The dataclass.

@@ -1,4 +1,4 @@
-"""From a recipe's file and the command line to checked configs: what cannot be right is refused before anything loads."""
+"""From a recipe's file and the command line to checked configs. What is wrong is refused before anything loads."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from data import synthetic_text
+from data.floors import floors
 from data.synthetic import (
     CATEGORIES,
     DEMO_SHAPE,
@@ -24,7 +25,6 @@ from data.synthetic import (
     DialogueShape,
     Split,
     SyntheticDialogue,
-    floors,
     generate_split,
     main,
     read_synthetic,
@@ -184,18 +184,6 @@ def documented(page: str, pattern: str) -> tuple[str, ...]:
     found = re.search(pattern, " ".join((ROOT / page).read_text(encoding="utf-8").split()))
     assert found, f"{page} no longer says {pattern!r}"
     return found.groups()
-
-
-def test_the_floors_of_the_demo_are_those_documented() -> None:
-    none, newest, holds = documented(
-        "data/README.md",
-        r"on the six held-out dialogues .* always \"unknown\", which is also the commonest answer .*?, (0\.\d+); "
-        r"the whole turn that shares most words with the question, (0\.\d+)\. That turn contains the answer for (\d+)%",
-    )
-    heldout = [item.dialogue for item in generate_split("heldout", 6, 0)]
-    worth = floors(heldout, [item.dialogue for item in generate_split("train", 24, 0)])
-    assert f"{worth['none']:.3f}" == f"{worth['most_frequent']:.3f}" == none
-    assert (f"{worth['newest_turn_f1']:.3f}", f"{worth['newest_turn_holds']:.0%}") == (newest, f"{holds}%")
 
 
 def test_the_floors_of_the_experiments_are_those_documented() -> None:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -173,27 +169,3 @@ def test_unusable_settings_are_refused() -> None:
         Retriever(FakeEmbedder(), "sparse")  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError, match="needs an embedder"):
         Retriever(None)
-
-
-class PreparedEmbedder(FakeEmbedder):
-    """Embeds beforehand, so that a measurement leaves the embedding out."""
-
-    def __init__(self, texts: Sequence[str]) -> None:
-        super().__init__()
-        self.rows = dict(zip(texts, super().embed(texts), strict=True))
-
-    def embed(self, texts: Sequence[str]) -> np.ndarray:
-        return np.stack([self.rows[text] for text in texts])
-
-
-def test_a_rollouts_requests_are_fast() -> None:
-    # 64 requests over 40 entries each, no two banks alike: about 0.06 s of processor time.
-    banks = [[entry(n, f"fact {n} of bank {bank} about topic {n % 7}") for n in range(40)] for bank in range(64)]
-    embedder = PreparedEmbedder(["which topic", *(f"{e.speaker}: {e.text}" for bank in banks for e in bank)])
-    requests = [RetrievalRequest("which topic", bank, 30, ("Ann", "Ben")) for bank in banks]
-    seconds = []
-    for _ in range(3):
-        start = time.process_time()
-        Retriever(embedder).retrieve_many(requests)
-        seconds.append(time.process_time() - start)
-    assert min(seconds) < 0.3

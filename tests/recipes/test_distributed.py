@@ -54,7 +54,6 @@ def test_two_processes_learn_what_one_learns(case: str, learnt: Path, tiny_model
     assert alone.keys() == together.keys() >= before.keys()
     moved = torch.cat([(alone[name] - before.get(name, 0)).flatten() for name in alone])
     apart = torch.cat([(alone[name] - together[name]).flatten() for name in alone])
-    print(case, float(apart.norm() / moved.norm()), float(moved.norm()), float(apart.abs().max()))
     assert moved.norm() > 0.1
     assert apart.norm() < 1e-3 * moved.norm()
 

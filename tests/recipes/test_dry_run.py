@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,8 @@ import yaml
 from memory_r1.training.arguments import MemoryGRPOConfig, MemorySFTConfig
 from memory_r1.training.recipe_file import parse_recipe
 from recipes import dry_run, grpo, sft
-from recipes.dry_run import GIB, Load, Shape, load_of, memory_of, prompt_tokens, seconds_of, shape_of
+from recipes.dry_run import GIB, PLAYED, Load, load_of, memory_of, seconds_of
+from recipes.sizes import Shape, Typical, measure_device, shape_of, typical_row
 from tests.tiny import load_base, lora_parameters, with_lora
 
 # Small round numbers: 10 layers of width 100 with 4 query heads on 2 key heads, a vocabulary of 1,000.
@@ -131,17 +133,48 @@ def test_seconds_are_what_a_hand_derives(monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(seconds_of(SHAPE, LOAD, config, 2, flops=2e6, bandwidth=1e5).values())[1] == 1080.0
 
 
+def test_a_branch_is_played_to_and_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run, "REACHED", 0.5)
+    _, config, _ = settings()
+    load = replace(LOAD, turns_before=4.0, turns_after=1.5)
+    played = seconds_of(SHAPE, load, config, 2, flops=2e6, bandwidth=1e5)[PLAYED]
+    # Two dialogues, 100 prompt tokens a turn; then eight branches, 400. A decoding step reads 2 MB of weights.
+    assert played == 4.0 * (200.0 + 10 * 20.0) + 1.5 * (800.0 + 10 * 20.0)
+    assert PLAYED not in seconds_of(SHAPE, LOAD, config, 2, flops=2e6, bandwidth=1e5)
+    # 8 * (50 + 10) cached tokens, not 180, 10 layers, 50 keys and 50 values of 2 bytes: still less than training.
+    wide = replace(load, rollout_rows=400)
+    assert list(memory_of(SHAPE, wide, *settings()).values())[3] == 400 * 60 * 10 * 2 * 50 * 2
+
+
 def test_a_recipe_becomes_the_load_of_a_step(tiny_model: Path, tmp_path: Path) -> None:
     fields = {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 3, "num_generations": 4}
     arguments, config, _ = parsed(tmp_path, tiny_model, **fields, max_completion_length=20, beta=0.1)
-    load = load_of("grpo", arguments, config, prompt=100)
+    load = load_of("grpo", arguments, config, Typical(100))
     assert (load.rows, load.micro_prompts, load.rollout_prompts) == (24, 2, 6)
     assert (load.micro_tokens, load.rollout_tokens) == (2 * 100 + 8 * 20, 6 * 100 + 24 * 20)
     assert (load.forward_passes, load.training_passes, load.steps_a_rollout) == (1, 1, 1.0)
-    assert load_of("ppo", arguments, config, prompt=100).forward_passes == 2
+    assert load_of("ppo", arguments, config, Typical(100)).forward_passes == 2
     arguments, config, _ = parsed(tmp_path, tiny_model, **fields, num_iterations=2, shared_prefix=False)
-    load = load_of("grpo", arguments, config, prompt=100)
+    load = load_of("grpo", arguments, config, Typical(100))
     assert (load.micro_prompts, load.forward_passes, load.training_passes, load.steps_a_rollout) == (8, 1, 2, 2.0)
+
+
+def test_credit_decides_what_a_row_is(tiny_model: Path, tmp_path: Path) -> None:
+    rows = {}
+    for credit in ("turn", "session", "branch"):
+        arguments, config, _ = parsed(tmp_path, tiny_model, credit=credit)
+        rows[credit] = typical_row(arguments, str(tiny_model))
+    turn, session, branch = rows.values()
+    assert (turn.questions, turn.turns_before, turn.turns_after) == (1, 0.0, 0.0)
+    # A session's prompt holds all its turns, and more memories than a turn's.
+    assert session.prompt > 1.5 * turn.prompt and session.turns_before == 0.0
+    # 12 questions over 3 sessions; 20 turns, of which a branch in the middle of its session leaves some to play.
+    assert session.questions == branch.questions == 4
+    assert branch.prompt == turn.prompt
+    assert 5 < branch.turns_before < 15 and 1 < branch.turns_after < 5
+    arguments, config, _ = parsed(tmp_path, tiny_model, credit="branch")
+    load = load_of("grpo", arguments, config, branch)
+    assert (load.turns_before, load.turns_after) == (branch.turns_before, branch.turns_after)
 
 
 def test_prompts_grow_with_what_is_recalled(tiny_model: Path, tmp_path: Path) -> None:
@@ -149,7 +182,7 @@ def test_prompts_grow_with_what_is_recalled(tiny_model: Path, tmp_path: Path) ->
     for agent in ("manager", "answer"):
         for recalled in (2, 20):
             arguments, _, _ = parsed(tmp_path, tiny_model, agent=agent, recall_per_speaker=recalled)
-            sizes.append(prompt_tokens(arguments, str(tiny_model)))
+            sizes.append(typical_row(arguments, str(tiny_model)).prompt)
     assert 20 < sizes[0] < sizes[1] / 2 and 20 < sizes[2] < sizes[3] / 2
 
 
@@ -167,7 +200,7 @@ def test_a_dry_run_prints_and_leaves_nothing(
 
 
 def test_the_devices_speed_is_measured() -> None:
-    name, flops, bandwidth = dry_run.measure_device("float32")
+    name, flops, bandwidth = measure_device("float32")
     assert name in ("cpu", "cuda")
     assert 1e8 < flops < 1e16 and 1e8 < bandwidth < 1e14
     assert GIB == 1024**3

@@ -60,6 +60,15 @@ class TestRecipe:
         assert re.search(r"\d+ (CPU cores?|GPUs?)|minutes|hours", text), "the comment must say hardware and duration"
         assert f"train-{agent}-{method}:" in (ROOT / "Makefile").read_text()
 
+    def test_its_lines_fit(self, path: Path) -> None:
+        assert max(map(len, path.read_text().splitlines())) <= 120
+
+    def test_the_policys_warm_up_outlasts_the_critics(self, path: Path) -> None:
+        _, training, _ = parsed(path)
+        if isinstance(training, MemoryPPOConfig) and training.value_warmup_steps:
+            # Else the policy would take its first step at the full learning rate.
+            assert training.get_warmup_steps(training.max_steps) > training.value_warmup_steps
+
     def test_its_rewards_exist(self, path: Path) -> None:
         memory, training, _ = parsed(path)
         if isinstance(training, MemoryGRPOConfig):
@@ -77,6 +86,24 @@ class TestRecipe:
         others = [parsed(other)[1].output_dir for other in RECIPES if other != path]
         assert parsed(path)[1].output_dir not in others
         assert parsed(path)[1].output_dir.startswith("outputs/")
+
+
+@pytest.mark.parametrize("credit", ["session", "branch"])
+def test_credit_is_compared_with_all_else_equal(credit: str) -> None:
+    folder = ROOT / "recipes" / "smollm2-135m"
+    turn, other = (
+        yaml.safe_load((folder / name).read_text()) for name in ("manager_grpo.yaml", f"manager_grpo_{credit}.yaml")
+    )
+    same = (
+        "per_device_train_batch_size",
+        "num_generations",
+        "learning_rate",
+        "entry_cost",
+        "scale_rewards",
+        "max_steps",
+    )
+    assert {key: other[key] for key in same} == {key: turn[key] for key in same}
+    assert other["credit"] == credit and "credit" not in turn
 
 
 def test_rl_learns_from_other_dialogues_than_the_warm_start_had_labels_for() -> None:

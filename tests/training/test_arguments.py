@@ -120,7 +120,7 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"trust_remote_code": True}, "trust_remote_code: found true, allowed: false"),
         (
             {"reward_weights": [1.0, 0.5]},
-            "reward_weights: found 2 of them, allowed: one for each of the 1 reward_funcs",
+            "reward_weights: found 2 of them, allowed: one for each of the 1",
         ),
         ({"reward_funcs": [], "reward_weights": [1.0]}, "one for each of the 0 reward_funcs"),
         # what TRL and transformers would find out late, or never

@@ -1,0 +1,167 @@
+"""Sizes that a dry run starts from: of the model, of a typical row, and the speed of the machine."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+import torch
+
+from data.sources import Source
+from data.tuples import branch_points
+from memory_r1.agents.prompts import answer_prompt, manager_prompt, session_prompt
+from memory_r1.models import resolve_model
+from memory_r1.training.arguments import MemoryArguments
+from memory_r1.training.sessions import MAX_SESSION_MEMORIES
+from memory_r1.types import MemoryEntry, Session, Turn
+from recipes import preparation
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A model's size. `linear` counts the weights of its linear layers, which 4-bit loading quantises."""
+
+    parameters: int
+    linear: int
+    trainable: int
+    layers: int
+    hidden: int
+    queries: int
+    keys: int
+    feed_forward: int
+    vocabulary: int
+    heads_per_key: int
+
+
+@dataclass(frozen=True, slots=True)
+class Typical:
+    """What a row is like, measured on the first training dialogue.
+
+    Attributes:
+        prompt: P, tokens of its prompt with a full recall.
+        questions: Questions that score it besides retained ones, at most.
+        turns_before: Turns that are played up to it, mean (`credit: branch`).
+        turns_after: Turns that are played on behind it, mean (`credit: branch`).
+    """
+
+    prompt: int
+    questions: int = 1
+    turns_before: float = 0.0
+    turns_after: float = 0.0
+
+
+def shape_of(model: str, lora_r: int, targets: list[str] | str) -> Shape:
+    """Sizes from the configuration alone: the model is built without memory (on PyTorch's meta device)."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(resolve_model(model))
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(config)
+        parameters = sum(value.numel() for value in empty.parameters())
+        embedding = empty.get_input_embeddings().weight.numel()
+        linear = sum(
+            module.weight.numel()
+            for name, module in empty.named_modules()
+            if isinstance(module, torch.nn.Linear) and name != "lm_head"
+        )
+        policy = get_peft_model(empty, LoraConfig(r=lora_r, target_modules=targets, task_type="CAUSAL_LM"))
+        trainable = sum(value.numel() for value in policy.parameters() if value.requires_grad)
+    text = config.get_text_config()
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    key_heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return Shape(
+        parameters=parameters,
+        linear=linear,
+        trainable=trainable,
+        layers=text.num_hidden_layers,
+        hidden=text.hidden_size,
+        queries=text.num_attention_heads * size,
+        keys=key_heads * size,
+        feed_forward=getattr(text, "intermediate_size", 4 * text.hidden_size),
+        vocabulary=embedding // text.hidden_size,
+        heads_per_key=text.num_attention_heads // key_heads,
+    )
+
+
+def typical_row(arguments: MemoryArguments, model: str) -> Typical:
+    """What the recipe's agent and `credit` make of the first training dialogue."""
+    from transformers import AutoTokenizer
+
+    (source, *_), _ = preparation.load_sources(arguments)
+    tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
+    messages = typical_prompt(source, arguments.agent, arguments.recall_per_speaker, arguments.credit)
+    prompt = len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
+    dialogue = source.dialogue
+    if arguments.credit == "turn":
+        return Typical(prompt)
+    questions = math.ceil(len(dialogue.questions) / len(dialogue.sessions))
+    if arguments.credit == "session":
+        return Typical(prompt, questions)
+    lengths = [len(session.turns) for session in dialogue.sessions]
+    points = branch_points(dialogue)
+    before = fmean(sum(lengths[: point.session]) + point.turn for point in points)
+    after = fmean(lengths[point.session] - point.turn - 1 for point in points)
+    return Typical(prompt, questions, before, after)
+
+
+def typical_prompt(source: Source, agent: str, recall_per_speaker: int, credit: str = "turn") -> list[dict[str, str]]:
+    """A prompt of the agent's with all the memories that it may recall, each as long as a turn of the dialogue's."""
+    dialogue = source.dialogue
+    turns = dialogue.turns()
+    if credit == "session":
+        *earlier, last = dialogue.sessions
+        return session_prompt(last.turns, _session_memories(earlier, last, recall_per_speaker))
+    recalled: list[MemoryEntry] = []
+    for speaker in dialogue.speakers:
+        said = [turn for turn in turns if turn.speaker == speaker] or turns
+        recalled += _memories([said[index % len(said)] for index in range(recall_per_speaker)], speaker)
+    if agent == "manager":
+        return manager_prompt(turns[-1], turns[-3:-1], recalled)
+    question = dialogue.questions[0]
+    return answer_prompt(question.question, recalled, asked_at=question.asked_at)[0]
+
+
+def _session_memories(earlier: list[Session], last: Session, recall_per_speaker: int) -> list[MemoryEntry]:
+    """What the turns of the last session recall together: different memories of what was said before, at most."""
+    said: dict[str, list[Turn]] = {}
+    for turn in (turn for session in earlier for turn in session.turns):
+        said.setdefault(turn.speaker, []).append(turn)
+    most = recall_per_speaker * len(last.turns)
+    recalled = [entry for speaker, turns in said.items() for entry in _memories(turns[:most], speaker)]
+    return recalled[:MAX_SESSION_MEMORIES]
+
+
+def _memories(turns: list[Turn], speaker: str) -> list[MemoryEntry]:
+    return [
+        MemoryEntry(number, turn.text, speaker, turn.timestamp, (turn.turn_id,))
+        for number, turn in enumerate(turns, start=1)
+    ]
+
+
+def measure_device(dtype: str) -> tuple[str, float, float]:
+    """Name, speed of a matrix product (operations a second) and of a copy (bytes a second) of what training runs on."""
+    name = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = getattr(torch, dtype, torch.float32)
+    size = 4096 if name == "cuda" else 768
+    matrix = torch.ones(size, size, dtype=precision, device=name)
+    block = torch.ones(2**28 if name == "cuda" else 2**24, device=name)
+    product = _quickest(lambda: matrix @ matrix, name)
+    target = torch.empty_like(block)
+    copy = _quickest(lambda: target.copy_(block), name)
+    return name, 2 * size**3 / product, 2 * block.numel() * block.element_size() / copy
+
+
+def _quickest(work: Any, device: str, times: int = 4) -> float:
+    """Seconds of the quickest of a few calls; the first warms up."""
+    taken = []
+    for _ in range(times):
+        started = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        taken.append(time.perf_counter() - started)
+    return min(taken[1:])
