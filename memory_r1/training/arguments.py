@@ -209,6 +209,8 @@ class MemoryGRPOConfig(GRPOConfig):
             raise ConfigurationError(
                 f"loss_type: found '{self.loss_type}', allowed: {', '.join(LOSSES)}{closest(self.loss_type, LOSSES)}"
             )
+        if self.chat_template_kwargs:
+            raise ConfigurationError("chat_template_kwargs is set, but evaluations build prompts without; leave it out")
         if self.variance_sampling > 1:
             raise ConfigurationError(f"variance_sampling: found {self.variance_sampling}, allowed: 0 to 1")
         if self.resample_rounds and self.log_completions:

@@ -111,6 +111,7 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"credit": "branch", "agent": "answer"}, "credit is 'branch' but agent is 'answer'"),
         ({"per_device_train_batch_size": 3, "num_generations": 2}, "must be divisible by num_generations"),
         ({"model_name_or_path": None}, "model_name_or_path is not set"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs is set"),
         ({"variance_sampling": 1.5}, "variance_sampling: found 1.5, allowed: 0 to 1"),
         ({"resample_rounds": -1}, "resample_rounds: found -1, allowed: at least 0"),
         ({"resample_rounds": 1, "log_completions": True}, "log_completions is set with resample_rounds"),
