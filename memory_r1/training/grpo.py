@@ -14,6 +14,7 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import split_tensor_dict
 
+from memory_r1.agents.attention import use_tree_attention
 from memory_r1.agents.language_model import Messages
 from memory_r1.errors import TrainingError
 from memory_r1.jsonl import JsonLinesWriter
@@ -32,7 +33,7 @@ from memory_r1.training.sampling import (
     remedies_for,
     without_failed,
 )
-from memory_r1.training.shared_prefix import keep_positions, shared_prefix_outputs, supports_shared_prefix
+from memory_r1.training.shared_prefix import keep_positions, shared_prefix_outputs
 from memory_r1.training.validation import Describe, PlayedDialogues, Scores, merged, score_greedily
 
 logger = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
     ) -> None:
         if resample_rounds or variance_sampling:
             kwargs["train_dataset"] = numbered(kwargs["train_dataset"])
-        if shared_prefix and supports_shared_prefix(model) and supports_shared_rollout(args):
+        if shared_prefix and use_tree_attention(model) and supports_shared_rollout(args):
             kwargs.setdefault("rollout_func", shared_prefix_rollout)
         super().__init__(model=model, args=args, **kwargs)
         require_trainable(self.model)
@@ -84,7 +85,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
             JsonLinesWriter(completions_log) if completions_log and self.accelerator.is_main_process else None
         )
         self.shared_prefix = shared_prefix
-        if shared_prefix and not supports_shared_prefix(self.model):
+        if shared_prefix and not use_tree_attention(self.model):
             logger.warning("shared_prefix is off: it needs plain or sliding-window attention under PyTorch's SDPA")
             self.shared_prefix = False
         if self.shared_prefix:

@@ -41,11 +41,17 @@ def manager_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k: in
     entry comes from).
     """
     requests = [ManageRequest(item.turn, item.previous, MemoryBank(item.bank), item.speakers) for item in tuples]
-    recalls = MemoryManager(_NO_MODEL, retriever, top_k=top_k).recall(requests)
+    recalls = recalled_for(requests, retriever, top_k)
     return [
         {"prompt": prompt_for(request, recalled), **manager_columns(item, item.turn, recalled)}
         for item, request, recalled in zip(tuples, requests, recalls, strict=True)
     ]
+
+
+def recalled_for(requests: Sequence[ManageRequest], retriever: Retriever, top_k: int) -> list[tuple[MemoryEntry, ...]]:
+    """What a Memory Manager's prompts show for these turns; no model is asked."""
+    no_model: Any = None  # recalling reads none
+    return MemoryManager(no_model, retriever, top_k=top_k).recall(requests)
 
 
 def manager_columns(
@@ -189,6 +195,3 @@ def _evidence_numbers(question: Question, recalled: Sequence[MemoryEntry], numbe
     evidence = set(question.evidence)
     supporting = {entry.entry_id for entry in recalled if evidence.intersection(entry.source_turn_ids)}
     return [number for number, entry_id in enumerate(numbered, start=1) if entry_id in supporting]
-
-
-_NO_MODEL: Any = None  # `MemoryManager.recall` reads no model

@@ -27,7 +27,7 @@ from memory_r1.memory.retriever import Retriever, reciprocal_rank_fusion
 from memory_r1.training.banks import Entries, Game, Script, play, script_of
 from memory_r1.training.policy import POLICY
 from memory_r1.training.rollouts import shared_prefix_rollout
-from memory_r1.training.rows import Row, apply_completion, manager_columns, manager_rows
+from memory_r1.training.rows import Row, apply_completion, manager_columns, manager_rows, recalled_for
 from memory_r1.types import BranchPoint, ManagerTuple, MemoryEntry, SessionTuple
 
 MAX_SESSION_MEMORIES = 60
@@ -183,7 +183,7 @@ def _recall_sessions(tuples: Sequence[SessionTuple], retriever: Retriever, top_k
     asked = [
         ManageRequest(turn, (), MemoryBank(item.bank), item.speakers) for item in tuples for turn in item.session.turns
     ]
-    recalls = iter(MemoryManager(_NO_MODEL, retriever, top_k=top_k).recall(asked))
+    recalls = iter(recalled_for(asked, retriever, top_k))
     fused = []
     for item in tuples:
         rankings = [[entry.entry_id for entry in next(recalls)] for _ in item.session.turns]
@@ -209,6 +209,3 @@ def _after(point: BranchPoint) -> Script:
     """What is left of the session behind a point."""
     left = len(point.dialogue.sessions[point.session].turns) - point.turn - 1
     return script_of(point.dialogue)[_place(point) + 1 :][:left]
-
-
-_NO_MODEL: Any = None  # `MemoryManager.recall` reads no model

@@ -10,13 +10,12 @@ from trl import SFTTrainer
 
 from memory_r1.training.grpo import require_trainable
 from memory_r1.training.shared_prefix import (
+    IGNORED,
     common_prefix_length,
     position_ids,
     prefix_cache,
     supports_prefix_cache,
 )
-
-IGNORED = -100
 
 
 class CompletionSFTTrainer(SFTTrainer):

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from memory_r1.agents.attention import NO_MASK, Tree, has_window, keeps_keys_and_values_only, use_tree_attention
+from memory_r1.agents.attention import NO_MASK, Tree, has_window, keeps_keys_and_values_only
 from memory_r1.agents.prefix import grouped
 
 IGNORED = -100
@@ -93,11 +93,6 @@ def _tree(lengths: torch.Tensor, width: int, slots: int, steps: int) -> torch.Te
     causal = torch.ones(steps, steps, dtype=torch.bool, device=lengths.device).tril()
     visible[:, width:, width:] = torch.block_diag(*[causal] * slots)
     return visible
-
-
-def supports_shared_prefix(model: Any) -> bool:
-    """Whether `model` can run packed groups; if so, it does from now on (`use_tree_attention`)."""
-    return use_tree_attention(model)
 
 
 def keep_positions(model: Any) -> None:

@@ -23,6 +23,7 @@ from transformers import (
 from trl import GRPOTrainer
 
 import memory_r1.training.shared_prefix as shared_prefix
+from memory_r1.agents.attention import use_tree_attention
 from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.shared_prefix import (
@@ -33,7 +34,6 @@ from memory_r1.training.shared_prefix import (
     position_ids,
     prefix_cache,
     supports_prefix_cache,
-    supports_shared_prefix,
 )
 from tests.tiny import load_tokenizer, lora_parameters, messages, sharpen, with_lora
 
@@ -205,7 +205,7 @@ def test_completions_see_their_prompt_and_themselves_only() -> None:
     ],
 )
 def test_only_attention_with_keys_and_values_of_its_own_is_shared(config: PretrainedConfig, supported: bool) -> None:
-    assert supports_shared_prefix(AutoModelForCausalLM.from_config(config)) is supported
+    assert use_tree_attention(AutoModelForCausalLM.from_config(config)) is supported
 
 
 def test_a_model_that_cannot_share_trains_as_trl_trains_it(
