@@ -119,6 +119,7 @@ def prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, shared: int, room
     layers = model.config.get_text_config().num_hidden_layers
     cache = Cache(layers=[ReservedLayer(room) for _ in range(layers)])
     logits = ids
+    last = torch.tensor([-1], device=ids.device)
     spans = [(1, 0, shared), (count, shared, width)] if shared and count > 1 else [(count, 0, width)]
     for rows, start, stop in spans:
         if start and count > 1:
@@ -137,6 +138,6 @@ def prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, shared: int, room
             position_ids=positions[:rows, start:stop],
             past_key_values=cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=last,
         ).logits[:, -1]
     return logits, cache

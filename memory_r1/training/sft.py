@@ -51,7 +51,7 @@ class CompletionSFTTrainer(SFTTrainer):
             attention_mask=mask,
             position_ids=position_ids(mask)[:, shared:],
             past_key_values=cache,
-            logits_to_keep=kept + 1,
+            logits_to_keep=torch.arange(-kept - 1, 0, device=ids.device),
             use_cache=cache is not None,
         )
         logits = outputs.logits[:, :-1].float()  # (B, kept, V)
