@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from memory_r1.systems.base import MemorySystem
 
 BENCHMARKS = ("synthetic", "locomo", "dialogues")
-SYNTHETIC_DIALOGUES = 12
+SYNTHETIC_DIALOGUES = 20
 SYNTHETIC_SPLITS: dict[str, Split] = {
     "train": "train",
     "validation": "validation",
@@ -60,7 +60,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     on.add_argument("--data", type=Path, metavar="FOLDER", help="where the benchmark's files lie (default: the cache)")
     on.add_argument("--file", type=Path, metavar="JSONL", help="own dialogues, for --benchmark dialogues")
     on.add_argument(
-        "--dialogues", type=int, default=SYNTHETIC_DIALOGUES, metavar="N", help="generated dialogues (default: 12)"
+        "--dialogues", type=int, default=SYNTHETIC_DIALOGUES, metavar="N", help="generated dialogues (default: 20)"
     )
     on.add_argument("--sessions", type=int, metavar="N", help="play the first N sessions, ask what they answer")
     on.add_argument("--limit", type=int, metavar="N", help="ask at most N questions, drawn in proportion")
@@ -69,7 +69,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     how.add_argument("--top-k", type=int, metavar="N", help=f"entries recalled per speaker (default: {_defaults()})")
     how.add_argument("--manager-top-k", type=int, default=2, metavar="N", help="entries shown to the manager (2)")
     how.add_argument("--budget-tokens", type=int, metavar="N", help="bound of what is recalled (default: none)")
-    how.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows computed together (default: 16)")
+    how.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows computed together (default: 32)")
     how.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     how.add_argument("--banks", type=Path, metavar="FOLDER", help="take over the banks of this finished evaluation")
     how.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/eval/BENCHMARK-SPLIT-SYSTEM")

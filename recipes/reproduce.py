@@ -30,7 +30,7 @@ STAGES = ("train", "answer", "manager", "both", "baselines")
 ROWS = ("base", "sft", "sft-continued", "grpo", "sft-all-labels")
 NEEDED = {"sft", "sft-continued", "grpo"}
 BASELINES = ("none", "rag", "oracle", "add-only")
-DIALOGUES = 12  # as in the demo
+DIALOGUES = 20  # as in the demo
 console = Console()
 
 

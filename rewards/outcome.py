@@ -32,7 +32,10 @@ class _Outcome:
 
 
 class OutcomeReward:
-    """Mean score on linked questions and mean score on retention questions, averaged, less the cost of live entries.
+    """Mean score over linked and retention questions, less the cost of live entries.
+
+    Every question weighs the same, as at a dialogue's end. (Averaging two means, one a side, let a single linked answer
+    pay for losing several known facts, which taught a policy to overwrite.)
 
     A completion that cannot be parsed earns what the unchanged bank would if nothing could be answered from it: it is
     no NOOP, and never pays more than one. A row that fails (a malformed column, a question that the Answer Agent's
@@ -125,6 +128,4 @@ class OutcomeReward:
         known = [score for score in scores if score is not None]
         if len(known) < len(scores):
             return None  # the mean of the others would be no fair reward
-        split = len(outcome.linked)
-        parts = [sum(part) / len(part) for part in (known[:split], known[split:]) if part]
-        return sum(parts) / len(parts) - self.entry_cost * len(outcome.entries)
+        return sum(known) / len(known) - self.entry_cost * len(outcome.entries)

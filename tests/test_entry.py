@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -56,3 +59,19 @@ def test_the_environment_is_set_before_main_and_the_users_own_choice_stands(monk
     seen: dict[str, str] = {}
     run_main(lambda arguments: seen.update(os.environ), [])
     assert (seen["HF_HUB_DISABLE_TELEMETRY"], seen["TOKENIZERS_PARALLELISM"]) == ("1", "true")
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc's allocator")
+def test_memory_that_was_freed_is_used_again() -> None:
+    script = (
+        "import resource, sys\n"
+        "from memory_r1.entry import run_main\n"
+        "def faults(arguments):\n"
+        "    for _ in range(3):\n"
+        "        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "        bytearray(64 * 2**20)\n"
+        "    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)\n"
+        "sys.exit(run_main(faults, []))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 100  # 64 MiB mapped anew are 16,384 pages

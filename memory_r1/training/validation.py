@@ -47,7 +47,7 @@ def score_greedily(
     """
     if not rows:
         return [], {}
-    local = LocalLanguageModel(model, tokenizer, batch_size=16)
+    local = LocalLanguageModel(model, tokenizer, batch_size=32)
     prompts = [row["prompt"] for row in rows]
     generated = local.generate(prompts, max_new_tokens=max_new_tokens, adapter=getattr(model, "active_adapter", None))
     completions = [[{"role": "assistant", "content": completion.text}] for completion in generated]
@@ -87,7 +87,7 @@ class PlayedDialogues:
         if not dialogues:
             return [], {}
         manager = MemoryManager(
-            LocalLanguageModel(model, tokenizer, batch_size=16),
+            LocalLanguageModel(model, tokenizer, batch_size=32),
             self.answering.retriever,
             adapter=POLICY,
             top_k=self.top_k,

@@ -81,7 +81,7 @@ def update(row: Row) -> str:
     return f'[{{"op": "UPDATE", "id": {number_of(row, ROME)}, "text": "Ann lives in Oslo"}}]'
 
 
-def test_linked_and_retention_questions_weigh_the_same_and_entries_cost() -> None:
+def test_every_question_weighs_the_same_and_entries_cost() -> None:
     row = make_row()
     delete_tea = f'[{{"op": "DELETE", "id": {number_of(row, TEA)}}}]'
     rewards = pay(
@@ -104,17 +104,17 @@ def test_linked_and_retention_questions_weigh_the_same_and_entries_cost() -> Non
     )
 
 
-def test_means_are_taken_within_linked_and_within_retention_questions_first() -> None:
+def test_one_linked_question_weighs_no_more_than_one_of_many_retained() -> None:
     row = make_row(linked=(WHERE,), retention=(DRINK, HOME))
-    # Updated: the linked one right, of the two retained ones Rome is gone: (1 + 1/2) / 2.
-    assert pay(outcome(), update(row), rows=[row]) == pytest.approx([0.75 - 2 * COST])
+    # Updated: the linked one right, of the two retained ones Rome is gone.
+    assert pay(outcome(), update(row), rows=[row]) == pytest.approx([2 / 3 - 2 * COST])
 
 
 @pytest.mark.parametrize(
     ("linked", "retention", "expected"),
-    [((WHERE,), (), 0.0), ((), (DRINK,), 1.0), ((WHERE, WHERE), (DRINK,), 0.5)],
+    [((WHERE,), (), 0.0), ((), (DRINK,), 1.0), ((WHERE, WHERE), (DRINK,), 1 / 3)],
 )
-def test_a_side_without_questions_does_not_count(
+def test_either_side_may_be_without_questions(
     linked: tuple[Question, ...], retention: tuple[Question, ...], expected: float
 ) -> None:
     row = make_row(linked, retention)
