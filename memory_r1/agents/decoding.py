@@ -10,6 +10,9 @@ import torch
 from memory_r1.agents.attention import NO_MASK, Tree
 from memory_r1.agents.prefix import aligned, grouped, prefill
 
+# Prompts whose completions have all ended leave the batch once it shrinks to this share: leaving copies what stays.
+_WORTH_A_COPY = 0.75
+
 
 @torch.no_grad()
 def decode(
@@ -44,11 +47,18 @@ def decode(
     ended = torch.ones_like(tokens, dtype=torch.bool)
     ended[groups.group, groups.slot] = False  # a smaller group's empty slots have nothing to say
     stop_ids = torch.tensor(sorted(stops), device=device)
-    drawn = [tokens]
+    running = torch.arange(len(tokens), device=device)  # the prompts whose completions still grow, D' of D
+    drawn = tokens.new_full((*tokens.shape, max_new_tokens), pad)  # (D, G, T)
+    drawn[:, :, 0] = tokens
     for step in range(max_new_tokens - 1):
         ended = ended | torch.isin(tokens, stop_ids)
-        if bool(ended.all()):
+        growing = (~ended.all(-1)).nonzero()[:, 0]
+        if not len(growing):
             break
+        if len(growing) <= _WORTH_A_COPY * len(running):
+            running, tokens, ended = running[growing], tokens[growing], ended[growing]
+            cache.batch_select_indices(growing)
+            growth.select(growing)
         tree = growth.step(step)
         logits = model(
             input_ids=tokens,
@@ -57,11 +67,10 @@ def decode(
             position_ids=tree.query_positions,
             past_key_values=cache,
             use_cache=True,
-        ).logits  # (D, G, V)
+        ).logits  # (D', G, V)
         tokens = _drawn(logits, temperature)
-        drawn.append(tokens)
-    completions = torch.stack(drawn, dim=-1)[groups.group, groups.slot]  # (B, T)
-    return [until(row, stops) for row in completions.tolist()]
+        drawn[running, :, step + 1] = tokens
+    return [until(row, stops) for row in drawn[groups.group, groups.slot].tolist()]
 
 
 class _Growth:
@@ -75,6 +84,10 @@ class _Growth:
         lengths = mask.sum(-1, keepdim=True)  # (D, 1)
         steps_of = torch.arange(steps, device=mask.device).repeat_interleave(slots)  # (S * G,)
         self.positions = torch.cat([mask.cumsum(-1) - 1, lengths + steps_of], dim=-1)  # (D, P + S * G)
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Keep these prompts alone."""
+        self.visible, self.positions = self.visible[rows], self.positions[rows]
 
     def step(self, number: int) -> Tree:
         """What one step's tokens see, `(D, G)` of them."""

@@ -94,6 +94,11 @@ class ReservedLayer(DynamicLayer):
         self._buffers = (self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0))
         self.keys, self.values = self._buffers
 
+    def batch_select_indices(self, indices: torch.Tensor) -> None:
+        """Keep these rows alone, and the room behind them."""
+        self._buffers = (self._buffers[0][indices], self._buffers[1][indices])
+        self.keys, self.values = (buffer[:, :, : self._length] for buffer in self._buffers)
+
     def _grown(self, buffer: torch.Tensor, length: int) -> torch.Tensor:
         rows, heads, _, size = buffer.shape
         grown = buffer.new_empty(rows, heads, length + self.room, size)
