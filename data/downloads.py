@@ -53,7 +53,7 @@ class PublishedFile:
 
         The cache is `cache`, else the folder that MEMORY_R1_CACHE names, else ~/.cache/memory_r1.
         """
-        target = cache_folder(cache) / "data" / self.name
+        target = self.cached(cache)
         if target.exists():
             return target
         part = target.with_name(f"{target.name}.{os.getpid()}.part")
@@ -70,6 +70,10 @@ class PublishedFile:
         finally:
             part.unlink(missing_ok=True)
         return target
+
+    def cached(self, cache: Path | str | None = None) -> Path:
+        """Where the file lies in the cache, or would lie."""
+        return cache_folder(cache) / "data" / self.name
 
     def check(self, content: bytes, path: Path) -> None:
         """Raise ChecksumError, naming `path`, unless `content` is what was published."""

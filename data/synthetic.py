@@ -26,6 +26,7 @@ from data.synthetic_text import Writer
 from data.synthetic_values import NAMES
 from memory_r1.dialogues import read_dialogues, write_dialogues
 from memory_r1.errors import ConfigurationError, DataError, MemoryR1Error
+from memory_r1.jsonl import rewrite_rows
 from memory_r1.types import Dialogue, Operation, OperationKind, Question, Session, Turn
 
 Split = Literal["train", "validation", "heldout"]
@@ -187,12 +188,14 @@ def write_synthetic(folder: Path | str, split: str, dialogues: Sequence[Syntheti
     """Write `<split>.jsonl` (own dialogue format) and `<split>.gold.jsonl` (the gold operations, a line a dialogue)."""
     folder = Path(folder)
     write_dialogues(folder / f"{split}.jsonl", [item.dialogue for item in dialogues])
-    lines = []
-    for item in dialogues:
-        operations = {turn_id: [_to_json(o) for o in gold] for turn_id, gold in item.gold.items()}
-        record = {"dialogue_id": item.dialogue.dialogue_id, "operations": operations}
-        lines.append(json.dumps(record, ensure_ascii=False) + "\n")
-    (folder / f"{split}.gold.jsonl").write_text("".join(lines), encoding="utf-8")
+    labels = [
+        {
+            "dialogue_id": item.dialogue.dialogue_id,
+            "operations": {turn_id: [_to_json(o) for o in gold] for turn_id, gold in item.gold.items()},
+        }
+        for item in dialogues
+    ]
+    rewrite_rows(folder / f"{split}.gold.jsonl", labels)
 
 
 def read_synthetic(folder: Path | str, split: str) -> list[SyntheticDialogue]:

@@ -14,7 +14,7 @@ import yaml
 from data.floors import floors
 from data.synthetic import CATEGORIES, Split, SyntheticDialogue, generate_split
 from memory_r1.types import OperationKind
-from recipes.evaluate import SYNTHETIC_DIALOGUES
+from recipes.benchmarks import SYNTHETIC_DIALOGUES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
@@ -83,11 +83,11 @@ def test_the_table_counts_the_dialogues_that_the_recipes_use(column: str) -> Non
 
 def test_the_floors_are_those_of_the_held_out_dialogues() -> None:
     found = re.search(
-        r"on the twelve held-out dialogues .* always \"unknown\", which is also the commonest answer .*?, (0\.\d+); "
+        r"on the twenty held-out dialogues .* always \"unknown\", which is also the commonest answer .*?, (0\.\d+); "
         r"the whole turn that shares most words with the question, (0\.\d+)\. That turn contains the answer for (\d+)%",
         " ".join(README.split()),
     )
-    assert found and SYNTHETIC_DIALOGUES == 12
+    assert found and SYNTHETIC_DIALOGUES == 20
     heldout, train = ([item.dialogue for item in dialogues(*used()[column])] for column in ("held out", "SFT"))
     worth = floors(heldout, train)
     assert found[1] == f"{worth['none']:.3f}" == f"{worth['most_frequent']:.3f}"

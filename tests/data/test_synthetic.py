@@ -350,6 +350,20 @@ def test_files_hold_the_dialogues_and_their_gold(tmp_path) -> None:
         read_synthetic(tmp_path, "heldout")
 
 
+def test_a_gold_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_synthetic(tmp_path, "heldout", generate_split("heldout", 1, 3))
+    gold = tmp_path / "heldout.gold.jsonl"
+    before = gold.read_bytes()
+
+    def out_of_space(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", out_of_space)
+    with pytest.raises(OSError, match="No space"):
+        write_synthetic(tmp_path, "heldout", generate_split("heldout", 2, 4))
+    assert gold.read_bytes() == before
+
+
 def test_command_writes_a_missing_folder_and_counts_a_present_one(tmp_path, capsys) -> None:
     folder = tmp_path / "synthetic"
     assert main([str(folder), "--dialogues", "2", "--seed", "1"]) == 0

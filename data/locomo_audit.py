@@ -1,0 +1,96 @@
+"""Which gold answers of LoCoMo are wrong, by the audit of dial481/locomo-audit (February 2026, CC BY-NC 4.0).
+
+156 findings on the 1,540 questions of categories 1 to 4, made by a language model and reviewed by people. Loaded from a
+path or the cache, never shipped.
+
+`python -m data.locomo_audit PATH` prints as JSON the findings by kind, and how many answers of each split are wrong.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+from data.dialogues import Counts, print_counts
+from data.downloads import PublishedFile
+from data.locomo import SPLITS
+from memory_r1.errors import DataError
+from memory_r1.json_field import JsonField
+
+AUDIT_FILE = PublishedFile(
+    name="locomo_audit_errors.json",
+    url="https://raw.githubusercontent.com/dial481/locomo-audit/9493fb4b4af4256ed17a18e8fd0b3cfdeec29539/errors.json",
+    size=150_552,
+    sha256="f298ef46263fada20688a1d672be37d4f488c6da3b19343eea55ae5c1b5fe55e",
+)
+ERROR_TYPES = (
+    "WRONG_CITATION",
+    "HALLUCINATION",
+    "TEMPORAL_ERROR",
+    "ATTRIBUTION_ERROR",
+    "AMBIGUOUS",
+    "INCOMPLETE",
+)
+CORRUPTING = tuple(kind for kind in ERROR_TYPES if kind != "WRONG_CITATION")
+"""The findings that make a score wrong. Where only the citation is wrong, the answer is right."""
+
+_CONVERSATIONS = (*SPLITS["train"], *SPLITS["validation"], *SPLITS["test"])  # the order of locomo10.json
+_QUESTION_ID = re.compile(r"locomo_([0-9])_qa(\d+)")
+
+
+def load_audit(path: Path | str | None = None, cache: Path | str | None = None, verify: bool = True) -> dict[str, str]:
+    """Question key (`<dialogue_id>/<question_id>`, as in `conv-26/conv-26:2`) to the kind of error found.
+
+    `path` is the file or a folder that holds it; without one it comes from the cache, downloaded there if need be.
+
+    Raises:
+        ChecksumError: `verify` is on and these are not the published bytes.
+        DataError: there is no such file, it cannot be downloaded, or it is malformed.
+    """
+    content = AUDIT_FILE.read(path, cache, verify=verify)
+    where = str(path or AUDIT_FILE.name)
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: found malformed JSON ({error}), allowed: the audit's {AUDIT_FILE.name}") from error
+    errors: dict[str, str] = {}
+    for item in JsonField(document, where).items(at_least=1):
+        members = item.members(("question_id", "error_type"), closed=False)
+        match = _QUESTION_ID.fullmatch(members["question_id"].text())
+        if match is None:
+            members["question_id"].fail("an id as in locomo_0_qa12")
+        if members["error_type"].text() not in ERROR_TYPES:
+            members["error_type"].fail(f"one of {', '.join(ERROR_TYPES)}")
+        conversation = _CONVERSATIONS[int(match[1])]
+        errors[f"{conversation}/{conversation}:{int(match[2])}"] = members["error_type"].text()
+    return errors
+
+
+def find_audit(path: Path | str | None = None, cache: Path | str | None = None) -> dict[str, str] | None:
+    """The audit that lies beside `path` (locomo10.json or its folder), or in the cache; None where there is none.
+
+    Raises:
+        ChecksumError: a file is there, but it is not the published one.
+        DataError: a file is there and cannot be read.
+    """
+    folder = AUDIT_FILE.cached(cache).parent if path is None else Path(path)
+    file = (folder if folder.is_dir() else folder.parent) / AUDIT_FILE.name
+    return load_audit(file) if file.is_file() else None
+
+
+def audit_counts(path: Path | str, verify: bool = True) -> Counts:
+    """How many findings of each kind there are, and how many questions of each split have a wrong answer."""
+    errors = load_audit(path, verify=verify)
+    spoilt = [key.split("/")[0] for key, kind in errors.items() if kind in CORRUPTING]
+    return {
+        "benchmark": "locomo",
+        "findings": dict(Counter(errors.values()).most_common()),
+        "wrong_answers": {split: sum(name in members for name in spoilt) for split, members in SPLITS.items()},
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(print_counts(audit_counts, f"the audit of LoCoMo ({AUDIT_FILE.name} or a folder that holds it)"))
