@@ -70,6 +70,8 @@ def test_f1_squad(prediction: str, gold: str, expected: float) -> None:
         ("it's red!", "its red", 0.5),
         # Blanked, not dropped: "3.5" becomes two tokens {3 5}, found in {3 5 km}: 2*2 / (2+3).
         ("3.5", "3,5 km", 0.8),
+        # A word counts once however often it occurs: {go home} and {go away now}, 2*1 / (2+3).
+        ("go go home", "go away now", 0.4),
         # Unlike SQuAD's, two empty answers score nothing.
         ("", "", 0.0),
     ],
@@ -97,6 +99,15 @@ def test_f1_mem0(prediction: str, gold: str, expected: float) -> None:
         ("It was Not Mentioned at all.", "blue", "5", 1.0),
         ("No information available", "blue", "5", 1.0),
         ("blue", "blue", "5", 0.0),
+        # Published category 5 questions have no answer, at which the official script stops with a KeyError.
+        ("The dialogue has no information available on it", "", "5", 1.0),
+        # Commas count in multi-hop only: [blue car] against the gold parts [blue] and [car], 2/3 each.
+        ("blue car", "blue, car", "1", 2 / 3),
+        ("blue car", "blue, car", "3", 1.0),
+        # Multi-hop keeps what follows a semicolon, and a gold part without words is never found: (1 + 0) / 2.
+        ("red; owl", "red; owl, and", "1", 0.5),
+        # Open-domain cuts the gold alone: [likeli no becaus] against [likeli no], 2*2 / (3+2).
+        ("Likely no; because", "Likely no; because", "3", 0.8),
         # A category of another benchmark follows the plain rule.
         ("blue car", "blue", "update", 2 / 3),
     ],
@@ -112,7 +123,12 @@ def test_f1_locomo(prediction: str, gold: str, category: str, expected: float) -
         ("The cat", "the black cat", math.exp(-0.5)),
         # The second "the" is clipped: precision 2/4, no penalty for length.
         ("the the cat sat", "the cat", 0.5),
+        # One word has no higher n-gram to smooth.
         ("cat", "Cat", 1.0),
+        # Longer than the gold: precision 1/4, no penalty.
+        ("cat dog owl sea", "cat", 0.25),
+        # A tenth of the length: precision 1, penalty exp(1 - 10).
+        ("cat", "cat a b c d e f g h i", math.exp(-9)),
         ("dog", "cat", 0.0),
         ("", "cat", 0.0),
         ("cat", "", 0.0),

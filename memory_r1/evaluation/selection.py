@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.types import Dialogue, Question
+from memory_r1.types import Dialogue
+
+_Place = tuple[float, str, tuple[str, str]]
+"""Where a question stands in [0, 1), the draw that breaks ties, and its dialogue and question id."""
 
 
 def select(
@@ -68,22 +71,29 @@ def _first_sessions(dialogue: Dialogue, sessions: int | None) -> Dialogue:
 
 
 def _stratified(dialogues: Sequence[Dialogue], limit: int, seed: int) -> set[tuple[str, str]]:
-    """Choose `limit` questions, every (dialogue, category) stratum in proportion to its size.
+    """Choose `limit` questions, every category in proportion to its size, and in it every dialogue in proportion.
 
-    Each question gets the place (rank in its stratum + 1/2) / size of the stratum in [0, 1), the rank being drawn
-    from a hash of the seed and the question's ids; the `limit` lowest places are taken. So the choice depends on
-    nothing but the questions and the seed, and a larger limit contains the smaller one.
+    Each question gets a place in its stratum (dialogue and category), and by these places one in its category; the
+    `limit` lowest are taken. Ranks are drawn from a hash of the seed and the question's ids. So the choice depends on
+    nothing but the questions and the seed, and a larger limit contains the smaller one. Where every question has a
+    dialogue of its own, the places of all strata are equal and the hash alone ranks a category.
     """
-    strata: dict[tuple[str, str], list[Question]] = {}
+    strata: dict[tuple[str, str], list[_Place]] = {}
     for dialogue in dialogues:
         for question in dialogue.questions:
-            strata.setdefault((dialogue.dialogue_id, question.category), []).append(question)
-    places: list[tuple[float, str, tuple[str, str]]] = []
-    for (dialogue_id, _), questions in strata.items():
-        keyed = sorted((_draw(seed, dialogue_id, q.question_id), q.question_id) for q in questions)
-        for rank, (draw, question_id) in enumerate(keyed):
-            places.append(((rank + 0.5) / len(keyed), draw, (dialogue_id, question_id)))
-    return {key for _, _, key in sorted(places)[:limit]}
+            draw = _draw(seed, dialogue.dialogue_id, question.question_id)
+            key = (dialogue.dialogue_id, question.question_id)
+            strata.setdefault((question.category, dialogue.dialogue_id), []).append((0.0, draw, key))
+    categories: dict[str, list[_Place]] = {}
+    for (category, _), places in strata.items():
+        categories.setdefault(category, []).extend(_spread(places))
+    spread = [place for places in categories.values() for place in _spread(places)]
+    return {key for _, _, key in sorted(spread)[:limit]}
+
+
+def _spread(places: Sequence[_Place]) -> list[_Place]:
+    """Put ordered places evenly into [0, 1): (rank + 1/2) / number."""
+    return [((rank + 0.5) / len(places), draw, key) for rank, (_, draw, key) in enumerate(sorted(places))]
 
 
 def _draw(seed: int, dialogue_id: str, question_id: str) -> str:

@@ -21,6 +21,7 @@ MIN_DIALOGUES = 20
 RESAMPLES = 2000
 # Bounds the memory of one block of resampled indices (8 bytes each).
 _BLOCK = 2_000_000
+_ROUNDING = 1e-12
 
 Array = NDArray[np.float64]
 
@@ -113,12 +114,32 @@ def hierarchical_interval(
     return Interval(float(sums.sum() / n), float(low), float(high), n, groups is not None and not clustered)
 
 
+def averaged_interval(
+    strata: Sequence[Sequence[float | None]], resamples: int = RESAMPLES, seed: int = 0
+) -> Interval | None:
+    """Interval of the mean of the strata's means, or None when no value applies.
+
+    Values count as independent and are resampled within each stratum. A stratum without an applicable value is left
+    out.
+    """
+    means, resampled, n = [], [], 0
+    for number, stratum in enumerate(strata):
+        values = np.array([value for value in stratum if value is not None and not math.isnan(value)], dtype=np.float64)
+        if len(values):
+            sums, counts = values[None], np.ones((1, len(values)))
+            means.append(values.mean())
+            resampled.append(_resampled_means(sums, counts, resamples, [seed, number]))
+            n += len(values)
+    if not means:
+        return None
+    low, high = np.percentile(np.mean(resampled, axis=0), [2.5, 97.5])
+    return Interval(float(np.mean(means)), float(low), float(high), n)
+
+
 def question_differences(
     first: Mapping[str, float | None], second: Mapping[str, float | None]
 ) -> dict[str, float | None]:
     """Score of `first` less that of `second` for every question, None where either does not apply.
-
-    Several seeds: give one such mapping a seed to `hierarchical_interval`.
 
     Raises:
         ValueError: the two do not hold the same question ids.
@@ -151,16 +172,42 @@ def paired_difference(
     Raises:
         ValueError: the two do not hold the same question ids.
     """
+    return paired_seed_difference([(first, second)], groups, resamples, seed)
+
+
+def paired_seed_difference(
+    pairs: Sequence[tuple[Mapping[str, float | None], Mapping[str, float | None]]],
+    groups: Mapping[str, str] | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> PairedDifference | None:
+    """`paired_difference` over several seeds, one pair of runs each; its interval is `hierarchical_interval`'s.
+
+    Wins, losses and ties still count questions: by the sign of a question's difference, averaged over the seeds.
+
+    Raises:
+        ValueError: two runs of a pair do not hold the same question ids.
+    """
     from scipy.stats import binomtest
 
-    differences = question_differences(first, second)
-    interval = hierarchical_interval([differences], groups, resamples, seed)
+    runs = [question_differences(first, second) for first, second in pairs]
+    interval = hierarchical_interval(runs, groups, resamples, seed)
     if interval is None:
         return None
-    applicable = [value for value in differences.values() if value is not None]
-    wins, losses = sum(value > 0 for value in applicable), sum(value < 0 for value in applicable)
+    by_question: dict[str, list[float]] = {}
+    for run in runs:
+        for key, value in run.items():
+            if value is not None:
+                by_question.setdefault(key, []).append(value)
+    signs = [_sign(math.fsum(values)) for values in by_question.values()]
+    wins, losses = signs.count(1), signs.count(-1)
     p_value = float(binomtest(wins, wins + losses, 0.5).pvalue) if wins + losses else 1.0
-    return PairedDifference(interval.mean, interval, wins, losses, len(applicable) - wins - losses, p_value)
+    return PairedDifference(interval.mean, interval, wins, losses, signs.count(0), p_value)
+
+
+def _sign(total: float) -> int:
+    # Differences of several seeds that cancel out leave a rounding error behind.
+    return 0 if abs(total) < _ROUNDING else (1 if total > 0 else -1)
 
 
 def _difference(first: float | None, second: float | None) -> float | None:
@@ -191,7 +238,7 @@ def _totals(runs: Iterable[Mapping[str, float]], units: Mapping[str, int]) -> tu
     return np.stack(sums), np.stack(counts)
 
 
-def _resampled_means(sums: Array, counts: Array, resamples: int, seed: int) -> Array:
+def _resampled_means(sums: Array, counts: Array, resamples: int, seed: int | Sequence[int]) -> Array:
     """Means of `resamples` draws of rows and columns with replacement, each the ratio of drawn sums and counts."""
     rng = np.random.default_rng(seed)
     n_runs, n_units = sums.shape

@@ -70,6 +70,25 @@ def test_a_limit_draws_from_every_dialogue_and_category_in_proportion() -> None:
     assert drawn == {("d", "a"): 6, ("d", "b"): 2, ("e", "a"): 6, ("e", "b"): 2}
 
 
+def test_a_limit_keeps_the_proportion_of_categories_where_every_question_has_a_dialogue_of_its_own() -> None:
+    # LongMemEval: 60 of one type and 20 of another, each its own dialogue; a tenth of them is 6 and 2.
+    dialogues = [dialogue(f"d{i}", [question(i, "D1:1", category="a" if i < 60 else "b")]) for i in range(80)]
+    chosen = [select(dialogues, limit=8, seed=seed) for seed in range(5)]
+    assert [Counter(each.questions[0].category for each in of_seed) for of_seed in chosen] == [{"a": 6, "b": 2}] * 5
+    # Not the first of each: the draw depends on the seed.
+    assert len({frozenset(each.dialogue_id for each in of_seed) for of_seed in chosen}) == 5
+
+
+def test_a_limit_spreads_a_small_category_over_dialogues() -> None:
+    # Four dialogues with 2 of "a" and 1 of "b" each: of 6 questions, 4 are "a", one from each dialogue.
+    dialogues = [
+        dialogue(f"d{i}", [question(j, "D1:1", category="b" if j == 2 else "a") for j in range(3)]) for i in range(4)
+    ]
+    drawn = Counter((q.category, each.dialogue_id) for each in select(dialogues, limit=6) for q in each.questions)
+    assert [drawn["a", f"d{i}"] for i in range(4)] == [1, 1, 1, 1]
+    assert sum(count for (category, _), count in drawn.items() if category == "b") == 2
+
+
 def test_a_limit_draws_the_same_from_the_same_questions_and_more_contains_less() -> None:
     shuffled = [
         dialogue(each.dialogue_id, random.Random(1).sample(each.questions, len(each.questions))) for each in many()

@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_r1.evaluation.statistics import (
+    averaged_interval,
     bootstrap_interval,
     hierarchical_interval,
     paired_difference,
+    paired_seed_difference,
     question_differences,
 )
 
@@ -138,6 +140,47 @@ def test_paired_difference_clusters_by_dialogue() -> None:
     # Eight equal answers a dialogue: the interval is sqrt(8) times as wide.
     ratio = (clustered.interval.high - clustered.interval.low) / (loose.interval.high - loose.interval.low)
     assert ratio == pytest.approx(math.sqrt(8), rel=0.15)
+
+
+def test_an_average_of_strata_weighs_each_alike_and_resamples_within() -> None:
+    # Means 1.0 and 0.25 of strata of unequal size: 0.625, not the mean of all values, 11 / 14.
+    interval = averaged_interval([[1.0] * 10, [1.0, 0.0, 0.0, 0.0], [None, math.nan], []], resamples=20_000)
+    assert interval is not None
+    assert (interval.mean, interval.n, interval.within_dialogue) == (0.625, 14, False)
+    # Only the second varies, as Binomial(4, 1/4) / 4: P(0) = 0.316, P(<= 2) = 0.949, P(<= 3) = 0.996.
+    assert (interval.low, interval.high) == (0.5, (1 + 3 / 4) / 2)
+    assert averaged_interval([[None], []]) is None
+
+
+def test_strata_of_the_same_values_vary_independently() -> None:
+    # Both alike: the average of two independent means has 1 / sqrt(2) of the width of one.
+    coin = [0.0, 1.0] * 50
+    one, two = averaged_interval([coin], resamples=10_000), averaged_interval([coin, coin], resamples=10_000)
+    assert one is not None and two is not None
+    assert (one.high - one.low) / (two.high - two.low) == pytest.approx(math.sqrt(2), rel=0.1)
+
+
+def test_seeds_of_a_difference_count_each_question_once() -> None:
+    # Three seeds of four questions: q0 better in all, q1 in two of three, q2 cancels out, q3 worse in the mean.
+    base = dict.fromkeys(("q0", "q1", "q2", "q3"), 0.3)
+    seeds = [(0.7, 0.7, 0.4, 0.3), (0.7, 0.7, 0.5, 0.3), (0.7, 0.2, 0.0, 0.0)]
+    pairs = [(dict(zip(base, values, strict=True)), base) for values in seeds]
+    result = paired_seed_difference(pairs)
+    assert result is not None
+    # Sums over seeds: 1.2, 0.7, 0.0 (with a rounding error), -0.3; sign test of 2 against 1: p = 1.
+    assert (result.wins, result.losses, result.ties, result.p_value) == (2, 1, 1, 1.0)
+    assert result.difference == pytest.approx(1.6 / 12)
+    assert result.interval.n == 12
+
+
+def test_seeds_that_differ_widen_a_difference() -> None:
+    keys = [f"q{i}" for i in range(30)]
+    base = dict.fromkeys(keys, 0.0)
+    pairs = [(dict.fromkeys(keys, score), base) for score in (0.2, 0.4, 0.6)]
+    result = paired_seed_difference(pairs, resamples=20_000)
+    assert result is not None
+    # As for one run's seeds: 0.2 thrice is drawn in 1 of 27 resamples, more than 2.5%.
+    assert (result.interval.low, result.interval.high) == pytest.approx((0.2, 0.6))
 
 
 def test_runs_without_a_difference_have_p_one() -> None:

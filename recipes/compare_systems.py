@@ -1,0 +1,64 @@
+"""Evaluate memory systems on the same questions, then compare them.
+
+    make compare BENCHMARK=locomo SPLIT=validation LIMIT=40 DATA=folder
+    python recipes/compare_systems.py --benchmark synthetic --systems none rag memory-r1 --manager DIR --answer DIR
+
+Each system is one run of recipes/evaluate.py with the same Answer Agent; options that are not listed here go to it as
+they are. Started again with the same options, finished systems are not run again and a cut one goes on. Differences are
+to the first system.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from memory_r1.entry import run_main
+from recipes.commands import run_python
+
+console = Console()
+
+
+def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Return the options of the comparison, and those of the evaluations."""
+    parser = argparse.ArgumentParser(
+        prog="compare_systems.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--benchmark", required=True, metavar="NAME", help="as for recipes/evaluate.py")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: all there are")
+    parser.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager, for the systems with one")
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/compare/BENCHMARK")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options, others = parser.parse_known_args(arguments)
+    options.output = options.output or Path("outputs") / "compare" / options.benchmark
+    return options, others
+
+
+def main(arguments: Sequence[str]) -> int:
+    options, others = parse_arguments(arguments)
+    from memory_r1.systems import SYSTEMS, system_spec
+
+    specs = {
+        name: system_spec(name) for name in options.systems or SYSTEMS
+    }  # the names first: all before the first run
+    for name, spec in specs.items():
+        console.rule(name)
+        run_python(
+            "recipes/evaluate.py",
+            f"--benchmark={options.benchmark}",
+            f"--system={name}",
+            f"--output={options.output / name}",
+            *([f"--manager={options.manager}"] if options.manager and spec.needs_manager else []),
+            *others,
+        )
+    if len(specs) > 1:
+        run_python("recipes/compare.py", *(str(options.output / name) for name in specs), f"--output={options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

@@ -1,0 +1,55 @@
+"""Systems are evaluated one after the other under the same options, then compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.systems import SYSTEMS
+from recipes import compare_systems
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    run: list[tuple[str, ...]] = []
+    monkeypatch.setattr(compare_systems, "run_python", lambda *arguments: run.append(arguments))
+    return run
+
+
+def test_every_system_gets_the_same_options_and_a_folder_of_its_own(
+    commands: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    arguments = ["--benchmark=locomo", "--systems", "rag", "memory-r1", "--manager=m", f"--output={tmp_path}"]
+    assert compare_systems.main([*arguments, "--answer=a", "--limit", "3"]) == 0
+    common = ("--answer=a", "--limit", "3")
+    assert commands == [
+        ("recipes/evaluate.py", "--benchmark=locomo", "--system=rag", f"--output={tmp_path / 'rag'}", *common),
+        (
+            "recipes/evaluate.py",
+            "--benchmark=locomo",
+            "--system=memory-r1",
+            f"--output={tmp_path / 'memory-r1'}",
+            "--manager=m",
+            *common,
+        ),
+        ("recipes/compare.py", str(tmp_path / "rag"), str(tmp_path / "memory-r1"), f"--output={tmp_path}"),
+    ]
+
+
+def test_all_systems_are_compared_unless_some_are_named(commands: list[tuple[str, ...]]) -> None:
+    compare_systems.main(["--benchmark=synthetic"])
+    assert [command[2] for command in commands[:-1]] == [f"--system={name}" for name in SYSTEMS]
+    assert commands[-1][0] == "recipes/compare.py"
+
+
+def test_one_system_has_nothing_to_be_compared_with(commands: list[tuple[str, ...]]) -> None:
+    compare_systems.main(["--benchmark=synthetic", "--systems", "none"])
+    assert [command[0] for command in commands] == ["recipes/evaluate.py"]
+
+
+def test_a_mistyped_system_is_said_before_any_is_run(commands: list[tuple[str, ...]]) -> None:
+    with pytest.raises(ConfigurationError, match="ragg"):
+        compare_systems.main(["--benchmark=synthetic", "--systems", "none", "ragg"])
+    assert commands == []
