@@ -1,4 +1,4 @@
-"""Charts of the reports: inline SVG that follows the page's colours, and PNG figures for papers and slides.
+"""Charts of the reports: inline SVG that follows the page's colours.
 
 SVG is built as an element tree, which escapes every text in it; colours are CSS classes, so that one drawing serves
 the light and the dark page.
@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, tostring
 
 from markupsafe import Markup
 
 Points = Sequence[tuple[float, float]]
+Columns = Sequence[tuple[str, Mapping[str, float]]]
 
 # Wide charts span the page; narrow ones stand two in a row, or alone on a phone.
 _WIDE, _NARROW = 720, 440
@@ -24,7 +24,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 36
 _SERIES_COLOURS = 5
 # Values closer than this are drawn as one.
 _FLAT = 1e-8
-_FIGURE_COLOURS = ("#2a78d6", "#1baf7a", "#8b7fd9")
+# From this ratio of the largest to the smallest on, a scatter's horizontal axis is logarithmic.
+_LOGARITHMIC_FROM = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +47,24 @@ class _Plane:
         return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 2)
 
 
-def stacked_columns(columns: Sequence[tuple[str, Mapping[str, float]]], x_label: str, y_label: str) -> Markup:
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """A dot of a scatter chart; `low` and `high` bound its `y`."""
+
+    name: str
+    x: float
+    y: float
+    low: float
+    high: float
+
+
+def stacked_columns(columns: Columns, x_label: str, y_label: str, narrow: bool = False) -> Markup:
     """Stacked columns: one (label, part to height) a column, parts stacked in the order of the mapping.
 
     A part named "parse failures" has the CSS class `part-parse-failures`.
     """
     ticks = _ticks(0, max((sum(parts.values()) for _, parts in columns), default=1.0))
-    plane = _Plane(0, max(len(columns), 1), 0, ticks[-1], _WIDE)
+    plane = _Plane(0, max(len(columns), 1), 0, ticks[-1], _NARROW if narrow else _WIDE)
     svg = _canvas(f"{y_label} by {x_label}", plane, ticks, x_label)
     width = plane.x(1) - plane.x(0)
     for number, (label, parts) in enumerate(columns):
@@ -99,29 +111,59 @@ def lines(series: Mapping[str, Points], x_label: str, y_label: str) -> Markup:
     return _markup(svg)
 
 
-def save_category_figure(by_category: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, str], path: Path) -> None:
-    """Draw a `results.json`'s categories as bars with intervals into a PNG; `metrics` maps name to label."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def scatter(spots: Sequence[Spot], x_label: str, y_label: str) -> Markup:
+    """One dot a spot with the interval of its `y`; the horizontal axis is logarithmic where it spans much."""
+    lows, highs = [spot.low for spot in spots] or [0.0], [spot.high for spot in spots] or [1.0]
+    ticks = _ticks(min(lows), max(highs))
+    xs = [spot.x for spot in spots] or [1.0]
+    scale = math.log10 if is_logarithmic(xs) else float
+    start, end = scale(min(xs)), scale(max(xs))
+    margin = 0.06 * (end - start) or 0.1 * abs(end) or 1.0
+    plane = _Plane(start - margin, end + margin, ticks[0], ticks[-1], _WIDE)
+    svg = _canvas(f"{y_label} by {x_label}", plane, ticks, x_label)
+    x_ticks = _decades(min(xs), max(xs)) if scale is math.log10 else _ticks(plane.start, plane.end)
+    for tick in x_ticks:
+        if plane.start <= scale(tick) <= plane.end:
+            _text(svg, plane.x(scale(tick)), _HEIGHT - _BOTTOM + 15, _compact(tick), "middle")
+    taken: list[tuple[float, float, float]] = []
+    for spot in sorted(spots, key=lambda spot: -spot.y):
+        x, y = plane.x(scale(spot.x)), plane.y(spot.y)
+        _element(svg, "line", x1=x, x2=x, y1=plane.y(spot.low), y2=plane.y(spot.high), **{"class": "whisker"})
+        dot = _element(svg, "circle", cx=x, cy=y, r=4.5, **{"class": "spot"})
+        _element(dot, "title").text = _printable(f"{spot.name}: {x_label} {spot.x:,.0f}, {y_label} {spot.y:.1f}")
+        _place_label(svg, spot.name, x, y, taken)
+    return _markup(svg)
 
-    figure = Figure(figsize=(max(5.0, 1.2 + 1.1 * len(by_category)), 3.4), dpi=160, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    width = 0.8 / max(len(metrics), 1)
-    for number, (metric, label) in enumerate(metrics.items()):
-        found = [(place, row[metric]) for place, row in enumerate(by_category.values()) if row.get(metric)]
-        places = [place + (number - (len(metrics) - 1) / 2) * width for place, _ in found]
-        means = [100 * value["mean"] for _, value in found]
-        spans = [[abs(100 * (value[bound] - value["mean"])) for _, value in found] for bound in ("low", "high")]
-        colour = _FIGURE_COLOURS[number % len(_FIGURE_COLOURS)]
-        axes.bar(places, means, width * 0.9, yerr=spans, capsize=2, ecolor="#52514e", color=colour, label=label)
-    axes.set_xticks(range(len(by_category)), [f"{name}\nn={row['n']}" for name, row in by_category.items()])
-    axes.set_ylabel("score, times 100")
-    axes.set_ylim(0, 100)
-    axes.spines[["top", "right"]].set_visible(False)
-    if by_category:
-        axes.legend(frameon=False)
-    figure.savefig(path, metadata={"Software": None})
+
+def is_logarithmic(values: Sequence[float]) -> bool:
+    """Whether an axis of these values is to be logarithmic: where all are positive and they span a power of ten."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= _LOGARITHMIC_FROM
+
+
+def _place_label(svg: Element, name: str, x: float, y: float, taken: list[tuple[float, float, float]]) -> None:
+    """Write a name beside its dot, moved down until it covers no other; `taken` are left end, right end and height."""
+    width = 7.0 * len(name)
+    anchor = "start" if x + 9 + width < _WIDE else "end"
+    left = x + 9 if anchor == "start" else x - 9 - width
+    height = y + 4
+    while any(left < end and start < left + width and abs(height - other) < 13 for start, end, other in taken):
+        height += 2
+    taken.append((left, left + width, height))
+    _text(svg, x + 9 if anchor == "start" else x - 9, height, name, anchor)
+
+
+def _decades(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times the powers of ten around [low, high]; only the powers where that spans more than three."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    factors = (1, 2, 5) if len(powers) <= 4 else (1,)
+    return [factor * 10.0**power for power in powers for factor in factors]
+
+
+def _compact(value: float) -> str:
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if abs(value) >= size:
+            return f"{value / size:g}{unit}"
+    return f"{value:g}"
 
 
 def _ticks(low: float, high: float, count: int = 4) -> list[float]:

@@ -27,7 +27,8 @@ class Step(StrEnum):
     CORRECT = "correct"
 
 
-_ORDER = (Step.NEVER_STORED, Step.LOST, Step.NOT_RECALLED, Step.NOT_SELECTED, Step.MISREAD)
+TURN_STEPS = (Step.NEVER_STORED, Step.LOST, Step.NOT_RECALLED, Step.NOT_SELECTED, Step.MISREAD)
+"""Where one evidence turn can be lost, the earliest first."""
 
 
 @dataclass(slots=True)
@@ -36,6 +37,7 @@ class _Entry:
 
     texts: list[str] = field(default_factory=list)
     written_by: dict[str, int] = field(default_factory=dict)
+    log: list[OperationRow] = field(default_factory=list)
     live: bool = True
 
 
@@ -46,21 +48,34 @@ class History:
         self.recorded = False
         self._entries: dict[tuple[str, int], _Entry] = {}
         self._of_turn: dict[tuple[str, str], list[_Entry]] = {}
+        self._rows: dict[tuple[str, str], list[OperationRow]] = {}
         for row in operations:
+            self._rows.setdefault((row.dialogue_id, row.turn_id), []).append(row)
+            self.recorded |= row.status != "empty"
             if row.applied and row.op is not OperationKind.NOOP and row.entry_id is not None:
                 self._record(row, row.entry_id)
 
     def _record(self, row: OperationRow, entry_id: int) -> None:
-        self.recorded = True
         if row.op is OperationKind.ADD:
             self._entries[row.dialogue_id, entry_id] = _Entry()
         entry = self._entries.setdefault((row.dialogue_id, entry_id), _Entry())
+        entry.log.append(row)
         if row.op is OperationKind.DELETE:
             entry.live = False
             return
         entry.written_by[row.turn_id] = len(entry.texts)
         entry.texts.append(row.text or "")
         self._of_turn.setdefault((row.dialogue_id, row.turn_id), []).append(entry)
+
+    def rows(self, dialogue_id: str, turn_id: str) -> list[OperationRow]:
+        """What was proposed for the turn, in order, whatever became of it."""
+        return self._rows.get((dialogue_id, turn_id), [])
+
+    def later(self, row: OperationRow) -> list[OperationRow]:
+        """What was done afterwards to the entry that `row`, one of `rows`, wrote; empty where it wrote none."""
+        entry = None if row.entry_id is None else self._entries.get((row.dialogue_id, row.entry_id))
+        place = next((i for i, logged in enumerate(entry.log) if logged is row), None) if entry else None
+        return [] if entry is None or place is None else entry.log[place + 1 :]
 
     def stored(self, dialogue_id: str, turn_id: str) -> bool:
         """Whether the turn was ever written into an entry."""
@@ -81,8 +96,12 @@ def failed_step(prediction: Prediction, history: History) -> Step:
         return Step.CORRECT
     if not prediction.evidence:
         return Step.NO_EVIDENCE
-    steps = [_turn_step(prediction, turn_id, history) for turn_id in prediction.evidence]
-    return min(steps, key=_ORDER.index)
+    return min(turn_steps(prediction, history).values(), key=TURN_STEPS.index)
+
+
+def turn_steps(prediction: Prediction, history: History) -> dict[str, Step]:
+    """The step at which each evidence turn was lost, one of `TURN_STEPS`; of a right answer, `MISREAD` means read."""
+    return {turn_id: _turn_step(prediction, turn_id, history) for turn_id in prediction.evidence}
 
 
 def is_correct(prediction: Prediction) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -24,13 +25,28 @@ _LABELS = {
     "bleu1": "BLEU-1",
     "judge": "Judge",
     "evidence_recall": "Evidence recall",
+    "distilled_recall": "Evidence selected",
+    "judge_lenient": "Judge, lenient",
+    "judge_strict": "Judge, strict",
+    "judge_longmemeval": "Judge, LongMemEval",
+    "session_ndcg": "Session NDCG",
+    "turn_ndcg": "Turn NDCG",
 }
+_SCHEMES = {"locomo": "LoCoMo", "mem0": "Mem0"}
 _PROMPT_TAIL = 1500
 
 
 def metric_label(name: str) -> str:
-    """How the pages call a metric."""
-    return _LABELS.get(name, name)
+    """How the pages call a metric: "evidence_recall@5" becomes "Evidence recall @5"."""
+    base, at, cut = name.partition("@")
+    return _LABELS.get(base, base.replace("_", " ").capitalize()) + (f" @{cut}" if at else "")
+
+
+def category_title(category: str, names: Mapping[str, str]) -> str:
+    """A category with its names by naming scheme, once where they agree: "1, multi-hop (LoCoMo), single-hop (Mem0)"."""
+    if len(set(names.values())) == 1:
+        return f"{category}, {next(iter(names.values()))}"
+    return ", ".join([category, *(f"{name} ({_SCHEMES.get(scheme, scheme)})" for scheme, name in names.items())])
 
 
 def write_page(path: Path, template: str, context: Mapping[str, Any], script: str | None = None) -> Path:
@@ -55,6 +71,7 @@ def _environment() -> Environment:
         loader=PackageLoader("memory_r1", "evaluation"), autoescape=True, undefined=StrictUndefined
     )
     environment.filters["label"] = metric_label
+    environment.filters["slug"] = lambda name: re.sub(r"[^a-z]+", "-", name.lower())
     environment.filters["points"] = lambda share: f"{100 * share:.1f}"
     environment.filters["signed"] = lambda share: f"{100 * share:+.1f}"
     environment.filters["percent"] = lambda share: f"{100 * share:.2f}%"

@@ -1,40 +1,40 @@
-"""`report.html`: a run, or the stages of a training, on one page that needs nothing but itself.
+"""`report.html`: a run, several runs, or the stages of a training, on one page that needs nothing but itself.
 
 The questions of a run are embedded as JSON, and the page's own script puts them on the page as text, never as markup.
+
+`python -m memory_r1.evaluation.report FOLDER` draws the page of an evaluation again; of several folders it draws one
+that compares them.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
 
-from memory_r1.evaluation.charts import Points, lines, save_category_figure, stacked_columns
-from memory_r1.evaluation.diagnosis import History, Step, failed_step
+from memory_r1.entry import run_main
+from memory_r1.evaluation import figures, report_comparison
+from memory_r1.evaluation.charts import Columns, Points, lines, scatter, stacked_columns
 from memory_r1.evaluation.pages import metric_label, within_dialogue, write_page
-from memory_r1.evaluation.records import RESULTS, RunInfo, read_operations, read_predictions, read_run
-from memory_r1.evaluation.report_data import (
-    cost_rows,
-    operation_columns,
-    part_counts,
-    question_data,
-    summed_parts,
-)
-from memory_r1.evaluation.results import METRICS, summarize
+from memory_r1.evaluation.records import RESULTS
+from memory_r1.evaluation.report_data import cost_rows, operation_columns, part_counts, summed_parts
+from memory_r1.evaluation.report_questions import filters, question_data
+from memory_r1.evaluation.report_run import EvaluatedRun
+from memory_r1.evaluation.report_turns import shown_turns
+from memory_r1.evaluation.results import METRICS
 from memory_r1.evaluation.statistics import PairedDifference
 from memory_r1.jsonl import read_json
 from memory_r1.types import Dialogue
 
 REPORT = "report.html"
-CATEGORY_FIGURE = "by_category.png"
-
-# What the benchmark's papers print; elsewhere the two that the demo claims something about.
-_HEADLINES = dict.fromkeys(("locomo", "longmemeval", "msc"), ("f1_mem0", "bleu1", "judge"))
-_HEADLINE = ("exact_match", "f1_squad", "judge")
+COMPARISON_PAGE = "comparison.html"
+FIGURES = ("scoreboard.png", "by_category.png", "operations.png", "cost.png")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,40 +77,82 @@ class Curve:
 
 
 def write_report(folder: Path | str, dialogues: Iterable[Dialogue] = ()) -> Path:
-    """Write `report.html` and its figure from an evaluation folder's other files; return the page's path.
+    """Write `report.html` and its figures from an evaluation folder's other files; return the page's path.
 
     Args:
         folder: holds `predictions.jsonl`, `operations.jsonl` and `run.json`.
-        dialogues: where given, the page shows what was said in the evidence turns, not only their ids.
+        dialogues: where given, what was said in and around the evidence turns is kept in `turns.jsonl`, from which the
+            page shows it, now and when it is drawn again.
 
     Raises:
         DataError: a file is missing or malformed.
     """
-    folder = Path(folder)
-    predictions, operations, run = read_predictions(folder), read_operations(folder), read_run(folder)
-    results = summarize(predictions, operations, run)
-    headline = [name for name in _HEADLINES.get(run.benchmark, _HEADLINE) if results["overall"][name]]
-    labels = {name: metric_label(name) for name in headline}
-    save_category_figure(results["by_category"], labels, folder / CATEGORY_FIGURE)
-    history = History(operations)
-    steps = [failed_step(prediction, history) for prediction in predictions]
-    columns = operation_columns(operations)
+    run = EvaluatedRun.read(folder)
+    data = question_data([run], shown_turns(run.folder, run.predictions, dialogues))
+    columns = operation_columns(run.operations)
+    _save_figures(run, columns)
     context = {
-        "title": f"{run.system} on {run.benchmark}",
-        "results": results,
-        "header": _header(run, len(predictions), len({prediction.dialogue_id for prediction in predictions})),
-        "headline": headline,
-        "measured": [name for name, value in results["overall"].items() if value],
-        "within_dialogue": within_dialogue([results["overall"]]),
-        "verdict": "the judge accepted" if results["overall"]["judge"] else "matches exactly",
-        "steps": {step.value: steps.count(step) for step in Step if step in steps or step is Step.CORRECT},
+        "title": f"{run.run.system} on {run.run.benchmark}",
+        "results": run.results,
+        "header": _header(run),
+        "headline": run.headline,
+        "measured": run.measured,
+        "cards": run.cards,
+        "within_dialogue": within_dialogue([run.results["overall"]]),
+        "verdict": "the judge accepted" if run.judged else "matches exactly",
+        "steps": run.step_counts(),
         "operations_chart": stacked_columns(columns, "turn", "operations per turn") if columns else None,
-        "operation_parts": part_counts(operations),
-        "costs": cost_rows(results["cost"], len(predictions)),
-        "configuration": json.dumps({"config": run.config, "versions": run.versions}, indent=2, ensure_ascii=False),
-        "data": question_data(predictions, steps, operations, dialogues),
+        "operation_parts": part_counts(run.operations),
+        "costs": cost_rows({**run.run.cost, **run.results["cost"]}, len(run.predictions)),
+        "configuration": json.dumps(
+            {"config": run.run.config, "versions": run.run.versions}, indent=2, ensure_ascii=False
+        ),
+        "data": data,
+        "filters": filters(data),
     }
-    return write_page(folder / REPORT, "report.html.jinja", context, script="questions.js.jinja")
+    return write_page(run.folder / REPORT, "report.html.jinja", context, script="questions.js.jinja")
+
+
+def write_comparison_report(path: Path | str, folders: Sequence[Path | str], titles: Sequence[str] = ()) -> Path:
+    """Write one page that compares evaluations on the same questions, with its figures beside it; return its path.
+
+    Args:
+        path: the HTML file; the figures' names begin with its own.
+        folders: evaluation folders; differences are taken from the first.
+        titles: what the page calls them; without any, their memory systems, or the folders' names where those agree.
+
+    Raises:
+        ConfigurationError: no folder, another number of titles, or a title that occurs twice.
+        DataError: a file is missing or malformed, or the runs were not asked the same questions.
+    """
+    path = Path(path)
+    runs = report_comparison.read_runs([Path(folder) for folder in folders], titles)
+    data = question_data(runs, [turn for run in runs for turn in shown_turns(run.folder, run.predictions)])
+    headline = report_comparison.shared_headline(runs)
+    logs = {run.title: columns for run in runs if (columns := operation_columns(run.operations))}
+    _save_comparison_figures(path, runs, headline, logs)
+    quality = headline[0] if headline else "exact_match"
+    spots = report_comparison.tradeoff(runs, quality)
+    context = {
+        "title": f"{len(runs)} runs on {runs[0].run.benchmark}",
+        "runs": runs,
+        "links": [_link(run.folder / REPORT, path.parent) if (run.folder / REPORT).exists() else None for run in runs],
+        "header": {"split": ", ".join(sorted({run.run.split for run in runs})), "model": _common_model(runs)},
+        "headline": headline,
+        "metrics": report_comparison.shared_metrics(runs),
+        "within_dialogue": within_dialogue([run.results["overall"] for run in runs]),
+        "differences": {name: report_comparison.differences(runs, name) for name in headline},
+        "categories": {name: report_comparison.by_category(runs, name) for name in headline},
+        "step_names": filters(data)["steps"],
+        "verdict": "the judge accepted" if all(run.judged for run in runs) else "matches exactly",
+        "quality": quality,
+        "tradeoff": scatter(spots, "tokens a question", metric_label(quality)) if spots else None,
+        "operation_charts": {title: stacked_columns(log, "turn", title, narrow=True) for title, log in logs.items()},
+        "operation_parts": {run.title: part_counts(run.operations) for run in runs},
+        "data": data,
+        "filters": filters(data),
+    }
+    return write_page(path, "comparison.html.jinja", context, script="questions.js.jinja")
 
 
 def write_stage_report(
@@ -150,17 +192,78 @@ def write_stage_report(
     return write_page(path, "stages.html.jinja", context)
 
 
+def _save_figures(run: EvaluatedRun, columns: Columns) -> None:
+    scores, categories, operations, cost = (run.folder / name for name in FIGURES)
+    overall = {metric_label(name): run.results["overall"][name] for name in run.measured}
+    figures.save_score_figure({"": overall}, scores)
+    figures.save_category_figure(
+        run.results["by_category"], {name: metric_label(name) for name in run.headline}, categories
+    )
+    figures.save_operations_figure({"": columns} if columns else {}, operations)
+    each = max(len(run.predictions), 1)
+    totals = {"building memory": "write_tokens", "answering": "read_tokens"}
+    tokens = {label: run.results["cost"][name] / each for label, name in totals.items()}
+    figures.save_cost_figure(tokens, [prediction.seconds for prediction in run.predictions], cost)
+
+
+def _save_comparison_figures(
+    path: Path, runs: Sequence[EvaluatedRun], headline: Sequence[str], logs: Mapping[str, Columns]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scores, categories, operations, cost = (path.with_name(f"{path.stem}_{name}") for name in FIGURES)
+    panels = {metric_label(name): {run.title: run.results["overall"].get(name) for run in runs} for name in headline}
+    figures.save_score_figure(panels, scores)
+    if headline:
+        titles = {str(place): run.title for place, run in enumerate(runs)}
+        figures.save_category_figure(report_comparison.by_category(runs, headline[0]), titles, categories)
+        spots = report_comparison.tradeoff(runs, headline[0])
+        figures.save_tradeoff_figure(spots, "tokens a question", metric_label(headline[0]), cost)
+    figures.save_operations_figure(logs, operations)
+
+
 def _link(target: Path, folder: Path) -> str:
     return quote(Path(os.path.relpath(target, folder)).as_posix())
 
 
-def _header(run: RunInfo, questions: int, dialogues: int) -> dict[str, Any]:
+def _header(run: EvaluatedRun) -> dict[str, Any]:
+    info = run.run
     return {
-        "split": run.split,
-        "questions": f"{questions:,} in {dialogues} dialogues",
-        "model": run.model,
-        "manager": run.manager,
-        "answer agent": run.answer,
-        "seed": run.seed,
-        "revision": run.git_revision and run.git_revision[:12],
+        "split": info.split,
+        "questions": f"{len(run.predictions):,} in {run.dialogues:,} dialogue{'' if run.dialogues == 1 else 's'}",
+        "model": info.model,
+        "manager": info.manager,
+        "answer agent": info.answer,
+        "seed": info.seed,
+        "revision": info.git_revision and info.git_revision[:12],
     }
+
+
+def _common_model(runs: Sequence[EvaluatedRun]) -> str | None:
+    """The base model, where all runs have the same."""
+    models = {run.run.model for run in runs}
+    return models.pop() if len(models) == 1 else None
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Command line: draw the page of one evaluation again, or one that compares several; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m memory_r1.evaluation.report",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", type=Path, nargs="+", help="folder of an evaluation")
+    parser.add_argument(
+        "--output", type=Path, default=Path("outputs") / COMPARISON_PAGE, metavar="HTML", help="page of a comparison"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    options = parser.parse_args(arguments)
+    if len(options.folder) == 1:
+        path = write_report(options.folder[0])
+    else:
+        path = write_comparison_report(options.output, options.folder)
+    sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main))

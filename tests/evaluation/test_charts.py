@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from itertools import pairwise
 from xml.etree.ElementTree import Element, fromstring
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_r1.evaluation.charts import _ticks, lines, save_category_figure, stacked_columns
+from memory_r1.evaluation.charts import Spot, _ticks, is_logarithmic, lines, scatter, stacked_columns
 
 
 def elements(svg: str, tag: str) -> list[Element]:
@@ -68,6 +68,7 @@ def test_text_is_escaped() -> None:
     for svg in (
         lines({hostile: [(0, 1), (1, 2)]}, hostile, hostile),
         stacked_columns([(hostile, {"ADD": 1})], "x", "y"),
+        scatter([Spot(hostile, 1.0, 1.0, 1.0, 1.0)], "x", "y"),
     ):
         assert "<script" not in svg
         assert not elements(svg, "script")
@@ -91,9 +92,43 @@ def test_ticks_span_the_values(first: float, second: float) -> None:
     assert 2 <= len(ticks) <= 7
 
 
-def test_the_category_figure_is_a_png_and_skips_what_does_not_apply(tmp_path: Path) -> None:
-    row = {"n": 3, "exact_match": {"mean": 0.5, "low": 0.2, "high": 0.8}, "judge": None}
-    path = tmp_path / "figure.png"
-    save_category_figure({"1": row, "2": row | {"exact_match": None}}, {"exact_match": "EM", "judge": "J"}, path)
-    assert path.read_bytes().startswith(b"\x89PNG")
-    save_category_figure({}, {}, path)
+SPOTS = [Spot("cheap", 10.0, 20.0, 15.0, 30.0), Spot("dear", 1000.0, 40.0, 30.0, 50.0)]
+
+
+def test_spots_stand_where_cost_and_quality_put_them() -> None:
+    svg = scatter([*SPOTS, Spot("between", 100.0, 30.0, 30.0, 30.0)], "tokens", "F1")
+    dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in elements(svg, "circle")]
+    (best_x, best_y), (middle_x, _), (cheap_x, cheap_y) = dots
+    assert best_x > cheap_x and best_y < cheap_y
+    # 10, 100 and 1000 stand at equal distances: the axis is logarithmic.
+    assert middle_x == pytest.approx((best_x + cheap_x) / 2, abs=0.1)
+    whiskers = [line for line in elements(svg, "line") if line.get("class") == "whisker"]
+    assert len(whiskers) == 3
+
+
+def test_a_narrow_span_of_costs_is_linear() -> None:
+    svg = scatter([Spot(str(x), x, 1.0, 1.0, 1.0) for x in (100.0, 200.0, 300.0)], "tokens", "F1")
+    first, second, third = (float(dot.get("cx", "")) for dot in elements(svg, "circle"))
+    assert second - first == pytest.approx(third - second, abs=0.1)
+
+
+@pytest.mark.parametrize(("values", "expected"), [([], False), ([0, 5, 500], False), ([1, 9], False), ([1, 10], True)])
+def test_costs_that_span_a_power_of_ten_are_logarithmic(values: list[float], expected: bool) -> None:
+    assert is_logarithmic(values) is expected
+
+
+def test_names_of_equal_spots_do_not_cover_each_other() -> None:
+    svg = scatter([Spot(f"run {i}", 5.0, 1.0, 1.0, 1.0) for i in range(4)], "tokens", "F1")
+    heights = sorted(float(text.get("y", "")) for text in elements(svg, "text") if (text.text or "").startswith("run"))
+    assert len(heights) == 4
+    assert all(later - earlier >= 13 for earlier, later in pairwise(heights))
+
+
+@pytest.mark.parametrize("spots", [[], SPOTS[:1], [Spot("free", 0.0, 0.0, 0.0, 0.0)]])
+def test_scatters_of_next_to_nothing_can_be_drawn(spots: list[Spot]) -> None:
+    assert len(elements(scatter(spots, "tokens", "F1"), "circle")) == len(spots)
+
+
+def test_large_costs_are_written_short() -> None:
+    labels = {text.text for text in elements(scatter(SPOTS, "tokens", "F1"), "text")}
+    assert {"10", "100", "1k"} <= labels

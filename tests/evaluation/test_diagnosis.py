@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_r1.evaluation.diagnosis import History, Step, failed_step
+from memory_r1.evaluation.diagnosis import History, Step, failed_step, turn_steps
 from memory_r1.evaluation.records import OperationRow, Prediction, RecalledEntry
 from memory_r1.types import OperationKind
 
@@ -68,6 +68,10 @@ OTHER = RecalledEntry(2, "Ann likes tea", ("t9",))
         (prediction("t1", recalled=(ENTRY,), distilled=(ENTRY,)), [STORED], Step.MISREAD),
         # The turn that got least far decides.
         (prediction("t1", "t2", recalled=(ENTRY,), distilled=(ENTRY,)), [STORED], Step.NEVER_STORED),
+        # A manager whose completions did not parse stored nothing; a system that only plays turns leaves that open.
+        (prediction("t1"), [OperationRow("d1", "t1", None, None, "?", "parse_failure", None, "not_json")],
+         Step.NEVER_STORED),
+        (prediction("t1"), [OperationRow("d1", "t1", None, None, None, "empty")], Step.NOT_RECALLED),
         # No log of operations: whether the turn was stored is unknown.
         (prediction("t1"), [], Step.NOT_RECALLED),
         (prediction("t1", recalled=(ENTRY,)), [], Step.NOT_SELECTED),
@@ -82,3 +86,19 @@ def test_an_update_that_stores_the_evidence_counts_as_stored() -> None:
     assert history.stored("d1", "t1")
     assert not history.lost("d1", "t1", "in Oslo")
     assert history.lost("d1", "t0", "in Rome")
+
+
+def test_each_turn_has_its_own_step_also_of_a_right_answer() -> None:
+    right = prediction("t1", "t2", "t3", recalled=(ENTRY, OTHER), distilled=(ENTRY,), exact=1.0)
+    history = History([STORED, operation("t2", ADD, 2, "Ann likes tea"), operation("t4", DELETE, 2)])
+    assert turn_steps(right, history) == {"t1": Step.MISREAD, "t2": Step.LOST, "t3": Step.NEVER_STORED}
+
+
+def test_a_history_tells_what_became_of_what_a_turn_wrote() -> None:
+    rows = [STORED, operation("t1", ADD, 2, "Ann is well"), operation("t2", UPDATE, 1, "x"), operation("t3", DELETE, 1)]
+    history = History(rows)
+    assert history.rows("d1", "t1") == rows[:2]
+    assert history.later(rows[0]) == rows[2:]
+    assert history.later(rows[2]) == rows[3:]
+    assert history.later(rows[1]) == history.later(rows[3]) == []
+    assert history.rows("d2", "t1") == []

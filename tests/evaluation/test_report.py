@@ -2,76 +2,36 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
+import subprocess
+import sys
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from memory_r1.evaluation.records import OperationRow, Prediction, RecalledEntry, RunInfo, write_run
-from memory_r1.evaluation.report import Curve, Sample, Stage, write_report, write_stage_report
+from memory_r1.evaluation.records import OperationRow, Prediction, RunInfo
+from memory_r1.evaluation.report import Curve, Sample, Stage, main, write_report, write_stage_report
 from memory_r1.evaluation.report_data import cost_rows, operation_columns, part_counts, summed_parts
 from memory_r1.evaluation.results import write_results
 from memory_r1.evaluation.statistics import paired_difference
 from memory_r1.jsonl import rewrite_rows
-from memory_r1.types import Dialogue, OperationKind, Session, Turn
-
-HOSTILE = "</script><script>alert('x')</script><img src=x onerror=alert(1)>"
-METRICS = {"exact_match": 0.0, "f1_squad": 0.5, "f1_mem0": 0.25, "evidence_recall": None}
-ENTRY = RecalledEntry(4, f"Ann moved {HOSTILE}", ("t1",))
-OPERATIONS = (
-    OperationRow("d1", "t1", OperationKind.ADD, 4, f"Ann moved {HOSTILE}", "applied"),
-    OperationRow("d1", "t1", OperationKind.UPDATE, None, "x", "refused", "unknown_id"),
-    OperationRow("d1", "t2", None, None, None, "parse_failure", "not_json", "not_json"),
-    OperationRow("d1", "t3", None, None, None, "empty"),
-    OperationRow("d2", "t1", OperationKind.NOOP, None, None, "applied"),
-)
-DIALOGUE = Dialogue(
-    "d1", ("Ann",), (Session("s1", "2023-05-08", (Turn("t1", "Ann", f"I moved {HOSTILE}", "s1", "2023"),)),)
+from memory_r1.types import OperationKind
+from tests.report_pages import (
+    DIALOGUE,
+    HOSTILE,
+    OPERATIONS,
+    Page,
+    embedded,
+    write_folder,
+    write_hostile_folder,
 )
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    common: dict[str, Any] = {"question": f"Where? {HOSTILE}", "gold": "Oslo", "prediction": HOSTILE}
-    common |= {"evidence": ("t1",), "recalled": (ENTRY,), "distilled": (ENTRY,), "tokens": 40, "seconds": 0.5}
-    rows = [Prediction(f"q{i}", f"d{i % 2 + 1}", HOSTILE, METRICS, **common) for i in range(4)]
-    rows.append(Prediction("q9", "d1", "2", METRICS | {"exact_match": 1.0}, "Who?", "Ann", "Ann"))
-    rewrite_rows(tmp_path / "predictions.jsonl", [row.to_dict() for row in rows])
-    rewrite_rows(tmp_path / "operations.jsonl", [row.to_dict() for row in OPERATIONS])
-    write_run(tmp_path, RunInfo("synthetic", "heldout", HOSTILE, config={"note": HOSTILE}))
-    return tmp_path
-
-
-class Page(HTMLParser):
-    """Collects the tags of a page, and the content of its scripts as a browser would cut them."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.text = ""
-        self.feed(path.read_text(encoding="utf-8"))
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data: str) -> None:
-        if self.tags and self.tags[-1][0] == "script" and self.cdata_elem == "script":
-            self.scripts.append(data)
-        else:
-            self.text += data
-
-    def count(self, tag: str) -> int:
-        return sum(name == tag for name, _ in self.tags)
-
-
-def embedded(page: Page) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(page.scripts[0])
-    return content
+    return write_hostile_folder(tmp_path)
 
 
 def test_hostile_text_never_becomes_markup(folder: Path) -> None:
@@ -79,7 +39,7 @@ def test_hostile_text_never_becomes_markup(folder: Path) -> None:
     # The data and the page's own script; no image from the dialogue; no attribute that runs code.
     assert (page.count("script"), page.count("img")) == (2, 0)
     assert not [name for _, attributes in page.tags for name in attributes if name.startswith("on")]
-    assert embedded(page)["questions"][0]["prediction"] == HOSTILE
+    assert embedded(page)["questions"][0]["answers"][0]["prediction"] == HOSTILE
 
 
 def test_the_page_may_run_its_own_script_and_load_nothing(folder: Path) -> None:
@@ -92,36 +52,78 @@ def test_the_page_may_run_its_own_script_and_load_nothing(folder: Path) -> None:
     assert "url(" not in path.read_text() and "@import" not in path.read_text()
 
 
-def test_the_report_shows_scores_steps_and_figure(folder: Path) -> None:
+def test_the_report_shows_scores_steps_and_figures(folder: Path) -> None:
     path = write_report(folder)
     page = Page(path)
     assert path == folder / "report.html"
-    assert (folder / "by_category.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("scoreboard.png", "by_category.png", "operations.png", "cost.png"):
+        assert (folder / name).read_bytes().startswith(b"\x89PNG")
     # One right answer of five: exact match 20.0; two dialogues: the interval is over questions.
     assert "20.0" in page.text and "over questions" in page.text
-    assert [question["step"] for question in embedded(page)["questions"]] == ["selected but misread"] * 4 + ["correct"]
+    ends = [question["answers"][0]["step"] for question in embedded(page)["questions"]]
+    assert ends == ["selected but misread"] * 4 + ["correct"]
     steps = {attributes["data-step"] for _, attributes in page.tags if "data-step" in attributes}
     assert steps == {"selected but misread", "correct"}
 
 
-def test_questions_refer_to_entries_and_evidence_turns_by_number_and_id(folder: Path) -> None:
-    data = embedded(Page(write_report(folder, [DIALOGUE])))
-    # Four questions recalled the same entry: it is embedded once.
-    assert data["entries"] == [{"id": 4, "text": ENTRY.text, "sources": ["t1"]}]
-    assert data["questions"][0]["recalled"] == [0] and data["questions"][0]["distilled"] == [4]
-    turn = data["turns"]["d1"]["t1"]
-    assert (turn["speaker"], turn["text"]) == ("Ann", f"I moved {HOSTILE}")
-    assert [(row["op"], row["status"]) for row in turn["operations"]] == [("ADD", "applied"), ("UPDATE", "refused")]
-    # Nothing is known of what was said in the other dialogue.
-    assert "text" not in data["turns"]["d2"]["t1"]
-
-
 def test_a_run_without_questions_or_operations_has_a_report(tmp_path: Path) -> None:
-    rewrite_rows(tmp_path / "predictions.jsonl", [])
-    rewrite_rows(tmp_path / "operations.jsonl", [])
-    write_run(tmp_path, RunInfo("locomo", "test", "none"))
-    text = Page(write_report(tmp_path)).text
+    text = Page(write_report(write_folder(tmp_path, [], [], RunInfo("locomo", "test", "none")))).text
     assert "No question was asked" in text and "no log of operations" in text
+
+
+def test_drawn_again_from_the_folder_alone_the_page_is_the_same(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = write_report(folder, [DIALOGUE]).read_bytes()
+    assert b"I moved" in before
+    assert main([str(folder)]) == 0
+    assert (folder / "report.html").read_bytes() == before
+    assert capsys.readouterr().out == f"wrote {folder / 'report.html'}\n"
+
+
+def test_the_command_says_in_one_line_what_is_missing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "memory_r1.evaluation.report", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and "predictions.jsonl" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_both_namings_of_a_category_stand_beside_its_number(tmp_path: Path) -> None:
+    names = {"1": {"locomo": "multi-hop", "mem0": "single-hop"}, "2": {"locomo": "temporal", "mem0": "temporal"}}
+    rows = [Prediction(f"q{i}", "d1", str(i), {"f1_mem0": 0.5}) for i in (1, 2)]
+    run = RunInfo("locomo", "test", "rag", category_names=names)
+    page = Page(write_report(write_folder(tmp_path, rows, [], run)))
+    assert "1, multi-hop (LoCoMo), single-hop (Mem0)" in page.text
+    assert "2, temporaln = 1" in page.text
+
+
+def test_verdicts_audited_gold_and_cuts_are_shown_where_there_are_any(tmp_path: Path) -> None:
+    rows = [Prediction(f"q{i}", "d1", "1", {"f1_mem0": i / 4}) for i in range(5)]
+    config = {"audit": {"error_types": {"d1/q0": "HALLUCINATION"}}}
+    folder = write_folder(tmp_path, rows, [], RunInfo("locomo", "test", "rag", config=config, cost={"cut_entries": 7}))
+    verdict = {"dialogue_id": "d1", "rubric": "strict", "judge": HOSTILE}
+    rewrite_rows(folder / "verdicts.jsonl", [verdict | {"question_id": f"q{i}", "verdict": i > 2} for i in range(4)])
+    text = re.sub(r"\s+", " ", Page(write_report(folder)).text)
+    # Four of five golds are sound; without q0 the mean F1 is (1 + 2 + 3 + 4) / 16 instead of 10 / 20.
+    assert "found the gold answer of 1 of these questions wrong: a perfect system would be right on 80.0%" in text
+    assert "F1 (Mem0)50.062.5" in text
+    # One right, three wrong, and the last question without a verdict.
+    assert f"Judge, strict{HOSTILE}131" in text
+    assert "Right is what the judge accepted" in text
+    assert "to keep within the budget71.4" in text
+
+
+def test_longmemeval_shows_its_own_accuracies(tmp_path: Path) -> None:
+    rows = [Prediction(f"q{i}", f"q{i}", "multi-session", {"exact_match": 0.0}) for i in range(4)]
+    folder = write_folder(tmp_path, rows, [], RunInfo("longmemeval", "test", "rag"))
+    verdicts = [
+        {"dialogue_id": f"q{i}", "question_id": f"q{i}", "rubric": "longmemeval", "judge": "m", "verdict": i == 0}
+        for i in range(4)
+    ]
+    rewrite_rows(folder / "verdicts.jsonl", verdicts)
+    text = Page(write_report(folder)).text
+    assert "As LongMemEval scores it" in text and "Task-averaged25.0" in re.sub(r"\s+", "", text)
 
 
 def test_operations_by_turn_are_means_over_dialogues() -> None:
@@ -163,6 +165,9 @@ def test_costs_are_shared_out_over_the_questions() -> None:
     rows = cost_rows(cost, 4)
     assert rows[0] == ("Tokens, building memory", "1,000", "250.0")
     assert rows[3] == ("Seconds to answer, median", "", "0.250")
+    assert len(rows) == 5
+    cut = cost_rows(cost | {"cut_entries": 2, "cut_writing": 0}, 4)
+    assert [row[1:] for row in cut[3:4]] == [("2", "0.5")] and len(cut) == 6
 
 
 def interval(mean: float) -> dict[str, Any]:
