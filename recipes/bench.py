@@ -9,7 +9,8 @@ A case PxGxC is a GRPO step on prompts of P tokens with G completions of exactly
 Parts: `rollout`, `logprob` (log-probabilities and backward) and `step` (whole, with a reward that costs nothing) of
 every case; `answering` (distinct prompts of the frozen Answer Agent in batches, against one by one; and what answering
 equal requests once adds, on groups of which at least half of the operations differ) and `reward` (whole step of the
-manager with its outcome reward). Rows that are written are not measured again; docs/performance.md says what they mean.
+manager with its outcome reward, and that reward alone). Rows that are written are not measured again unless --restart
+is given; docs/performance.md says what they mean.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from rich.progress import Progress
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.models import resolve_embedder, resolve_model
-from recipes.bench_results import Results, configuration, row_of
+from recipes.bench_peak import measured_peak
+from recipes.bench_results import Results, configuration, remark, row_of
 from recipes.bench_sides import Worker, WorkerFailed
 from recipes.bench_worker import Job, Settings, Side, forward_tokens
 
@@ -35,7 +37,7 @@ PARTS = ("rollout", "logprob", "step", "answering", "reward")
 STEP_PARTS = PARTS[:3]
 CASES = "256x4x64,256x8x64,256x16x64,1024x4x64,1024x8x64,1024x16x64,2048x8x32"
 RECALLED = 8  # K, memories in the manager's and the Answer Agent's prompts
-# The step with its reward is the committed manager recipe's: 2 prompts, 8 completions of up to 48 tokens.
+# The step with its reward is the committed manager recipe's on half as many prompts: 8 completions of up to 48 tokens.
 REWARD_PROMPTS, REWARD_GENERATIONS, REWARD_COMPLETION = 2, 8, 48
 _CASE = re.compile(r"(\d+)x(\d+)x(\d+)")
 console = Console()
@@ -86,13 +88,27 @@ def names_of(job: Job, parts: Sequence[str]) -> dict[str, str]:
         return {part: f"{part} {shape}{several}" for part in STEP_PARTS if part in parts}
     if job.kind == "reward":
         shape = f"K={job.recalled} G={job.generations} C={job.completion} D={job.prompts}"
-        return {"step": f"step with reward {shape}"}
+        return {"reward": f"outcome reward {shape}", "step": f"step with reward {shape}"}
     group = f" G={job.generations} D={job.prompts}" if job.kind == "de-duplication" else ""
     return {"answering": f"{job.kind} K={job.recalled}{group}"}
 
 
-def measure(job: Job, names: dict[str, str], settings: Settings, results: Results, advance: Any) -> None:
-    """Let both sides take turns at one job, and keep its rows; a side that runs out of memory leaves nulls."""
+def measure(
+    job: Job, names: dict[str, str], settings: Settings, results: Results, peak: float, advance: Any
+) -> list[str]:
+    """Let both sides take turns at one job, and keep its rows; a side that runs out of memory leaves nulls.
+
+    Args:
+        job: What to do.
+        names: Part to row.
+        settings: Of both sides.
+        results: Where rows are kept.
+        peak: Operations a second that the machine can do.
+        advance: Called after each turn.
+
+    Returns:
+        A line for each row on how it came about.
+    """
     sides: dict[Side, Worker] = {}
     failed: dict[Side, str] = {}
     try:
@@ -112,8 +128,12 @@ def measure(job: Job, names: dict[str, str], settings: Settings, results: Result
     finally:
         for worker in sides.values():
             worker.stop()
+    remarks = []
     for part, name in names.items():
-        results.add(*row_of(name, part, job, sides, failed))
+        row, details = row_of(name, part, job, sides, failed, peak)
+        results.add(row, details)
+        remarks.append(remark(name, details))
+    return remarks
 
 
 def main(argv: Sequence[str]) -> int:
@@ -128,7 +148,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--embedder", default="all-MiniLM-L6-v2", help="of the bank's memories (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each side (default: PyTorch's choice)")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench"), metavar="FOLDER")
-    parser.add_argument("--again", action="store_true", help="measure rows that are already written too")
+    parser.add_argument("--restart", action="store_true", help="measure rows that are already written too")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
 
@@ -140,14 +160,16 @@ def main(argv: Sequence[str]) -> int:
     setup = configuration(settings)
     for key, value in setup.items():
         console.print(f"[bold]{key}[/]: {value}", highlight=False)
-    results = Results(options.output, setup, again=options.again)
+    results = Results(options.output, setup, restart=options.restart)
     asked = [(job, names_of(job, options.parts.split(","))) for job in jobs]
-    todo = [(job, names) for job, names in asked if options.again or not results.has(names.values())]
+    todo = [(job, names) for job, names in asked if options.restart or not results.has(names.values())]
+    peak = measured_peak(settings) if todo else 0.0
     with Progress(console=console) as progress:
         task = progress.add_task("", total=sum(2 * job.repeats for job, _ in todo))
         for job, names in todo:
             progress.update(task, description=next(iter(names.values())))
-            measure(job, names, settings, results, lambda: progress.advance(task))
+            for line in measure(job, names, settings, results, peak, lambda: progress.advance(task)):
+                progress.console.print(line, highlight=False)
     console.print(results.table())
     console.print(f"written to {results.path} and {results.draw()}; details in {results.details_path}")
     return 0

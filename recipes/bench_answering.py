@@ -27,6 +27,7 @@ from memory_r1.training.answering import BankQuestion, FrozenAnswering
 from memory_r1.training.policy import FROZEN_ANSWER, POLICY
 from memory_r1.training.rows import Row, manager_rows
 from memory_r1.types import Answer
+from recipes.bench_peak import flops_a_token
 from recipes.bench_steps import Reward, load, train
 from recipes.bench_worker import Job, Measurement, Meter, Settings, Side, Turns
 from recipes.preparation import load_retriever
@@ -47,15 +48,17 @@ class CountingLanguageModel(LocalLanguageModel):
     def __init__(self, model: Any, tokenizer: Any, batch_size: int, shared: bool) -> None:
         super().__init__(model, tokenizer, batch_size)
         self.shared = shared
-        self.tokens = 0
+        self.tokens = self.completed = 0
 
-    def take_tokens(self) -> int:
-        """Tokens since this was called last."""
-        tokens, self.tokens = self.tokens, 0
-        return tokens
+    def take_tokens(self) -> tuple[int, int]:
+        """Tokens run, and those of completions among them, since this was called last."""
+        taken = self.tokens, self.completed
+        self.tokens = self.completed = 0
+        return taken
 
     def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
+        self.completed += len(rows) * max_new_tokens
         self.tokens += len(rows) * max_new_tokens
         if self.shared:
             distinct = aligned(grouped(rows).distinct, pad)
@@ -160,14 +163,21 @@ def run_answering(turns: Turns, side: Side, job: Job, settings: Settings) -> Non
     _answer(model, retriever, job, asked[:2], once=True)  # warms up
     meter = Meter(policy.device)
     model.take_tokens()
-    turns.ready(requests=len(asked))
+    turns.ready(requests=len(asked), flops_a_token=flops_a_token(policy))
     for _ in range(job.repeats):
         turns.wait()
         started = meter.restart()
         generated = _answer(model, retriever, job, asked, once=side == "ours" or not repeated)
         seconds = meter.time() - started
-        tokens = {"answering": float(model.take_tokens()), "prompts": float(generated)}
-        turns.report(Measurement({"answering": seconds}, {"answering": meter.peak()}, tokens))
+        peak, (tokens, completed) = meter.peak(), model.take_tokens()
+        turns.report(
+            Measurement(
+                {"answering": seconds},
+                {"answering": peak},
+                {"answering": tokens, "prompts": generated},
+                {"answering": completed},
+            )
+        )
 
 
 def _answer(model: Any, retriever: Any, job: Job, asked: Sequence[BankQuestion], once: bool) -> int:

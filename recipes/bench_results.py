@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import statistics
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,18 @@ from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.provenance import git_revision, package_versions
 from recipes.bench_sides import Worker
-from recipes.bench_worker import Job, Settings, Side, forward_tokens
+from recipes.bench_worker import Job, Measurement, Settings, Side, forward_tokens
 
 Row = dict[str, Any]
 KEYS = ("name", "ours_seconds", "stock_seconds", "ratio", "ideal_ratio", "peak_memory_ratio")
 _COLOURS = ("#2a78d6", "#c9ced6")
+# What a remark shows of a side: digits, format and words.
+_SHOWN = {
+    "tokens_per_second": (0, "f", "tokens/s"),
+    "share_of_peak": (0, "%", "of the machine's peak"),
+    "prompts_per_second": (1, "f", "prompts/s"),
+    "reward_share": (0, "%", "of the step for its reward"),
+}
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
@@ -46,25 +53,33 @@ def ideal_ratio(prompt: int, generations: int, completion: int) -> float:
 
 
 def row_of(
-    name: str, part: str, job: Job, sides: Mapping[Side, Worker], failed: Mapping[Side, str]
+    name: str, part: str, job: Job, sides: Mapping[Side, Worker], failed: Mapping[Side, str], peak: float
 ) -> tuple[Row, dict[str, Any]]:
-    """A row and, for the details, every measurement behind it."""
+    """A row and, for the details, what is derived for each side and every measurement behind it.
+
+    Args:
+        name: Of the row.
+        part: Of the job's measurements.
+        job: What was done.
+        sides: Who did it.
+        failed: Who could not, and why.
+        peak: Operations a second that the machine can do (`bench_peak.py`).
+    """
     seconds: dict[str, float | None] = {"ours": None, "stock": None}
     memory: dict[str, float | None] = dict(seconds)
     tokens: dict[str, float | None] = dict(seconds)
     details: dict[str, Any] = {"repeats": job.repeats, "git_revision": git_revision(), "failed": dict(failed)}
+    details["peak_flops_per_second"] = peak
     for side, worker in sides.items():
         done = worker.measurements
         details[side] = {**worker.notes, "measurements": [dataclasses.asdict(one) for one in done]}
         if done and side not in failed:
             seconds[side] = statistics.median(one.seconds[part] for one in done)
             tokens[side] = statistics.median(one.tokens[part] for one in done)
-            peaks = [peak for one in done if (peak := one.memory[part]) is not None]
-            memory[side] = statistics.median(peaks) if peaks else None
-            if job.kind == "reward":
-                details[side]["reward_share"] = statistics.median(
-                    one.seconds["reward"] / one.seconds["step"] for one in done
-                )
+            known = [held for one in done if (held := one.memory[part]) is not None]
+            memory[side] = statistics.median(known) if known else None
+            details[side] |= _rates(part, done, worker.notes["flops_a_token"], peak)
+            details[side]["peak_bytes"] = memory[side]
     ideal = (
         ideal_ratio(job.prompt, job.generations, job.completion)
         if job.kind == "steps"
@@ -81,6 +96,38 @@ def row_of(
     return row, details
 
 
+def _rates(part: str, done: Sequence[Measurement], flops_a_token: Sequence[int], peak: float) -> dict[str, float]:
+    """Tokens a second and their share of the machine's peak; prompts a second; the reward's share of a step."""
+    layers, head = flops_a_token
+    work = [layers * one.tokens[part] + head * one.projected[part] for one in done]
+    rates = {
+        "tokens_per_second": [one.tokens[part] / one.seconds[part] for one in done],
+        "share_of_peak": [flops / one.seconds[part] / peak for flops, one in zip(work, done, strict=True)],
+    }
+    if "prompts" in done[0].tokens:
+        rates["prompts_per_second"] = [one.tokens["prompts"] / one.seconds[part] for one in done]
+    if done[0].tokens.get("reward"):
+        rates["reward_share"] = [one.seconds["reward"] / one.seconds["step"] for one in done]
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def remark(name: str, details: Mapping[str, Any]) -> str:
+    """How a row came about, in a line for the terminal."""
+    said = []
+    for side in ("ours", "stock"):
+        notes = details.get(side, {})
+        shown = [f"{notes[key]:.{digits}{kind}} {what}" for key, (digits, kind, what) in _SHOWN.items() if key in notes]
+        if notes.get("peak_bytes") is not None:
+            shown.append(f"{notes['peak_bytes'] / 2**30:.2f} GiB")
+        if "rows_at_once" in notes:
+            shown.append(f"{notes['rows_at_once']} rows a micro-batch ({notes['rows_fitting']} fit)")
+            shown.append(f"head: {notes['head']}")
+        if side in details["failed"]:
+            shown.append(details["failed"][side])
+        said.append(f"{side} {', '.join(shown)}")
+    return f"{name}: {'; '.join(said)}"
+
+
 def _over(above: float | None, below: float | None) -> float | None:
     return None if above is None or not below else above / below
 
@@ -91,13 +138,13 @@ class Results:
     Args:
         folder: Where both lie.
         setup: The configuration of this run.
-        again: Start anew where the figures there are of another configuration.
+        restart: Start anew where the figures there are of another configuration.
 
     Raises:
         ConfigurationError: The folder holds figures of another configuration.
     """
 
-    def __init__(self, folder: Path, setup: dict[str, Any], *, again: bool = False) -> None:
+    def __init__(self, folder: Path, setup: dict[str, Any], *, restart: bool = False) -> None:
         self.path, self.details_path = folder / "training.json", folder / "training_details.json"
         self.rows: dict[str, Row] = {}
         self.details: dict[str, Any] = {"configuration": setup, "rows": {}}
@@ -107,11 +154,11 @@ class Results:
         if found["configuration"] == setup:
             self.rows = {row["name"]: row for row in _read_rows(self.path)}
             self.details = found
-        elif not again:
+        elif not restart:
             other = sorted(key for key, value in setup.items() if (found["configuration"] or {}).get(key) != value)
             raise ConfigurationError(
                 f"{self.path} holds figures of another configuration ({', '.join(other)} differ); "
-                "give another --output, or --again to replace them"
+                "give another --output, or --restart to replace them"
             )
 
     def has(self, names: Collection[str]) -> bool:
@@ -165,7 +212,7 @@ def _read_rows(path: Path) -> list[Row]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path}: no JSON ({error}); remove the file or give --again") from None
+        raise DataError(f"{path}: no JSON ({error}); remove the file or give --restart") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and set(KEYS) <= set(row) for row in rows):
         raise DataError(f"{path}: not a list of rows with {', '.join(KEYS)}; remove the file")
     return rows

@@ -19,6 +19,7 @@ from memory_r1.errors import TrainingError
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.policy import load_policy
 from memory_r1.training.shared_prefix import keep_positions
+from recipes.bench_peak import flops_a_token
 from recipes.bench_prompts import prompt_of, token_ids
 from recipes.bench_worker import Job, Measurement, Meter, Settings, Side, Turns, available_bytes, device, forward_tokens
 
@@ -27,6 +28,7 @@ Reward = Callable[..., list[float | None]]
 # In forward passes: the frozen base gets no gradient of its weights, so backward is one product a layer, as forward is.
 FORWARD_AND_BACKWARD = 2
 _SPARE = 0.9  # share of the available memory that stock's micro-batch is sized for
+_CLEARLY = 0.95  # below this share of another time, one is faster by more than noise
 _HEAD_PROBE_TOKENS = 256
 
 
@@ -42,7 +44,7 @@ class StepClock(TrainerCallback):
         job: What each step is to consist of.
         tokenizer: Counts prompt tokens.
         inner: The reward.
-        answer_tokens: Tokens that the reward ran through the layers since it was asked last.
+        answer_tokens: Tokens that the reward ran through the layers, and projected, since it was asked last.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class StepClock(TrainerCallback):
         job: Job,
         tokenizer: Any,
         inner: Reward,
-        answer_tokens: Callable[[], int],
+        answer_tokens: Callable[[], tuple[int, int]],
     ) -> None:
         self.turns, self.meter, self.side, self.job, self.tokenizer = turns, meter, side, job, tokenizer
         self.inner, self.answer_tokens = inner, answer_tokens
@@ -109,8 +111,16 @@ class StepClock(TrainerCallback):
         distinct = [prompt for place, prompt in enumerate(self.prompts) if prompt not in self.prompts[:place]]
         lengths = [len(token_ids(self.tokenizer, prompt)) for prompt in distinct]
         once = forward_tokens(self.side, lengths, self.job.generations, self.job.completion)
-        tokens = {"rollout": once, "logprob": FORWARD_AND_BACKWARD * once, "reward": self.answer_tokens()}
-        self.measured.tokens = {**tokens, "step": sum(tokens.values())}
+        projected = len(distinct) * self.job.generations * self.job.completion
+        answered, answered_projected = self.answer_tokens()
+        self.measured.tokens = _with_sum(once, answered)
+        self.measured.projected = _with_sum(projected, answered_projected)
+
+
+def _with_sum(a_pass: float, reward: float) -> dict[str, float]:
+    """Tokens of each part of a step: a pass in the rollout, one with its backward behind it, and the reward's."""
+    tokens = {"rollout": a_pass, "logprob": FORWARD_AND_BACKWARD * a_pass, "reward": reward}
+    return {**tokens, "step": sum(tokens.values())}
 
 
 class CompletionHead:
@@ -150,7 +160,7 @@ def train(
     tokenizer: Any,
     rows: list[dict[str, Any]],
     reward: Reward,
-    answer_tokens: Callable[[], int] = lambda: 0,
+    answer_tokens: Callable[[], tuple[int, int]] = lambda: (0, 0),
 ) -> None:
     """Train one side for as many steps as it gets turns; the last two arguments are `StepClock`'s."""
     meter = Meter(policy.device)
@@ -164,15 +174,14 @@ def train(
             trainer = make(everything)
             clock.notes = _choose_head(trainer, head, job, longest)
             meter.settle()
-            _, bytes_a_row = _probe(trainer, meter, 1, longest, job.completion)
-            at_once = _fitting(everything, bytes_a_row)
-            clock.notes |= {"bytes_a_row": bytes_a_row, "rows_at_once": at_once}
-            if at_once < everything:
-                trainer = make(at_once)
+            clock.notes |= _choose_rows(functools.partial(_probe, trainer, meter), everything, longest, job.completion)
+            if clock.notes["rows_at_once"] < everything:
+                trainer = make(clock.notes["rows_at_once"])
         else:
             trainer = make(everything)
             _probe(trainer, meter, 2, longest, job.completion)
             meter.settle()
+        clock.notes["flops_a_token"] = flops_a_token(policy)
         trainer.train()
 
 
@@ -260,6 +269,17 @@ def _choose_head(trainer: Any, head: CompletionHead, job: Job, prompt: int) -> d
         "head_seconds_completions_only": seconds[True],
         "head_seconds_as_shipped": seconds[False],
     }
+
+
+def _choose_rows(
+    probe: Callable[[int, int, int], tuple[float, int | None]], everything: int, prompt: int, completion: int
+) -> dict[str, Any]:
+    """Stock's micro-batch: as many rows as fit or, where that is clearly faster a row, one at a time."""
+    alone, bytes_a_row = probe(1, prompt, completion)
+    fitting = _fitting(everything, bytes_a_row)
+    seconds = {1: alone, fitting: probe(fitting, prompt, completion)[0] / fitting if fitting > 1 else alone}
+    rows = 1 if seconds[1] < _CLEARLY * seconds[fitting] else fitting
+    return {"bytes_a_row": bytes_a_row, "rows_fitting": fitting, "rows_at_once": rows, "seconds_a_row": seconds}
 
 
 def _probe(trainer: Any, meter: Meter, rows: int, prompt: int, completion: int) -> tuple[float, int | None]:

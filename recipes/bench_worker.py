@@ -17,6 +17,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
+from memory_r1.entry import keep_freed_memory
+
 Side = Literal["ours", "stock"]
 Kind = Literal["steps", "reward", "answering", "de-duplication"]
 
@@ -64,12 +66,13 @@ class Job:
 @dataclass(slots=True)
 class Measurement:
     """One turn of one side, by part (`rollout`, `logprob`, `step`, ...): seconds, bytes above the loaded model (None
-    where this system does not tell), and tokens run through the layers.
+    where this system does not tell), tokens run through the layers, and those of them projected onto the vocabulary.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
     memory: dict[str, int | None] = field(default_factory=dict)
     tokens: dict[str, float] = field(default_factory=dict)
+    projected: dict[str, float] = field(default_factory=dict)
 
 
 def forward_tokens(side: Side, prompts: Sequence[int], generations: int, completion: int) -> int:
@@ -97,6 +100,7 @@ class Turns:
 
     def wait(self) -> None:
         """Until it is this side's turn."""
+        _trim_heap()  # the other side needs the memory
         self.connection.recv()
 
     def report(self, measurement: Measurement) -> None:
@@ -165,6 +169,7 @@ def serve(connection: Connection, side: Side, job: Job, settings: Settings) -> N
     logging.basicConfig(level=logging.WARNING, format=f"{side}: %(message)s")
     warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, to each other
     disable_progress_bar()
+    keep_freed_memory()  # as in every command of this project; here on both sides
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(0)

@@ -25,13 +25,36 @@ class ChatServer:
 
     Args:
         answer: (body, headers) of a request to its answer; called from several threads.
+        keep_alive: Leave connections open for further requests (HTTP/1.1).
+        requests_a_connection: Close a connection, unannounced, after so many; 0 never does.
     """
 
-    def __init__(self, answer: Callable[[dict[str, Any], dict[str, str]], Answer]) -> None:
+    def __init__(
+        self,
+        answer: Callable[[dict[str, Any], dict[str, str]], Answer],
+        *,
+        keep_alive: bool = False,
+        requests_a_connection: int = 0,
+    ) -> None:
         self.requests: list[tuple[dict[str, Any], dict[str, str]]] = []
-        kept = self.requests
+        self.connections = self.open_connections = 0
+        kept, counts, lock = self.requests, self, threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1" if keep_alive else "HTTP/1.0"
+
+            def setup(self) -> None:
+                super().setup()
+                self.served = 0
+                with lock:
+                    counts.connections += 1
+                    counts.open_connections += 1
+
+            def finish(self) -> None:
+                super().finish()
+                with lock:
+                    counts.open_connections -= 1
+
             def do_POST(self) -> None:
                 assert self.path == "/v1/chat/completions"
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -40,6 +63,9 @@ class ChatServer:
                 status, content = answer(body, headers)
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # a client may give up
                     self._send(status, content)
+                self.served += 1
+                if self.served == requests_a_connection:
+                    self.close_connection = True
 
             def _send(self, status: int, content: Any) -> None:
                 self.send_response(status)

@@ -101,21 +101,9 @@ class Endpoint:
         Raises:
             EndpointError: No usable reply came after all retries; `ServerDownError` where each might have.
         """
-        body: dict[str, Any] = {**(extra or {}), "model": model or self.model, "messages": messages}
-        body |= {"max_tokens": max_tokens, "temperature": temperature}
-        if seed is not None:
-            body["seed"] = seed
-        # One attempt tells whether a server that was down is back.
-        retries = 0 if self._was_down else self.retries
-        async with self._slot(), self._client() as client:
-            for attempt in range(retries + 1):
-                try:
-                    return await self._attempt(client, body)
-                except _Passing as failure:
-                    if attempt == retries:
-                        raise ServerDownError(f"{failure} (attempt {attempt + 1}, the last)") from failure
-                    await asyncio.sleep(self._pause(attempt, failure.wait))
-        raise AssertionError("unreachable: the loop returns or raises")
+        options = self._options(max_tokens, temperature, seed, model, extra)
+        async with self._client() as client:
+            return await self._ask(client, {**options, "messages": messages})
 
     def chat_many(
         self,
@@ -135,15 +123,17 @@ class Endpoint:
         refuses is no sign of this.
         """
 
-        async def one(messages: Messages, taking_turns: asyncio.Semaphore) -> ChatReply | EndpointError:
+        options = self._options(max_tokens, temperature, seed, model, extra)
+
+        async def one(
+            messages: Messages, client: httpx2.AsyncClient, taking_turns: asyncio.Semaphore
+        ) -> ChatReply | EndpointError:
             async with taking_turns:
                 if self._was_down and monotonic() < self._asked_again_at:
                     failed = self._failed_in_a_row
                     return EndpointError(f"{self.base_url}: not asked: {failed} requests in a row had failed")
                 try:
-                    reply = await self.chat(
-                        messages, max_tokens=max_tokens, temperature=temperature, seed=seed, model=model, extra=extra
-                    )
+                    reply = await self._ask(client, {**options, "messages": messages})
                 except ServerDownError as error:
                     self._failed_in_a_row += 1
                     if self._was_down:
@@ -157,13 +147,41 @@ class Endpoint:
 
         async def run() -> list[ChatReply | EndpointError]:
             turns = asyncio.Semaphore(self.concurrency)
-            return await asyncio.gather(*(one(messages, turns) for messages in conversations))
+            async with self._client() as client:  # one for all, so that connections are kept open between requests
+                return await asyncio.gather(*(one(messages, client, turns) for messages in conversations))
 
         return asyncio.run(run())
 
     @property
     def _was_down(self) -> bool:
         return self._failed_in_a_row >= self.concurrency
+
+    def _options(
+        self,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None,
+        model: str | None,
+        extra: Mapping[str, Any] | None,
+    ) -> dict[str, Any]:
+        """A request without its conversation."""
+        options: dict[str, Any] = {**(extra or {}), "model": model or self.model, "max_tokens": max_tokens}
+        options["temperature"] = temperature
+        return options if seed is None else {**options, "seed": seed}
+
+    async def _ask(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
+        """The reply to one request, within the bounds of this event loop."""
+        # One attempt tells whether a server that was down is back.
+        retries = 0 if self._was_down else self.retries
+        async with self._slot():
+            for attempt in range(retries + 1):
+                try:
+                    return await self._attempt(client, body)
+                except _Passing as failure:
+                    if attempt == retries:
+                        raise ServerDownError(f"{failure} (attempt {attempt + 1}, the last)") from failure
+                    await asyncio.sleep(self._pause(attempt, failure.wait))
+        raise AssertionError("unreachable: the loop returns or raises")
 
     async def _attempt(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
         try:
@@ -196,7 +214,9 @@ class Endpoint:
 
     def _client(self) -> httpx2.AsyncClient:
         local = is_loopback(self.base_url)
-        return httpx2.AsyncClient(timeout=self.timeout, trust_env=not local, verify=self._tls)
+        # Requests wait for their slots, not for a connection: waiting there would count as the server's time.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
+        return httpx2.AsyncClient(timeout=self.timeout, trust_env=not local, verify=self._tls, limits=limits)
 
     def _headers(self) -> dict[str, str]:
         key = os.environ.get(self.key_variable)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-from memory_r1.agents.prompts import ANSWER_MARKER, UNKNOWN, parse_answer, parse_distilled
+from memory_r1.agents.language_model import Messages
+from memory_r1.agents.prompts import ANSWER_MARKER, UNKNOWN, parse_answer, parse_relied_on
 from memory_r1.memory.operations import operation_counts
 from memory_r1.training.rows import Row, check_row
 from memory_r1.types import OperationKind
@@ -26,7 +28,10 @@ def describe_operations(completions: Sequence[str], rows: Sequence[Row]) -> dict
 def describe_answers(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
     """Share of completions with the answer marker, share of answers "unknown", mean number of entries distilled."""
     total = max(1, len(completions))
-    distilled = sum(len(parse_distilled(text, row["numbered"])) for text, row in zip(completions, rows, strict=True))
+    distilled = sum(
+        len(parse_relied_on(text, row["numbered"], row["texts"], row["answer_style"]))
+        for text, row in zip(completions, rows, strict=True)
+    )
     return {
         "marked": sum(ANSWER_MARKER in text for text in completions) / total,
         "unknown": sum(parse_answer(text).lower() == UNKNOWN for text in completions) / total,
@@ -38,3 +43,27 @@ DESCRIBE: dict[str, Callable[[Sequence[str], Sequence[Row]], dict[str, float]]] 
     "manager": describe_operations,
     "answer": describe_answers,
 }
+
+
+def completion_rows(
+    step: int,
+    reward_names: Sequence[str],
+    prompts: Sequence[Messages],
+    texts: Sequence[str],
+    rewards: Sequence[Sequence[float]],
+) -> list[Row]:
+    """Completions for the log, with their prompts' last messages and rewards, null where NaN.
+
+    `rewards` may be those of all ranks: those of the main process, which alone keeps a log, come first.
+    """
+    return [
+        {
+            "step": step,
+            "prompt": prompt[-1]["content"],
+            "completion": text,
+            "rewards": {
+                name: None if math.isnan(value) else value for name, value in zip(reward_names, scores, strict=True)
+            },
+        }
+        for prompt, text, scores in zip(prompts, texts, rewards, strict=False)
+    ]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +13,21 @@ from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import split_tensor_dict
 
 from memory_r1.agents.attention import use_tree_attention
-from memory_r1.agents.language_model import Messages
-from memory_r1.errors import TrainingError
 from memory_r1.jsonl import JsonLinesWriter
-from memory_r1.training.resampling import Resampler, Settled, samples_of
-from memory_r1.training.rollouts import shared_prefix_rollout, shuffle_groups, supports_shared_rollout
-from memory_r1.training.rows import Row
-from memory_r1.training.sampling import (
-    ROW_INDEX,
+from memory_r1.training.describe import completion_rows
+from memory_r1.training.flatness import (
     FlatnessWatch,
-    PromptDraws,
-    PromptRecord,
-    VarianceSampler,
-    flat_share,
+    flatness,
+    flatness_measures,
     group_spreads,
-    numbered,
     remedies_for,
     without_failed,
 )
+from memory_r1.training.policy import require_trainable
+from memory_r1.training.resampling import Resampler, Settled, samples_of
+from memory_r1.training.rollouts import has_images, shared_prefix_rollout, shuffle_groups, supports_shared_rollout
+from memory_r1.training.rows import Row
+from memory_r1.training.sampling import ROW_INDEX, PromptDraws, PromptRecord, VarianceSampler, numbered
 from memory_r1.training.shared_prefix import keep_positions, shared_prefix_outputs
 from memory_r1.training.validation import Describe, PlayedDialogues, Scores, merged, score_greedily
 
@@ -76,7 +71,8 @@ class MemoryGRPOTrainer(GRPOTrainer):
     ) -> None:
         if resample_rounds or variance_sampling:
             kwargs["train_dataset"] = numbered(kwargs["train_dataset"])
-        if shared_prefix and use_tree_attention(model) and supports_shared_rollout(args):
+        columns = getattr(kwargs.get("train_dataset"), "column_names", None) or ()
+        if shared_prefix and use_tree_attention(model) and supports_shared_rollout(args, columns):
             kwargs.setdefault("rollout_func", shared_prefix_rollout)
         super().__init__(model=model, args=args, **kwargs)
         require_trainable(self.model)
@@ -84,19 +80,31 @@ class MemoryGRPOTrainer(GRPOTrainer):
         self.completions_log = (
             JsonLinesWriter(completions_log) if completions_log and self.accelerator.is_main_process else None
         )
+        self._fallbacks: set[str] = set()
         self.shared_prefix = shared_prefix
         if shared_prefix and not use_tree_attention(self.model):
-            logger.warning("shared_prefix is off: it needs plain or sliding-window attention under PyTorch's SDPA")
-            self.shared_prefix = False
+            self._fall_back("it needs plain or sliding-window attention under PyTorch's SDPA")
+        elif shared_prefix and has_images(columns):
+            self._fall_back("rows with images are read and cut into micro-batches by TRL")
+        self.shared_prefix = shared_prefix and not self._fallbacks
         if self.shared_prefix:
             keep_positions(self.model)
         self.variance_sampling = variance_sampling
         self.played = played
-        remedies = remedies_for(self.reward_func_names, resample_rounds, variance_sampling)
-        self._watch = FlatnessWatch(remedies) if self.compares_groups and self.accelerator.is_main_process else None
+        self._watch = None
+        if self.compares_groups and self.accelerator.is_main_process:
+            main = self.reward_func_names[int(self.reward_weights.abs().argmax())]
+            remedies = remedies_for(self.reward_func_names, resample_rounds, variance_sampling)
+            self._watch = FlatnessWatch(main, remedies)
         self._record = PromptRecord(len(self.train_dataset)) if resample_rounds or variance_sampling else None
         self._resampler = self._make_resampler(resample_rounds) if resample_rounds else None
         self._settled: Settled | None = None
+
+    def _fall_back(self, reason: str) -> None:
+        """Say once why prompts are not shared, where they were to be."""
+        if reason not in self._fallbacks:
+            self._fallbacks.add(reason)
+            logger.warning("shared_prefix is off: %s", reason)
 
     def _make_resampler(self, rounds: int) -> Resampler:
         # Another seed than the sampler's: fresh prompts should not be those that it draws next.
@@ -135,7 +143,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         tried = gather_object([row[ROW_INDEX] for row in inputs])
         first = self._sample(inputs)
         self._settled = self._resampler.settle(first, tried, self._spreads, self._sample)
-        self._metrics["train"]["resampling/flat_at_first"].append(flat_share(self._totals(first.rewards)))
+        self._metrics["train"]["resampling/flat_at_first"].append(flatness(self._totals(first.rewards)).zero_variance)
         groups = len(first.rewards) / self.num_generations
         self._metrics["train"]["resampling/replaced"].append(self._resampler.replaced / groups)
         try:
@@ -203,9 +211,21 @@ class MemoryGRPOTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **forward_kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Log-probabilities and entropies of the completions, both `(B, T)`; see `shared_prefix`."""
+        """Log-probabilities and entropies of the completions, both `(B, T)`; see `shared_prefix`.
+
+        The share of passes that read a prompt once is logged as `shared_prefix/used`.
+        """
         multimodal = any(value is not None for value in forward_kwargs.values())
-        if not self.shared_prefix or compute_aux_loss or multimodal:
+        shared = self.shared_prefix and not compute_aux_loss and not multimodal
+        self._metrics["train" if self.model.training else "eval"]["shared_prefix/used"].append(float(shared))
+        if self.shared_prefix and compute_aux_loss:
+            self._fall_back(
+                "the load-balancing loss of a mixture of experts counts all tokens of all rows (in passes with "
+                "gradients; router_aux_loss_coef: 0 goes without it)"
+            )
+        elif self.shared_prefix and multimodal:
+            self._fall_back("TRL reads what goes with images")
+        if not shared:
             return super()._get_per_token_logps_and_entropies(
                 model,
                 input_ids,
@@ -236,13 +256,15 @@ class MemoryGRPOTrainer(GRPOTrainer):
         else:
             rewards = self._score(inputs, prompts, completions, completion_ids_list)
         mode = "train" if self.model.training else "eval"
-        totals, flat = self._totals(rewards), {}
-        self._metrics[mode]["groups/all_zero"].append((totals.nan_to_num() == 0).all(dim=1).float().mean().item())
-        for name, scores in zip(self.reward_func_names, rewards.T, strict=True):
-            flat[name] = flat_share(scores.view(-1, self.num_generations))
-            self._metrics[mode][f"groups/zero_variance/{name}"].append(flat[name])
+        total = flatness(self._totals(rewards))
+        by_reward = {
+            name: flatness(scores.view(-1, self.num_generations))
+            for name, scores in zip(self.reward_func_names, rewards.T, strict=True)
+        }
+        for name, value in flatness_measures(total, by_reward).items():
+            self._metrics[mode][name].append(value)
         if self._watch is not None and mode == "train":
-            self._watch.note(flat_share(totals), flat)
+            self._watch.note(total, by_reward)
         texts = [completion[0]["content"] for completion in completions]
         if self.describe is not None:
             for name, value in self.describe(texts, inputs).items():
@@ -250,23 +272,9 @@ class MemoryGRPOTrainer(GRPOTrainer):
         if self.completions_log is not None:
             # A rollout may complete other prompts than the dataset's (`training/sessions.py`).
             completed = [row.get("played_prompt", prompt) for row, prompt in zip(inputs, prompts, strict=True)]
-            self.completions_log.append(*self._completion_rows(completed, texts, rewards))
+            rows = completion_rows(self.state.global_step, self.reward_func_names, completed, texts, rewards.tolist())
+            self.completions_log.append(*rows)
         return rewards
-
-    def _completion_rows(self, prompts: Sequence[Messages], texts: Sequence[str], rewards: torch.Tensor) -> list[Row]:
-        """This rank's completions for the log; their rewards are the first rows of all ranks'."""
-        return [
-            {
-                "step": self.state.global_step,
-                "prompt": prompt[-1]["content"],
-                "completion": text,
-                "rewards": {
-                    name: None if math.isnan(value) else value
-                    for name, value in zip(self.reward_func_names, scores, strict=True)
-                },
-            }
-            for prompt, text, scores in zip(prompts, texts, rewards.tolist(), strict=False)
-        ]
 
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
@@ -295,18 +303,3 @@ class MemoryGRPOTrainer(GRPOTrainer):
         return score_greedily(
             model, self.processing_class, rows[share], rewards, max_new_tokens=longest, describe=self.describe
         )
-
-
-def require_trainable(model: Any) -> int:
-    """Number of trainable parameters.
-
-    Raises:
-        TrainingError: There are none. TRL would train such a model without complaint and save it unchanged.
-    """
-    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    if trainable == 0:
-        raise TrainingError(
-            "the model has no trainable parameter, so training would change nothing; load the adapter with "
-            "is_trainable=True"
-        )
-    return trainable

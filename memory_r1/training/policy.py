@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memory_r1.agents.language_model import attach_adapter
-from memory_r1.errors import ConfigurationError
+from memory_r1.errors import ConfigurationError, TrainingError
 from memory_r1.models import check_adapter, load_base, resolve_model
 
 POLICY = "default"  # TRL's KL reference is a copy of the adapter of this name
@@ -60,6 +60,21 @@ def load_policy(
     if autocast:
         _leave_casting_to_autocast(policy)
     return policy, tokenizer, source
+
+
+def require_trainable(model: Any) -> int:
+    """Number of trainable parameters.
+
+    Raises:
+        TrainingError: There are none. TRL would train such a model without complaint and save it unchanged.
+    """
+    trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    if trainable == 0:
+        raise TrainingError(
+            "the model has no trainable parameter, so training would change nothing; load the adapter with "
+            "is_trainable=True"
+        )
+    return trainable
 
 
 def _four_bit(dtype: str) -> dict[str, Any]:

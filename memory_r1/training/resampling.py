@@ -15,8 +15,9 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from memory_r1.training.flatness import FLAT
 from memory_r1.training.rows import Row
-from memory_r1.training.sampling import FLAT, PromptDraws
+from memory_r1.training.sampling import PromptDraws
 
 Generated = tuple[Any, ...]
 """What TRL's `_generate` returns: prompt ids, completion ids, tool mask, completions, log-probabilities, extra columns,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -43,14 +43,26 @@ def shared_prefix_rollout(prompts: Sequence[Messages], trainer: Any) -> dict[str
     return {"prompt_ids": prompt_ids, "completion_ids": completion_ids, "logprobs": None}
 
 
-def supports_shared_rollout(config: Any) -> bool:
-    """Whether `shared_prefix_rollout` samples what this config asks for; says once why not."""
-    unlike = [name for name, plain in PLAIN_SAMPLING.items() if getattr(config, name, plain[0]) not in plain]
-    sharded = sharding_of(config) == 3
-    if unlike or sharded:
-        reason = f"{', '.join(unlike)} set" if unlike else "the model is sharded"
-        logger.warning("shared-prefix rollouts are off: %s", reason)
-    return not unlike and not sharded
+def has_images(columns: Collection[str]) -> bool:
+    """Whether a dataset's rows bring images; these are the columns in which TRL looks for them."""
+    return bool({"image", "images"} & set(columns))
+
+
+def supports_shared_rollout(config: Any, columns: Collection[str] = ()) -> bool:
+    """Whether `shared_prefix_rollout` samples what this config asks for; says once why not.
+
+    Args:
+        config: Training arguments.
+        columns: Names of the training rows' columns.
+    """
+    reasons = [f"{name} set" for name, plain in PLAIN_SAMPLING.items() if getattr(config, name, plain[0]) not in plain]
+    if sharding_of(config) == 3:
+        reasons.append("the model is sharded")
+    if has_images(columns):
+        reasons.append("rows have images")
+    if reasons:
+        logger.warning("shared-prefix rollouts are off: %s", ", ".join(reasons))
+    return not reasons
 
 
 def shuffle_groups(batch: dict[str, Any], size: int) -> dict[str, Any]:

@@ -1,27 +1,20 @@
-"""Against flat rewards: which prompts are drawn, and what is said when most groups teach nothing.
+"""Against flat rewards: which prompts are drawn.
 
-GRPO learns from the differences within a group: where all G completions of a prompt earn the same, their advantages are
-zero. Two remedies draw prompts anew: groups without variance are replaced by fresh prompts (`resampling.py`), and
-prompts whose rewards varied lately are drawn more often (`VarianceSampler`). Both are off unless a recipe asks.
+Two remedies draw prompts anew: groups without variance (`flatness.py`) are replaced by fresh prompts (`resampling.py`),
+and prompts whose rewards varied lately are drawn more often (`VarianceSampler`). Both are off unless a recipe asks.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
-logger = logging.getLogger(__name__)
-
 ROW_INDEX = "row_index"
 """Dataset column by which a row is found again."""
 
-FLAT = 1e-6  # spreads up to here are rounding, not reward
-WINDOW = 10  # rollouts that the warning looks back on
 # Keeps a prompt that never varied drawable where nothing but such prompts is left.
 _LEAST_WEIGHT = 1e-12
 
@@ -29,37 +22,6 @@ _LEAST_WEIGHT = 1e-12
 def numbered(dataset: Any) -> Any:
     """The dataset with its row numbers as column `ROW_INDEX`."""
     return dataset.add_column(ROW_INDEX, list(range(len(dataset))))
-
-
-def group_spreads(rewards: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of the known rewards in each group; 0 where fewer than two are known.
-
-    Args:
-        rewards: `(groups, G)`, NaN where a completion has no reward.
-
-    Returns:
-        `(groups,)`.
-    """
-    known = ~rewards.isnan()  # (groups, G)
-    count = known.sum(dim=1)
-    mean = rewards.nansum(dim=1) / count.clamp(min=1)
-    deviation = torch.where(known, rewards - mean[:, None], 0.0)
-    return (deviation.square().sum(dim=1) / (count - 1).clamp(min=1)).sqrt()
-
-
-def without_failed(rewards: torch.Tensor, generations: int) -> torch.Tensor:  # (B, F) -> (B, F)
-    """Take out the rows, as all NaN, that lack a reward which others of their group have.
-
-    TRL adds up the rewards that a row has: one whose answer or judge failed would be pushed down for it.
-    """
-    missing = rewards.isnan().view(-1, generations, rewards.size(1))  # (B / G, G, F)
-    failed = missing & ~missing.all(dim=1, keepdim=True)
-    return rewards.masked_fill(failed.any(dim=-1).view(-1, 1), torch.nan)
-
-
-def flat_share(rewards: torch.Tensor) -> float:
-    """Share of the groups `(groups, G)` without variance."""
-    return float((group_spreads(rewards) <= FLAT).float().mean())
 
 
 class PromptRecord:
@@ -152,45 +114,3 @@ class VarianceSampler(Sampler[int]):
 
     def __len__(self) -> int:
         return self.rollouts * self.prompts * self.generations * self.repeats
-
-
-class FlatnessWatch:
-    """Warns once when over the last `window` rollouts more than half of the groups had no variance.
-
-    Args:
-        remedies: What the recipe could set that it has not.
-        window: Rollouts looked back on.
-    """
-
-    def __init__(self, remedies: Sequence[str], window: int = WINDOW) -> None:
-        self.remedies = remedies
-        self.warned = False
-        self._shares: deque[float] = deque(maxlen=window)
-
-    def note(self, share: float, by_reward: Mapping[str, float]) -> None:
-        """Take note of a rollout: the share of its groups without variance in the whole reward, and in each one."""
-        self._shares.append(share)
-        mean = sum(self._shares) / len(self._shares)
-        if self.warned or len(self._shares) < (self._shares.maxlen or 0) or mean <= 0.5:
-            return
-        self.warned = True
-        logger.warning(
-            "the reward is flat: in the last %d rollouts %.0f%% of the groups had no variance, so nothing was learnt "
-            "from them (in the last one, by reward: %s). %s; docs/flat-rewards.md says more",
-            len(self._shares),
-            100 * mean,
-            ", ".join(f"{name} {100 * value:.0f}%" for name, value in by_reward.items()),
-            "; ".join(self.remedies),
-        )
-
-
-def remedies_for(reward_names: Sequence[str], resample_rounds: int, variance_sampling: float) -> list[str]:
-    """What a recipe with these settings can do about flat rewards, the likeliest help first."""
-    remedies = []
-    if "answer_exact_match" in reward_names:
-        remedies.append("Replace answer_exact_match by a graded reward such as answer_f1")
-    if not resample_rounds:
-        remedies.append("set resample_rounds: 2 to replace such groups by fresh prompts")
-    if not variance_sampling:
-        remedies.append("set variance_sampling: 0.5 to draw prompts that vary more often")
-    return [*remedies, "raise num_generations or temperature"]

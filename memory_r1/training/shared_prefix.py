@@ -26,7 +26,7 @@ class PackedGroups:
     Attributes:
         ids: `(D, L)`.
         positions: `(D, L)`; every completion goes on from its prompt's length.
-        visible: Who sees whom, boolean, `(D, L, L)`.
+        visible: What each completion token sees, boolean, `(D, G * T, L)`.
         predicting: Column that predicts each completion token, `(D, G * T)`.
         labels: Those tokens, `IGNORED` on padding, `(D, G * T)`.
         group: Sequence of each row of the batch, B numbers.
@@ -42,6 +42,11 @@ class PackedGroups:
     group: list[int]
     slot: list[int]
     prompt_length: int
+
+    def visible_to_all(self) -> torch.Tensor:  # -> (D, L, L)
+        """`visible` below what the prompts' tokens see: themselves, causally."""
+        causal = torch.ones_like(self.visible[0, :1]).expand(self.prompt_length, -1).tril()  # (P, L)
+        return torch.cat([causal.expand(len(self.visible), -1, -1), self.visible], dim=1)
 
     def by_row(self, values: torch.Tensor) -> torch.Tensor:  # (D, G * T) -> (B, T)
         """Values of completion tokens, back in the rows of the batch."""
@@ -83,15 +88,13 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_lengt
     )
 
 
-def _tree(lengths: torch.Tensor, width: int, slots: int, steps: int) -> torch.Tensor:  # (D,) -> (D, L, L)
-    """Causal within the prompt; a completion sees its prompt's real tokens and itself up to each token."""
-    total = width + slots * steps
-    visible = torch.zeros(len(lengths), total, total, dtype=torch.bool, device=lengths.device)
-    visible[:, :width, :width] = torch.ones(width, width, dtype=torch.bool, device=lengths.device).tril()
+def _tree(lengths: torch.Tensor, width: int, slots: int, steps: int) -> torch.Tensor:  # (D,) -> (D, G * T, L)
+    """A completion sees its prompt's real tokens and itself up to each token."""
+    visible = torch.zeros(len(lengths), slots * steps, width + slots * steps, dtype=torch.bool, device=lengths.device)
     columns = torch.arange(width, device=lengths.device)
-    visible[:, width:, :width] = (columns < lengths[:, None])[:, None]
+    visible[:, :, :width] = (columns < lengths[:, None])[:, None]
     causal = torch.ones(steps, steps, dtype=torch.bool, device=lengths.device).tril()
-    visible[:, width:, width:] = torch.block_diag(*[causal] * slots)
+    visible[:, :, width:] = torch.block_diag(*[causal] * slots)
     return visible
 
 
@@ -129,12 +132,13 @@ def shared_prefix_outputs(
     """
     packed = pack(input_ids, attention_mask, completion_length)
     plain = model.module if hasattr(model, "module") else model
-    # The prompt's own rows are causal: without them, attention takes its causal path there.
-    rows = slice(0 if has_window(plain) else packed.prompt_length, None)
+    # The prompt's own rows are causal: without them, attention takes its causal path there, and needs no L x L mask.
+    visible = packed.visible_to_all() if has_window(plain) else packed.visible
+    own = slice(packed.ids.size(1) - visible.size(1), None)
     outputs = model(
         input_ids=packed.ids,
         attention_mask=NO_MASK,
-        tree=Tree(packed.visible[:, rows], packed.positions[:, rows], packed.positions),
+        tree=Tree(visible, packed.positions[:, own], packed.positions),
         position_ids=packed.positions,
         kept_positions=packed.predicting,
         shift_labels=packed.labels,

@@ -217,6 +217,24 @@ def test_pauses_grow_and_a_server_may_ask_for_longer_ones_within_bounds() -> Non
     assert asked._pause(0, 1e9) == LONGEST_PAUSE
 
 
+def test_a_batch_keeps_its_connections_open_and_closes_them_at_its_end() -> None:
+    with ChatServer(lambda body, headers: reply("x"), keep_alive=True) as server:
+        assert len(ask(endpoint(server, concurrency=2), 8)) == 8
+        assert 1 <= server.connections <= 2
+        assert len(server.requests) == 8
+        deadline = time.monotonic() + 5
+        while server.open_connections and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert server.open_connections == 0
+
+
+def test_a_connection_that_the_server_has_closed_is_opened_again() -> None:
+    answers = iter([reply("first"), (500, {}), reply("second")])
+    with ChatServer(lambda body, headers: next(answers), keep_alive=True, requests_a_connection=1) as server:
+        assert ask(endpoint(server, concurrency=1), 2) == [ChatReply("first", 0, 0), ChatReply("second", 0, 0)]
+        assert server.connections == 3
+
+
 def test_it_may_be_used_from_one_event_loop_after_another() -> None:
     with ChatServer(lambda body, headers: reply("x")) as server:
         asked = endpoint(server, concurrency=1)

@@ -19,8 +19,9 @@ from memory_r1.memory.operations import check_completion
 from memory_r1.training.policy import POLICY
 from recipes import bench, bench_results, bench_steps
 from recipes.bench_answering import CountingLanguageModel, operations
+from recipes.bench_peak import flops_a_token, measured_peak
 from recipes.bench_prompts import prompt_of, token_ids
-from recipes.bench_results import KEYS, ideal_ratio, row_of
+from recipes.bench_results import KEYS, ideal_ratio, remark, row_of
 from recipes.bench_sides import WorkerFailed
 from recipes.bench_steps import CompletionHead, StepClock, load
 from recipes.bench_worker import OUT_OF_MEMORY, Job, Measurement, Meter, Settings, Turns, forward_tokens
@@ -130,7 +131,7 @@ def test_completions_of_another_length_end_the_run(tiny_model: Path) -> None:
     sent: list[Any] = []
     connection: Any = SimpleNamespace(send=sent.append, recv=lambda: "go")
     clock = StepClock(
-        Turns(connection), Meter(CPU), "ours", job, load_tokenizer(tiny_model), bench_steps.text_length, lambda: 7
+        Turns(connection), Meter(CPU), "ours", job, load_tokenizer(tiny_model), bench_steps.text_length, lambda: (7, 3)
     )
     chat = [[{"role": "user", "content": "Where?"}]] * 2
     said = [[{"role": "assistant", "content": "x"}]] * 2
@@ -149,6 +150,8 @@ def test_completions_of_another_length_end_the_run(tiny_model: Path) -> None:
     assert measured.seconds["step"] >= sum(measured.seconds[part] for part in ("rollout", "reward", "logprob"))
     once = len(token_ids(load_tokenizer(tiny_model), chat[0])) + 2 * 4
     assert measured.tokens == {"rollout": once, "logprob": 2 * once, "reward": 7, "step": 3 * once + 7}
+    # The head sees the 2 x 4 completion tokens alone: once in the rollout, forth and back in the other pass.
+    assert measured.projected == {"rollout": 8, "logprob": 16, "reward": 3, "step": 27}
 
 
 def test_peak_memory_counts_from_the_baseline_and_can_be_forgotten() -> None:
@@ -178,6 +181,33 @@ def test_stock_gets_the_largest_micro_batch_that_fits(
     assert bench_steps._fitting(8, 13) == expected
 
 
+@pytest.mark.parametrize(
+    ("seconds_a_row", "rows"),
+    [({1: 2.0, 4: 2.05}, 4), ({1: 2.0, 4: 1.0}, 4), ({1: 2.0, 4: 2.2}, 1)],  # one row alone must be clearly faster
+)
+def test_stock_gets_the_faster_of_the_micro_batches_that_fit(
+    seconds_a_row: dict[int, float], rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_steps, "available_bytes", lambda: 90)
+
+    def probe(count: int, prompt: int, completion: int) -> tuple[float, int]:
+        assert (prompt, completion) == (50, 5)
+        return seconds_a_row[count] * count, 13 * count
+
+    chosen = bench_steps._choose_rows(probe, 8, 50, 5)
+    assert chosen == {"bytes_a_row": 13, "rows_fitting": 4, "rows_at_once": rows, "seconds_a_row": seconds_a_row}
+
+
+def test_the_peak_is_measured_and_a_token_costs_two_operations_a_weight(tiny_model: Path) -> None:
+    assert 1e8 < measured_peak(Settings("", "float32", "", 1)) < 1e16
+    policy, _ = load(Settings(str(tiny_model), "float32", "", 0))
+    config = policy.config
+    size, inner, heads = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.head_dim
+    # Two layers of query and output, key and value, and three of the MLP.
+    layer = 2 * size * size + 2 * size * heads + 3 * size * inner
+    assert flops_a_token(policy) == [2 * 2 * layer, 2 * size * config.vocab_size]
+
+
 def test_operations_of_a_group_parse_and_half_of_them_differ() -> None:
     turn = json.dumps({"text": "I moved to Oslo."})
     texts = [operations(turn, 8, place, 4) for place in range(8)]
@@ -197,25 +227,27 @@ def test_both_ways_of_answering_say_the_same_and_count_their_tokens(tiny_model: 
         model = CountingLanguageModel(sharpen(policy), tokenizer, 8, shared)
         completions = model.generate(prompts, max_new_tokens=4, adapter=POLICY)
         found.append(([completion.text for completion in completions], model.take_tokens()))
-        assert model.take_tokens() == 0
+        assert model.take_tokens() == (0, 0)
     lengths = [len(token_ids(tokenizer, prompt)) for prompt in prompts]
     ids = [token_ids(tokenizer, prompt) for prompt in prompts]
     same = next(place for place in range(min(lengths)) if ids[0][place] != ids[1][place])
     assert found[0][0] == found[1][0]
-    assert found[1][1] == sum(lengths) + 3 * 4
-    assert found[0][1] == same + (lengths[0] - same) + (lengths[1] - same) + 3 * 4
+    assert found[1][1] == (sum(lengths) + 3 * 4, 3 * 4)
+    assert found[0][1] == (same + (lengths[0] - same) + (lengths[1] - same) + 3 * 4, 3 * 4)
 
 
 def measured(seconds: float, memory: int | None, tokens: float) -> Any:
-    one = Measurement({"answering": seconds}, {"answering": memory}, {"answering": tokens})
-    return one
+    return Measurement(
+        {"answering": seconds}, {"answering": memory}, {"answering": tokens, "prompts": 12}, {"answering": 5}
+    )
 
 
 def test_a_row_holds_medians_and_nulls_where_a_side_ran_out_of_memory() -> None:
     job = Job("answering", repeats=3)
-    ours: Any = SimpleNamespace(notes={}, measurements=[measured(s, 10, 100) for s in (1.0, 9.0, 2.0)])
-    stock: Any = SimpleNamespace(notes={}, measurements=[measured(s, 40, 300) for s in (8.0, 4.0, 6.0)])
-    row, details = row_of("answering K=8", "answering", job, {"ours": ours, "stock": stock}, {})
+    notes = {"flops_a_token": [6, 40]}
+    ours: Any = SimpleNamespace(notes=notes, measurements=[measured(s, 10, 100) for s in (1.0, 9.0, 2.0)])
+    stock: Any = SimpleNamespace(notes=notes, measurements=[measured(s, 40, 300) for s in (8.0, 4.0, 6.0)])
+    row, details = row_of("answering K=8", "answering", job, {"ours": ours, "stock": stock}, {}, 1000.0)
     assert row == {
         "name": "answering K=8",
         "ours_seconds": 2.0,
@@ -225,7 +257,17 @@ def test_a_row_holds_medians_and_nulls_where_a_side_ran_out_of_memory() -> None:
         "peak_memory_ratio": 0.25,
     }
     assert [one["seconds"]["answering"] for one in details["ours"]["measurements"]] == [1.0, 9.0, 2.0]
-    row, details = row_of("a", "answering", job, {"ours": ours, "stock": stock}, {"stock": OUT_OF_MEMORY})
+    expected = {
+        "peak_bytes": 10,
+        "tokens_per_second": 50.0,
+        "prompts_per_second": 6.0,
+        "share_of_peak": (6 * 100 + 40 * 5) / 2 / 1000,
+    }
+    assert {name: details["ours"][name] for name in expected} == expected
+    assert details["stock"]["peak_bytes"] == 40 and details["peak_flops_per_second"] == 1000.0
+    said = remark("answering K=8", details)
+    assert "ours 50 tokens/s, 40% of the machine's peak, 6.0 prompts/s, 0.00 GiB; stock 50 tokens/s" in said
+    row, details = row_of("a", "answering", job, {"ours": ours, "stock": stock}, {"stock": OUT_OF_MEMORY}, 1000.0)
     assert (row["ours_seconds"], row["stock_seconds"], row["ratio"], row["peak_memory_ratio"]) == (
         2.0,
         None,
@@ -233,6 +275,7 @@ def test_a_row_holds_medians_and_nulls_where_a_side_ran_out_of_memory() -> None:
         None,
     )
     assert details["failed"] == {"stock": OUT_OF_MEMORY}
+    assert remark("a", details).endswith(f"stock {OUT_OF_MEMORY}")
 
 
 def test_one_side_out_of_memory_leaves_the_other_its_turns(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -240,7 +283,7 @@ def test_one_side_out_of_memory_leaves_the_other_its_turns(monkeypatch: pytest.M
 
     class FakeWorker:
         def __init__(self, side: str, job: Job, settings: Settings) -> None:
-            self.side, self.notes, self.stopped = side, {}, False
+            self.side, self.notes, self.stopped = side, {"flops_a_token": [1, 1]}, False
             self.measurements: list[Measurement] = []
 
         def measure(self) -> None:
@@ -256,7 +299,9 @@ def test_one_side_out_of_memory_leaves_the_other_its_turns(monkeypatch: pytest.M
     results = bench_results.Results(tmp_path, {"model": "m"})
     advanced: list[int] = []
     names = {"answering": "answering"}
-    bench.measure(Job("answering", repeats=2), names, Settings("", "", "", 0), results, lambda: advanced.append(1))
+    settings = Settings("", "", "", 0)
+    remarks = bench.measure(Job("answering", repeats=2), names, settings, results, 1.0, lambda: advanced.append(1))
+    assert len(remarks) == 1
     assert asked == ["ours", "stock", "ours"]
     assert len(advanced) == 4
     row = json.loads((tmp_path / "training.json").read_text())[0]
@@ -280,8 +325,15 @@ def test_a_run_leaves_rows_and_a_figure_and_is_not_measured_twice(
         assert row["ideal_ratio"] == pytest.approx(2 * 51 / 54)
     assert (tmp_path / "training.png").read_bytes().startswith(b"\x89PNG")
     details = json.loads((tmp_path / "training_details.json").read_text())
-    assert details["rows"]["step P=48 G=2 C=3"]["stock"]["rows_at_once"] == 2
-    assert "head" in details["rows"]["step P=48 G=2 C=3"]["stock"]
+    step = details["rows"]["step P=48 G=2 C=3"]
+    assert step["stock"]["rows_fitting"] == 2 and step["stock"]["rows_at_once"] in (1, 2)
+    assert "head" in step["stock"]
+    for side, tokens in (("ours", 3 * 54), ("stock", 3 * 102)):  # a rollout, and a pass with its backward
+        rate = tokens / step[side]["measurements"][0]["seconds"]["step"]
+        assert step[side]["tokens_per_second"] == pytest.approx(rate)
+        assert 0 < step[side]["share_of_peak"] < 1
+        assert "peak_bytes" in step[side]
+    assert "rows a micro-batch (2 fit)" in capsys.readouterr().out.replace("\n", " ")
 
     def refuse(*args: Any) -> None:
         raise AssertionError("measured again")
@@ -290,7 +342,7 @@ def test_a_run_leaves_rows_and_a_figure_and_is_not_measured_twice(
         patched.setattr(bench, "measure", refuse)
         assert run_main(bench.main, arguments) == 0
         with pytest.raises(AssertionError, match="measured again"):
-            run_main(bench.main, [*arguments, "--again"])
+            run_main(bench.main, [*arguments, "--restart"])
     assert json.loads((tmp_path / "training.json").read_text()) == rows
     assert run_main(bench.main, [*arguments, "--dtype", "bfloat16"]) == 1
     assert "another configuration (dtype differ)" in capsys.readouterr().err
@@ -304,7 +356,12 @@ def test_answering_and_the_reward_have_rows(tiny_model: Path, tmp_path: Path) ->
     ]
     assert run_main(bench.main, arguments) == 0
     rows = {row["name"]: row for row in json.loads((tmp_path / "training.json").read_text())}
-    assert list(rows) == ["answering K=8", "de-duplication K=8 G=8 D=2", "step with reward K=8 G=8 C=48 D=2"]
+    assert list(rows) == [
+        "answering K=8",
+        "de-duplication K=8 G=8 D=2",
+        "outcome reward K=8 G=8 C=48 D=2",
+        "step with reward K=8 G=8 C=48 D=2",
+    ]
     assert all(row["ratio"] > 0 and row["ideal_ratio"] > 1 for row in rows.values())
     details = json.loads((tmp_path / "training_details.json").read_text())["rows"]
     answering = details["answering K=8"]
@@ -315,3 +372,6 @@ def test_answering_and_the_reward_have_rows(tiny_model: Path, tmp_path: Path) ->
     assert 40 <= repeated["ours"]["measurements"][0]["tokens"]["prompts"] < 80
     share = details["step with reward K=8 G=8 C=48 D=2"]["ours"]["reward_share"]
     assert 0 < share < 1
+    seconds = [rows[f"{part} K=8 G=8 C=48 D=2"]["ours_seconds"] for part in ("outcome reward", "step with reward")]
+    assert share == pytest.approx(seconds[0] / seconds[1])
+    assert answering["ours"]["prompts_per_second"] > answering["stock"]["prompts_per_second"] > 0

@@ -1,7 +1,8 @@
-"""The same global batch gives the same adapter on one process and on two, under DDP on the CPU."""
+"""The same global batch gives the same adapter on one process and on two, under DDP and ZeRO on the CPU."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -16,31 +17,52 @@ from tests.tiny import load_base, lora_parameters, sharpen, with_lora
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240  # seconds; both runs together take about 60
-# As the guide says for two processes without a GPU: torchrun through the DDP configuration, in float32.
-TWO_PROCESSES = (
-    *("-m", "accelerate.commands.launch", "--quiet", "--config_file", "recipes/accelerate/ddp.yaml"),
-    *("--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0", "-m"),
-)
+# ZeRO-3 refuses PPO, and the other cases are the same pass again.
+ZERO_CASES = [*(("zero2", case) for case in CASES if case != "sft"), ("zero3", "grpo")]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE)]
+
+
+def two_processes(engine: str) -> tuple[str, ...]:
+    """As the guide says for two processes without a GPU: torchrun through the engine's configuration, in float32."""
+    return (
+        *("-m", "accelerate.commands.launch", "--quiet", "--config_file", f"recipes/accelerate/{engine}.yaml"),
+        *("--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0", "-m"),
+    )
+
+
+def learn(launch: tuple[str, ...], model: Path, folder: Path, *cases: str) -> None:
+    """Run the cases in processes of their own."""
+    done = subprocess.run(
+        [sys.executable, *launch, "tests.fixtures.distributed_training", str(model), str(folder), *cases],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     """The folder in which both runs leave what they learnt."""
     folder = tmp_path_factory.mktemp("distributed")
-    for launch in (("-m",), TWO_PROCESSES):
-        done = subprocess.run(
-            [sys.executable, *launch, "tests.fixtures.distributed_training", str(tiny_model), str(folder)],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
+    for launch in (("-m",), two_processes("ddp")):
+        learn(launch, tiny_model, folder)
     return folder
+
+
+@pytest.fixture(scope="module")
+def learnt_by_zero(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
+    """The folder in which two processes of each ZeRO stage leave what they learnt."""
+    if importlib.util.find_spec("deepspeed") is None:
+        pytest.skip("needs the deepspeed extra: pip install -e '.[deepspeed]'")
+    folders = {engine: tmp_path_factory.mktemp(engine) for engine, _ in ZERO_CASES}
+    for engine, folder in folders.items():
+        learn(two_processes(engine), tiny_model, folder, *(case for name, case in ZERO_CASES if name == engine))
+    return folders
 
 
 def start(tiny_model: Path) -> dict[str, torch.Tensor]:
@@ -49,7 +71,19 @@ def start(tiny_model: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_processes_learn_what_one_learns(case: str, learnt: Path, tiny_model: Path) -> None:
-    alone, together = (load_file(learnt / f"{case}-0-of-{count}.safetensors") for count in (1, 2))
+    assert_same(learnt / f"{case}-0-of-1.safetensors", learnt / f"{case}-0-of-2.safetensors", tiny_model)
+
+
+@pytest.mark.parametrize(("engine", "case"), ZERO_CASES)
+def test_zero_learns_what_one_process_learns(
+    engine: str, case: str, learnt_by_zero: dict[str, Path], learnt: Path, tiny_model: Path
+) -> None:
+    together = learnt_by_zero[engine] / f"{case}-0-of-2.safetensors"
+    assert_same(learnt / f"{case}-0-of-1.safetensors", together, tiny_model)
+
+
+def assert_same(expected: Path, found: Path, tiny_model: Path) -> None:
+    alone, together = load_file(expected), load_file(found)
     before = start(tiny_model)
     assert alone.keys() == together.keys() >= before.keys()
     moved = torch.cat([(alone[name] - before.get(name, 0)).flatten() for name in alone])

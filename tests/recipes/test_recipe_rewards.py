@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,35 @@ REWARDS = {
 }
 
 
+# What a group of four says in place of a random manager, whose completions do not parse and ask nothing.
+OPERATIONS = ('[{"op": "ADD", "text": "A new fact"}]', '[{"op": "NOOP"}]', '[{"op": "DELETE", "id": 1}]', "No list.")
+
+
+def scripted_rollout(prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
+    """TRL's `rollout_func`: OPERATIONS in turn."""
+    tokenizer = trainer.processing_class
+    texts = [OPERATIONS[place % len(OPERATIONS)] for place in range(len(prompts))]
+    return {
+        "prompt_ids": [
+            tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"]
+            for prompt in prompts
+        ],
+        "completion_ids": [
+            [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for text in texts
+        ],
+        "logprobs": None,
+    }
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("agent", ["manager", "answer"])
+@pytest.mark.parametrize(("agent", "scripted"), [("manager", False), ("manager", True), ("answer", False)])
 def test_a_recipe_trains_on_every_reward_it_names(
-    agent: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    agent: str, scripted: bool, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
+    if scripted:
+        monkeypatch.setattr("memory_r1.training.grpo.shared_prefix_rollout", scripted_rollout)
     monkeypatch.setenv("JUDGE_KEY", "sk-secret-123")
     fields: dict[str, Any] = {
         "output_dir": str(tmp_path / "out"),
@@ -40,7 +63,7 @@ def test_a_recipe_trains_on_every_reward_it_names(
     }
     if agent == "manager":
         fields["answer_adapter"] = str(write_adapter(tiny_model, tmp_path / "answer", seed=2))
-        fields["answer_max_tokens"] = 4
+        fields |= {"answer_max_tokens": 4, "max_completion_length": 64 if scripted else 8, "entry_cost": 0.0}
 
     def grade(body: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any]:
         assert (body["model"], headers["Authorization"]) == ("judge", "Bearer sk-secret-123")
@@ -59,8 +82,21 @@ def test_a_recipe_trains_on_every_reward_it_names(
     assert rows
     assert all([name.removesuffix("_reward") for name in row["rewards"]] == names for row in rows)
     assert all(-1.0 <= row["rewards"]["length"] <= 0.0 for row in rows)
-    if agent == "answer":  # a random manager's completions do not parse, and ask nothing
+    if agent == "answer":
         assert {row["rewards"]["llm_judge"] for row in rows} == {0.5}
+    elif scripted:
+        by_text: dict[str, list[dict[str, Any]]] = {text: [] for text in OPERATIONS}
+        for row in rows:
+            by_text[row["completion"]].append(row["rewards"])
+        *parsed, failed = by_text.values()
+        # Every question is answered from the changed bank, and graded, in the place of one that was never asked.
+        assert all(rewards["llm_judge"] == 0.5 for group in parsed for rewards in group)
+        assert parsed[1] and all(rewards["operation_faithfulness_reward"] in (1.0, None) for rewards in parsed[1])
+        assert all(0.0 <= rewards["compression_reward"] <= 1.0 for group in parsed for rewards in group)
+        assert all(rewards["llm_judge"] == rewards["answer_bleu1"] == 0.0 for rewards in failed)
+        assert server.requests
+        logged = [entry for entry in summary["log_history"] if "completions/parse_failures" in entry]
+        assert logged and all(entry["completions/parse_failures"] == 0.25 for entry in logged if "loss" in entry)
     assert any("resampling/flat_at_first" in entry for entry in summary["log_history"])
 
 

@@ -29,8 +29,10 @@ def test_shares_are_of_accepted_operations_and_failures_of_completions() -> None
 
 def test_answers_are_described_by_form_refusals_and_distillation() -> None:
     completions = ["Memories: 1, 2\n**Answer:** Rome", "Memories: 7\n**Answer:** Unknown", "Rome", ""]
-    rows = [{"numbered": [10, 11]}] * 4
-    assert describe_answers(completions, rows) == {"marked": 0.5, "unknown": 0.25, "distilled": 0.5}
+    row = {"numbered": [10, 11], "texts": ["Ann lives in Rome", "Ann has a dog"], "answer_style": "ids"}
+    assert describe_answers(completions, [row] * 4) == {"marked": 0.5, "unknown": 0.25, "distilled": 0.5}
+    quoting = {**row, "answer_style": "quotes"}
+    assert describe_answers(["Memories:\nann has a dog\n**Answer:** dog"], [quoting])["distilled"] == 1.0
 
 
 @pytest.mark.parametrize("agent", ["manager", "answer"])

@@ -13,6 +13,7 @@ from datasets import Dataset
 from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.errors import TrainingError
 from memory_r1.training.arguments import MemoryGRPOConfig
+from memory_r1.training.flatness import WINDOW
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora
 
@@ -114,13 +115,36 @@ def test_sparse_rewards_and_collapsed_completions_show_in_the_log(tiny_model: Pa
         """Varies within the group of worth 3, is zero in the other."""
         return [0.0 if value == 1.0 else float(row % 2) for row, value in enumerate(worth)]
 
-    trainer = make_trainer(tiny_model, tmp_path, [one_group], describe=describe)
+    def alike(completions: Sequence[Any], worth: Sequence[float], **columns: Any) -> list[float | None]:
+        return [0.0 if value == 3.0 else 0.25 for value in worth]
+
+    trainer = make_trainer(tiny_model, tmp_path, [one_group, alike], describe=describe)
     trainer.train()
     log = trainer.state.log_history[0]
-    assert log["groups/all_zero"] == pytest.approx(0.5)
+    assert log["groups/all_zero"] == 0.0  # the two rewards are zero in different groups
+    assert log["groups/all_zero/one_group"] == log["groups/all_zero/alike"] == pytest.approx(0.5)
     assert log["groups/zero_variance/one_group"] == pytest.approx(0.5)
+    assert log["groups/zero_variance/alike"] == 1.0
+    assert log["frac_reward_zero_std"] == pytest.approx(0.5)
     assert log["completions/share_NOOP"] == 0.75
     assert described == [4]
+
+
+@pytest.mark.parametrize(("weights", "told"), [([1.0, 0.1], "flat, of the largest weight"), ([0.1, 1.0], None)])
+def test_the_reward_of_the_largest_weight_is_watched(
+    weights: list[float], told: str | None, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def flat(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return [1.0] * len(completions)
+
+    def varied(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return [float(row) for row in range(len(completions))]
+
+    trainer = make_trainer(tiny_model, tmp_path, [flat, varied], reward_weights=weights, max_steps=WINDOW)
+    trainer.train()
+    assert [text for text in caplog.messages if "flat-rewards.md" in text] == (
+        [] if told is None else [next(text for text in caplog.messages if told in text)]
+    )
 
 
 def test_nothing_to_train_is_refused(tiny_model: Path, tmp_path: Path) -> None:

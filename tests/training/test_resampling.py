@@ -17,10 +17,11 @@ from datasets import Dataset
 
 from memory_r1.training import resampling
 from memory_r1.training.arguments import MemoryGRPOConfig
+from memory_r1.training.flatness import group_spreads
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.resampling import Resampler, Sample, Settled, samples_of
 from memory_r1.training.rows import Row
-from memory_r1.training.sampling import PromptDraws, PromptRecord, group_spreads
+from memory_r1.training.sampling import PromptDraws, PromptRecord
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, snapshot, with_lora
 
 ROOT = Path(__file__).parents[2]

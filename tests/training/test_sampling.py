@@ -1,43 +1,22 @@
-"""Which prompts are drawn, and what is said of a reward that is flat."""
+"""Which prompts are drawn."""
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
-from typing import Any
 
 import pytest
-import torch
 from datasets import Dataset
 from trl.trainer.utils import RepeatSampler
 
 from memory_r1.training.sampling import (
     ROW_INDEX,
-    FlatnessWatch,
     PromptDraws,
     PromptRecord,
     VarianceSampler,
-    group_spreads,
     numbered,
-    remedies_for,
 )
 
 NAN = float("nan")
-
-
-@pytest.mark.parametrize(
-    ("rewards", "spread"),
-    [
-        ([1.0, 1.0, 1.0], 0.0),
-        ([0.0, 0.0, 0.0], 0.0),
-        ([0.0, 1.0, 2.0], 1.0),  # squares 1 + 0 + 1 over 3 - 1
-        ([0.0, 2.0, NAN], 2.0**0.5),  # a completion without a reward is no completion with reward 0
-        ([1.0, NAN, NAN], 0.0),
-        ([NAN, NAN, NAN], 0.0),
-    ],
-)
-def test_the_spread_of_a_group_is_that_of_its_known_rewards(rewards: list[float], spread: float) -> None:
-    assert group_spreads(torch.tensor([rewards])).tolist() == pytest.approx([spread])
 
 
 def test_rows_are_numbered() -> None:
@@ -125,32 +104,3 @@ def test_a_sampler_uses_what_was_learnt_meanwhile() -> None:
     next(rollouts), next(rollouts)
     known.note([0, 1, 2, 3], [0.0, 0.0, 1.0, 0.0])
     assert list(rollouts) == [2] * 6
-
-
-def warnings_of(shares: list[float], caplog: pytest.LogCaptureFixture, **options: Any) -> list[str]:
-    watch = FlatnessWatch(["Do this", "or that"], **options)
-    with caplog.at_level(logging.WARNING):
-        for share in shares:
-            watch.note(share, {"answer_f1": share, "answer_format": 1.0})
-    return [entry.getMessage() for entry in caplog.records]
-
-
-def test_a_flat_reward_is_told_once_and_names_the_remedy(caplog: pytest.LogCaptureFixture) -> None:
-    (message,) = warnings_of([0.5, 0.75, 1.0, 0.5, 1.0, 1.0], caplog, window=4)
-    assert "in the last 4 rollouts 69% of the groups had no variance" in message
-    assert "answer_f1 50%, answer_format 100%" in message
-    assert "Do this; or that; docs/flat-rewards.md" in message
-
-
-@pytest.mark.parametrize("shares", [[1.0] * 3, [0.5] * 8, [1.0, 0.0] * 4, []])
-def test_half_of_the_groups_or_too_few_rollouts_are_no_warning(
-    shares: list[float], caplog: pytest.LogCaptureFixture
-) -> None:
-    assert warnings_of(shares, caplog, window=4) == []
-
-
-def test_remedies_are_those_not_taken_yet() -> None:
-    everything = remedies_for(["answer_exact_match"], 0, 0.0)
-    settings = ("answer_f1", "resample_rounds: 2", "variance_sampling: 0.5", "temperature")
-    assert all(setting in remedy for setting, remedy in zip(settings, everything, strict=True))
-    assert remedies_for(["answer_f1"], 2, 0.5) == ["raise num_generations or temperature"]

@@ -11,14 +11,19 @@ import torch
 from datasets import Dataset
 from transformers import (
     AutoModelForCausalLM,
+    CLIPVisionConfig,
     Gemma2Config,
     Gemma3TextConfig,
     LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     MambaConfig,
     MistralConfig,
+    MixtralConfig,
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    Qwen3MoeConfig,
 )
 from trl import GRPOTrainer
 
@@ -35,6 +40,7 @@ from memory_r1.training.shared_prefix import (
     prefix_cache,
     supports_prefix_cache,
 )
+from tests.conftest import TINY_VOCABULARY
 from tests.tiny import load_tokenizer, lora_parameters, messages, sharpen, with_lora
 
 SIZES: dict[str, Any] = {
@@ -51,6 +57,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
 }
 WINDOW = 8  # shorter than every prompt below
+IMAGE = 1  # the token in whose place an image is read; no completion below has it
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": lambda: LlamaConfig(**SIZES),
     "qwen2": lambda: Qwen2Config(**SIZES),
@@ -59,6 +66,11 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "gemma3, every second layer slides": lambda: Gemma3TextConfig(
         **SIZES, sliding_window=WINDOW, query_pre_attn_scalar=8, layer_types=["sliding_attention", "full_attention"]
     ),
+}
+# Mixtures of experts: tokens are routed one by one, so sharing a prompt changes nothing for them.
+EXPERTS: dict[str, Callable[[], PretrainedConfig]] = {
+    "mixtral": lambda: MixtralConfig(**SIZES, num_local_experts=4, num_experts_per_tok=2),
+    "qwen3 moe": lambda: Qwen3MoeConfig(**SIZES, num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32),
 }
 PROMPT, COMPLETION = 23, 7
 # Which prompt each row of the batch has: groups of 3, 2 and 1, shuffled.
@@ -86,7 +98,19 @@ def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
     return ids, mask
 
 
-def make_trainer(policy: Any, tiny_model: Path, folder: Path) -> MemoryGRPOTrainer:
+def make_multimodal() -> Any:
+    """A Llava of two layers that reads an image of 16 x 16 pixels as four tokens, under LoRA."""
+    torch.manual_seed(0)
+    sight = CLIPVisionConfig(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, image_size=16, patch_size=8
+    )
+    config = LlavaConfig(
+        vision_config=sight, text_config=LlamaConfig(**SIZES), image_token_index=IMAGE, vision_feature_layer=-1
+    )
+    return with_lora(sharpen(LlavaForConditionalGeneration(config)), seed=1)
+
+
+def make_trainer(policy: Any, tiny_model: Path, folder: Path, **options: Any) -> MemoryGRPOTrainer:
     config = MemoryGRPOConfig(
         output_dir=str(folder),
         use_cpu=True,
@@ -95,12 +119,15 @@ def make_trainer(policy: Any, tiny_model: Path, folder: Path) -> MemoryGRPOTrain
         num_generations=2,
         temperature=0.7,
         report_to=[],
+        max_completion_length=COMPLETION,
+        **{name: value for name, value in options.items() if name != "columns"},
     )
+    row = {"prompt": messages(["Where?"])[0], **options.get("columns", {})}
     return MemoryGRPOTrainer(
         model=policy,
         args=config,
         processing_class=load_tokenizer(tiny_model),
-        train_dataset=Dataset.from_list([{"prompt": messages(["Where?"])[0]}]),
+        train_dataset=Dataset.from_list([row]),
         reward_funcs=[lambda completions, **columns: [0.0] * len(completions)],
     )
 
@@ -115,13 +142,18 @@ def measured(
     weights = torch.linspace(-1, 2, log_probs.numel()).view_as(log_probs)
     trainer.model.zero_grad()
     ((log_probs + 0.1 * entropies) * weights)[completions].sum().backward()
-    gradients = {name: parameter.grad.clone() for name, parameter in lora_parameters(trainer.model).items()}
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in lora_parameters(trainer.model).items()
+        if "vision" not in name and "projector" not in name  # where a text has none
+    }
     return log_probs[completions].detach(), entropies[completions].detach(), gradients
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, *EXPERTS, "llava"])
 def test_log_probabilities_and_gradients_are_those_of_trl(name: str, tiny_model: Path, tmp_path: Path) -> None:
-    trainer = make_trainer(make_policy(CONFIGS[name]()), tiny_model, tmp_path)
+    policy = make_multimodal() if name == "llava" else make_policy({**CONFIGS, **EXPERTS}[name]())
+    trainer = make_trainer(policy, tiny_model, tmp_path)
     assert trainer.shared_prefix
     expected, expected_entropy, expected_gradients = measured(trainer, GRPOTrainer._get_per_token_logps_and_entropies)
     found, entropy, gradients = measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)
@@ -184,14 +216,14 @@ def test_completions_see_their_prompt_and_themselves_only() -> None:
     assert packed.ids.tolist() == [[5, 6, 7, 8, 9, 0]]
     assert packed.labels.tolist() == [[7, 8, 9, IGNORED]]
     assert packed.predicting.tolist() == [[1, 2, 1, 4]]
-    assert packed.visible[0].int().tolist() == [
-        [1, 0, 0, 0, 0, 0],
-        [1, 1, 0, 0, 0, 0],
+    completions = [
         [1, 1, 1, 0, 0, 0],
         [1, 1, 1, 1, 0, 0],
         [1, 1, 0, 0, 1, 0],
         [1, 1, 0, 0, 1, 1],
     ]
+    assert packed.visible[0].int().tolist() == completions
+    assert packed.visible_to_all()[0].int().tolist() == [[1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], *completions]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +249,57 @@ def test_a_model_that_cannot_share_trains_as_trl_trains_it(
     assert "shared_prefix is off" in caplog.text
     found = measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)[0]
     assert torch.equal(found, measured(trainer, GRPOTrainer._get_per_token_logps_and_entropies)[0])
+
+
+@pytest.mark.parametrize("name", EXPERTS)
+def test_the_load_balancing_loss_goes_the_way_of_trl_and_that_is_said_once(
+    name: str, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"max_steps": 2, "logging_steps": 1, "router_aux_loss_coef": 0.1, "beta": 0.1}
+    config = EXPERTS[name]()
+    config.vocab_size = TINY_VOCABULARY
+    trainer = make_trainer(make_policy(config), tiny_model, tmp_path, **options)
+    trainer.train()
+    (warning,) = [text for text in caplog.messages if "shared_prefix is off" in text]
+    assert "load-balancing loss" in warning and "router_aux_loss_coef: 0" in warning
+    log = [row for row in trainer.state.log_history if "aux_loss" in row]
+    # A step has two passes: the reference's, which shares, and the one with gradients, which does not.
+    assert [row["shared_prefix/used"] for row in log] == [0.5, 0.5]
+
+    caplog.clear()
+    options["router_aux_loss_coef"] = 0.0
+    trainer = make_trainer(make_policy(config), tiny_model, tmp_path / "without", **options)
+    trainer.train()
+    assert "shared_prefix is off" not in caplog.text
+    assert trainer.state.log_history[0]["shared_prefix/used"] == 1.0
+
+
+def test_what_goes_with_images_is_read_by_trl_and_that_is_said_once(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(make_multimodal(), tiny_model, tmp_path)
+    assert trainer.shared_prefix  # its rows of text alone are shared
+    ids, mask = make_batch()
+    ids[:, PROMPT - 6 : PROMPT - 2] = IMAGE
+    pixels = torch.randn(len(ids), 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    options: dict[str, Any] = {"pixel_values": pixels, "num_images": [1] * len(ids)}
+    for _ in range(2):
+        found, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, mask, COMPLETION, **options)
+    expected, *_ = GRPOTrainer._get_per_token_logps_and_entropies(
+        trainer, trainer.model, ids, mask, COMPLETION, **options
+    )
+    assert torch.equal(found, expected)
+    assert len([text for text in caplog.messages if "shared_prefix is off" in text]) == 1
+    assert trainer._metrics["train"]["shared_prefix/used"] == [0.0, 0.0]
+
+
+def test_rows_with_images_are_left_to_trl_from_the_start(
+    tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = make_trainer(make_multimodal(), tiny_model, tmp_path, columns={"image": "a picture"})
+    assert not trainer.shared_prefix and trainer.rollout_func is None
+    assert "rollouts are off: rows have images" in caplog.text
+    assert "shared_prefix is off: rows with images" in caplog.text
 
 
 def test_activation_checkpointing_changes_nothing(tiny_model: Path, tmp_path: Path) -> None:

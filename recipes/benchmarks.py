@@ -1,0 +1,237 @@
+"""What can be evaluated on: one table of benchmarks, with the options that choose among their data."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.types import Dialogue, Turn
+
+if TYPE_CHECKING:
+    from data.synthetic import Split
+
+logger = logging.getLogger(__name__)
+
+SYNTHETIC_DIALOGUES = 20
+SYNTHETIC_SPLITS: dict[str, Split] = {
+    "train": "train",
+    "validation": "validation",
+    "test": "heldout",
+    "heldout": "heldout",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """How a benchmark is loaded, and its defaults; `forms` are what `--form` may say, none where there is no choice.
+
+    `split` is None where the default depends on the form. `top_k` is how many entries are recalled per speaker.
+    """
+
+    load: Callable[[argparse.Namespace], list[Dialogue]]
+    split: str | None = "test"
+    top_k: int = 30
+    forms: tuple[str, ...] = ()
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that choose what is asked, as a group of their own."""
+    on = parser.add_argument_group("on what")
+    on.add_argument("--benchmark", required=True, choices=BENCHMARKS)
+    on.add_argument("--split", metavar="NAME", help="train, validation or test (default: test, or all there is)")
+    on.add_argument("--form", metavar="NAME", help=f"which data of {_forms()}")
+    on.add_argument("--data", type=Path, metavar="FOLDER", help="where the benchmark's files lie (default: the cache)")
+    on.add_argument("--file", type=Path, metavar="JSONL", help="own dialogues, for --benchmark dialogues")
+    on.add_argument(
+        "--dialogues",
+        type=int,
+        default=SYNTHETIC_DIALOGUES,
+        metavar="N",
+        help=f"generated dialogues (default: {SYNTHETIC_DIALOGUES})",
+    )
+    on.add_argument("--sessions", type=int, metavar="N", help="play the first N sessions, ask what they answer")
+    on.add_argument("--limit", type=int, metavar="N", help="ask at most N questions, drawn in proportion")
+    on.add_argument(
+        "--max-turn-tokens", type=int, metavar="N", help="cut every turn to its first N tokens (default: whole turns)"
+    )
+    on.add_argument("--seed", type=int, default=0, help="draws generated dialogues and limited questions (default: 0)")
+
+
+def complete(options: argparse.Namespace) -> None:
+    """Fill in what depends on the benchmark: form, split and entries recalled.
+
+    Raises:
+        ConfigurationError: `--form` names none of the benchmark's forms, or `--max-turn-tokens` no number of tokens.
+    """
+    benchmark = BENCHMARKS[options.benchmark]
+    if options.form is not None and options.form not in benchmark.forms:
+        allowed = f"allowed are {', '.join(benchmark.forms)}" if benchmark.forms else "this benchmark has none"
+        raise ConfigurationError(f"--form is {options.form!r} for --benchmark {options.benchmark}: {allowed}")
+    if options.max_turn_tokens is not None and options.max_turn_tokens < 1:
+        raise ConfigurationError(f"--max-turn-tokens is {options.max_turn_tokens}: give a whole number from 1")
+    split = benchmark.split
+    if options.benchmark == "longmemeval":
+        options.form = options.form or "oracle"
+    elif options.benchmark == "msc":
+        from data.msc import SPLITS, msc_form
+
+        options.form = options.form or msc_form(options.data)
+        split = SPLITS[options.form][0]
+    options.split = options.split or split
+    options.top_k = benchmark.top_k if options.top_k is None else options.top_k
+
+
+def load_benchmark(options: argparse.Namespace) -> list[Dialogue]:
+    """Return the dialogues of the chosen benchmark and split.
+
+    Raises:
+        ConfigurationError: An option is missing, not one of the benchmark's, or names no split.
+        DataError: A file cannot be read.
+    """
+    if (options.benchmark == "dialogues") != (options.file is not None):
+        raise ConfigurationError("--file names own dialogues: give it with --benchmark dialogues, and only there")
+    return BENCHMARKS[options.benchmark].load(options)
+
+
+def reported_name(options: argparse.Namespace) -> str:
+    """Return the name that results carry: that of the benchmark, or of the stand-in for its official data."""
+    if options.benchmark != "msc":
+        return str(options.benchmark)
+    from data.msc import BENCHMARKS as NAMES
+
+    return NAMES[options.form]
+
+
+def folder_name(options: argparse.Namespace) -> str:
+    """Return the default name of the evaluation's folder; the larger form of a benchmark has its own."""
+    form = "-s" if options.form == "s" else ""
+    return f"{reported_name(options)}{form}-{options.split}-{options.system}"
+
+
+def category_names(benchmark: str) -> dict[str, dict[str, str]]:
+    """Return the names by which papers know the benchmark's numbered categories."""
+    if benchmark != "locomo":
+        return {}
+    from data.locomo import CATEGORY_NAMES
+
+    return {number: dict(names) for number, names in CATEGORY_NAMES.items()}
+
+
+def data_configuration(options: argparse.Namespace, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
+    """Return what `run.json` says of the data: its form, and which gold answers an audit found fault with."""
+    configuration: dict[str, Any] = {"form": options.form} if options.form else {}
+    if options.benchmark == "locomo":
+        from data.locomo_audit import AUDIT_FILE, find_audit
+
+        audit = find_audit(options.data)
+        if audit is None:
+            logger.info("%s is not beside the data: no scores on audited gold (see data/README.md)", AUDIT_FILE.name)
+            return configuration
+        asked = {f"{dialogue.dialogue_id}/{q.question_id}" for dialogue in dialogues for q in dialogue.questions}
+        configuration["audit"] = {"error_types": {key: kind for key, kind in sorted(audit.items()) if key in asked}}
+    return configuration
+
+
+def cut_turns(
+    dialogues: Sequence[Dialogue], max_tokens: int | None, tokenizer: Any
+) -> tuple[list[Dialogue], dict[str, int]]:
+    """Cut every turn to its first `max_tokens` tokens, at a whole character; None leaves all as they are.
+
+    Returns:
+        The dialogues, and what `run.json` says of it: the bound, and how many of how many turns were longer.
+
+    Raises:
+        ConfigurationError: The tokenizer cannot say where in the text its tokens stand.
+    """
+    if max_tokens is None:
+        return list(dialogues), {}
+    if not tokenizer.is_fast:
+        raise ConfigurationError("--max-turn-tokens needs a fast tokenizer, which this model has not: leave it out")
+
+    def cut(turn: Turn) -> Turn:
+        # Not verbose: a turn longer than the model's window is no reason to warn here.
+        encoded = tokenizer(turn.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        spans = encoded["offset_mapping"]
+        if len(spans) <= max_tokens:
+            return turn
+        # Several tokens may share one character: then none of them is kept, unless it is the first.
+        kept = max_tokens
+        while kept > 1 and spans[kept - 1][1] > spans[kept][0]:
+            kept -= 1
+        return replace(turn, text=turn.text[: spans[kept - 1][1]].rstrip())
+
+    short = [
+        replace(
+            dialogue,
+            sessions=tuple(
+                replace(session, turns=tuple(cut(turn) for turn in session.turns)) for session in dialogue.sessions
+            ),
+        )
+        for dialogue in dialogues
+    ]
+    pairs = [
+        pair for old, new in zip(dialogues, short, strict=True) for pair in zip(old.turns(), new.turns(), strict=True)
+    ]
+    changed = sum(before.text != after.text for before, after in pairs)
+    return short, {"max_turn_tokens": max_tokens, "cut_turns": changed, "turns": len(pairs)}
+
+
+def default_top_k() -> str:
+    """Say what is recalled where nothing else is asked for."""
+    return ", ".join(f"{name} {benchmark.top_k}" for name, benchmark in BENCHMARKS.items())
+
+
+def _synthetic(options: argparse.Namespace) -> list[Dialogue]:
+    from data.synthetic import generate_split
+
+    if options.split not in SYNTHETIC_SPLITS:
+        raise ConfigurationError(f"--split is {options.split!r}: allowed are {', '.join(SYNTHETIC_SPLITS)}")
+    generated = generate_split(SYNTHETIC_SPLITS[options.split], options.dialogues, options.seed)
+    return [example.dialogue for example in generated]
+
+
+def _locomo(options: argparse.Namespace) -> list[Dialogue]:
+    from data.locomo import load_locomo, locomo_split
+
+    return locomo_split(load_locomo(options.data), options.split)
+
+
+def _longmemeval(options: argparse.Namespace) -> list[Dialogue]:
+    from data.longmemeval import load_longmemeval, longmemeval_split
+
+    return longmemeval_split(load_longmemeval(options.data, options.form), options.split, options.data)
+
+
+def _msc(options: argparse.Namespace) -> list[Dialogue]:
+    from data.msc import load_msc, msc_split
+
+    if options.form == "approximate":
+        logger.info("MSC's approximate development set, reported as msc-approximate: compares with no published number")
+    return msc_split(load_msc(options.data, options.form), options.split, options.form)
+
+
+def _dialogues(options: argparse.Namespace) -> list[Dialogue]:
+    from memory_r1.dialogues import read_dialogues
+
+    if options.split != "all":
+        raise ConfigurationError(f"--split is {options.split!r}: own dialogues have none, all of a file is asked")
+    return read_dialogues(options.file)
+
+
+def _forms() -> str:
+    return "; ".join(f"{name}: {', '.join(of.forms)}" for name, of in BENCHMARKS.items() if of.forms)
+
+
+# The paper recalls 30 a speaker on LoCoMo; generated dialogues are so small that 30 would be all there is.
+BENCHMARKS = {
+    "synthetic": Benchmark(_synthetic, top_k=2),
+    "locomo": Benchmark(_locomo),
+    "longmemeval": Benchmark(_longmemeval, forms=("oracle", "s")),
+    "msc": Benchmark(_msc, split=None, forms=("official", "approximate")),
+    "dialogues": Benchmark(_dialogues, split="all"),
+}
