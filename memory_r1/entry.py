@@ -32,13 +32,13 @@ def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | 
 
     A `MemoryR1Error`, or what the file system refuses (`OSError`), becomes `error: ...` on stderr and status 1, unless
     `--debug` is among the arguments: then it is raised on, with its traceback. Other exceptions are defects and always
-    are. The environment is set before `main` imports what reads it, so a command imports transformers and the like inside
-    its functions.
+    are. The environment is set before `main` imports what reads it, so a command imports transformers and the like
+    inside its functions.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    _keep_freed_memory()
+    keep_freed_memory()
     try:
         return main(arguments) or 0
     except (MemoryR1Error, OSError) as error:
@@ -51,7 +51,7 @@ def run_main(main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | 
         return INTERRUPTED
 
 
-def _keep_freed_memory() -> None:
+def keep_freed_memory() -> None:
     """Have the allocator keep what tensors free, where it is glibc's.
 
     By default it gives every large block back to the system, and the next layer's tensors are mapped, zeroed page by

@@ -36,5 +36,9 @@ class TrainingError(MemoryR1Error, RuntimeError):
     """A training run cannot start or go on (nothing trainable, non-finite loss, ...)."""
 
 
+class PromptTooLongError(MemoryR1Error, ValueError):
+    """A prompt and its longest completion are more than the model's window holds."""
+
+
 class EndpointError(MemoryR1Error, ConnectionError):
     """A model server did not give a usable reply, after all retries."""

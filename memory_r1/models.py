@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import logging
 import re
@@ -17,7 +18,8 @@ from typing import Any
 from memory_r1.embedded import EMBEDDER, LANGUAGE_MODEL, EmbeddedModel, cache_folder, is_intact, prepare, read_manifest
 from memory_r1.entry import run_main
 from memory_r1.errors import ModelError
-from memory_r1.weights import hash_weights, read_tensor_headers
+from memory_r1.jsonl import write_json
+from memory_r1.weights import hash_file, hash_weights, read_tensor_headers
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,20 @@ def weights_hash(folder_or_id: str) -> str | None:
     return hash_weights(folder)
 
 
+def adapter_hash(adapter_dir: str | Path) -> str:
+    """SHA-256 of what an adapter does: its weights and its configuration, but not the path of its base model.
+
+    Raises:
+        ModelError: A file is missing or unreadable.
+    """
+    folder = Path(adapter_dir).expanduser()
+    config = _read_json(folder / "adapter_config.json")
+    config.pop("base_model_name_or_path", None)
+    weights = folder / "adapter_model.safetensors"
+    read_tensor_headers(weights)
+    return hashlib.sha256(f"{json.dumps(config, sort_keys=True)}\n{hash_file(weights)}".encode()).hexdigest()
+
+
 def check_adapter(adapter_dir: str | Path, base: str) -> None:
     """Check that an adapter folder is whole and was trained on the base model `base`.
 
@@ -108,6 +124,19 @@ def check_adapter(adapter_dir: str | Path, base: str) -> None:
             f"adapter {folder} was trained on {trained_id!r}, not on {base!r} ({detail}); "
             "load it on its own base model or train it again"
         )
+
+
+def repoint_adapter(adapter_dir: str | Path, base: str) -> None:
+    """Write into an adapter's folder where its base model lies, which is where `AutoPeftModelForCausalLM` looks for it.
+
+    Raises:
+        ModelError: a file is missing or cut short, or `base` is not the model that the adapter was trained on.
+    """
+    source = resolve_model(base)
+    check_adapter(adapter_dir, source)
+    path = Path(adapter_dir).expanduser() / "adapter_config.json"
+    place = str(Path(source).resolve()) if Path(source).is_dir() else source
+    write_json(path, {**_read_json(path), "base_model_name_or_path": place})
 
 
 def load_base(source: str, dtype: str, **options: Any) -> tuple[Any, Any]:
@@ -206,11 +235,19 @@ def _cached_snapshot(hub_id: str) -> Path | None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepare both models and say where they lie."""
+    """Prepare both models and say where they lie, or tell an adapter where its base model lies."""
     parser = argparse.ArgumentParser(prog="python -m memory_r1.models", description="Prepare the embedded models.")
+    parser.add_argument(
+        "--repoint", nargs=2, metavar=("ADAPTER", "BASE"), help="only note in an adapter's folder where its base lies"
+    )
     parser.add_argument("--cache", help="cache folder (default: MEMORY_R1_CACHE, else ~/.cache/memory_r1)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    cache = parser.parse_args(arguments).cache
+    options = parser.parse_args(arguments)
+    if options.repoint:
+        repoint_adapter(*options.repoint)
+        sys.stdout.write(f"{options.repoint[0]}: its base model is {options.repoint[1]}\n")
+        return
+    cache = options.cache
     prepare_models(cache)
     for model in (LANGUAGE_MODEL, EMBEDDER):
         sys.stdout.write(f"{model.name}: {cache_folder(cache) / 'models' / model.name}\n")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from memory_r1.agents.prompts import parse_distilled
+from memory_r1.agents.prompts import parse_relied_on
 from memory_r1.metrics import evidence_recall
 
 Share = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
@@ -36,17 +36,24 @@ class EvidenceReward:
         *,
         evidence: Sequence[Sequence[str]],
         sources: Sequence[Sequence[Sequence[str]]],
+        texts: Sequence[Sequence[str]],
+        answer_style: Sequence[str],
         **columns: Any,
     ) -> list[float | None]:
         """One reward a completion, in order."""
-        rows = zip(completions, evidence, sources, strict=True)
-        return [self._reward(completion[0]["content"], wanted, shown) for completion, wanted, shown in rows]
+        rows = zip(completions, evidence, sources, texts, answer_style, strict=True)
+        return [
+            self._reward(completion[0]["content"], wanted, found, shown, style)
+            for completion, wanted, found, shown, style in rows
+        ]
 
-    def _reward(self, text: str, evidence: Sequence[str], sources: Sequence[Sequence[str]]) -> float | None:
-        """`sources` are the source turn ids of every memory shown, by its number in the prompt."""
+    def _reward(
+        self, text: str, evidence: Sequence[str], sources: Sequence[Sequence[str]], shown: Sequence[str], style: str
+    ) -> float | None:
+        """`sources` are the source turn ids of every memory `shown`, by its number in the prompt."""
         if not any(set(evidence).intersection(turn_ids) for turn_ids in sources):
             return None
-        named = parse_distilled(text, range(len(sources)))
+        named = parse_relied_on(text, range(len(sources)), shown, style)
         return self.share(evidence, [sources[index] for index in named])
 
 

@@ -25,11 +25,19 @@ def operation_format_reward(
     return rewards
 
 
-def answer_format_reward(completions: Sequence[list[dict[str, str]]], **columns: Any) -> list[float | None]:
-    """1 for one line that names memories followed by one line with the answer, and nothing else; 0 otherwise."""
-    return [1.0 if _is_well_formed(completion[0]["content"]) else 0.0 for completion in completions]
+def answer_format_reward(
+    completions: Sequence[list[dict[str, str]]], *, answer_style: Sequence[str], **columns: Any
+) -> list[float | None]:
+    """1 for memories, named in one line or quoted in any number, then one line with the answer; 0 for anything else."""
+    return [
+        1.0 if _is_well_formed(completion[0]["content"], style) else 0.0
+        for completion, style in zip(completions, answer_style, strict=True)
+    ]
 
 
-def _is_well_formed(text: str) -> bool:
+def _is_well_formed(text: str, style: str) -> bool:
     lines = text.strip().splitlines()
-    return len(lines) == 2 and lines[0].startswith(MEMORIES_MARKER) and lines[1].startswith(ANSWER_MARKER)
+    if len(lines) < 2 or (style == "ids" and len(lines) > 2):
+        return False
+    marked = [line.startswith(ANSWER_MARKER) for line in lines]
+    return lines[0].startswith(MEMORIES_MARKER) and marked[-1] and sum(marked) == 1

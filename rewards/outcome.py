@@ -12,9 +12,9 @@ from typing import Any
 
 from memory_r1.training.answering import BankQuestion, FrozenAnswering
 from memory_r1.training.rows import apply_completion, bank_from_row, questions_from_json
-from memory_r1.types import MemoryEntry, Question
+from memory_r1.types import Answer, MemoryEntry, Question
 from rewards.answers import GivenAnswer, Scorer
-from rewards.rowwise import LogMetric, each_row, log_share
+from rewards.rowwise import ROW_FAILURES, LogMetric, each_row, log_share
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class OutcomeReward:
     pay for losing several known facts, which taught a policy to overwrite.)
 
     A completion that cannot be parsed earns what the unchanged bank would if nothing could be answered from it: it is
-    no NOOP, and never pays more than one. A row that fails (a malformed column, a question that the Answer Agent's
-    server did not answer, or an answer that could not be scored) earns None, is logged and counted, and loses nothing
-    for the others.
+    no NOOP, and never pays more than one. A row that fails (a malformed column, a bank that cannot be searched or
+    shown, a question without an answer, or an answer that could not be scored) earns None, is logged and counted, and
+    loses nothing for the others.
 
     Args:
         name: Key under which the reward is logged.
@@ -114,7 +114,7 @@ class OutcomeReward:
     def _scores(self, outcomes: Sequence[_Outcome], log_metric: LogMetric | None) -> list[float | None]:
         """Scores of all questions of all outcomes, answered in one batch and scored in one; None for a failed one."""
         asked = [question for outcome in outcomes for question in outcome.questions]
-        answers = self.answering.answer(asked)
+        answers = self._answers(outcomes)
         given = [
             GivenAnswer(item.question.question, item.question.answer, answer.text)
             for item, answer in zip(asked, answers, strict=True)
@@ -122,6 +122,21 @@ class OutcomeReward:
         ]
         scores = iter(self.scorer(given, log_metric))
         return [None if answer is None else next(scores) for answer in answers]
+
+    def _answers(self, outcomes: Sequence[_Outcome]) -> list[Answer | None]:
+        """An answer to each question of all outcomes, in one batch; where that fails, each outcome is asked by itself.
+
+        So a bank that cannot be searched or shown (an entry without a readable date, say) costs its own row alone.
+        """
+        try:
+            return self.answering.answer([question for outcome in outcomes for question in outcome.questions])
+        except ROW_FAILURES:
+            apart, _ = each_row(self.__name__, self.answering.answer, [(outcome.questions,) for outcome in outcomes])
+        return [
+            answer
+            for outcome, answers in zip(outcomes, apart, strict=True)
+            for answer in (answers or [None] * len(outcome.questions))
+        ]
 
     def _reward(self, outcome: _Outcome, scores: Sequence[float | None]) -> float | None:
         """`scores` are those of the linked questions, then of the retention questions; with one missing, None."""

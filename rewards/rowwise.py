@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 LogMetric = Callable[[str, float], None]
 
+ROW_FAILURES = (MemoryR1Error, ValueError, KeyError, TypeError, AttributeError)
+"""What a malformed row raises; anything else is a fault of the run."""
+
 
 def each_row(name: str, work: Callable[..., Any], rows: Iterable[Sequence[Any]]) -> tuple[list[Any], int]:
     """What `work` makes of each row's columns, and how many rows failed: None, and a line in the log, for each."""
@@ -22,7 +25,7 @@ def each_row(name: str, work: Callable[..., Any], rows: Iterable[Sequence[Any]])
     for row in rows:
         try:
             results.append(work(*row))
-        except (MemoryR1Error, ValueError, KeyError, TypeError, AttributeError) as error:
+        except ROW_FAILURES as error:
             logger.warning("%s: a row was left out: %s", name, error)
             results.append(None)
             failed += 1

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from memory_r1.agents.language_model import Completion, Messages
+from memory_r1.errors import PromptTooLongError
 
 
 class FakeEmbedder:
@@ -41,14 +42,19 @@ class ScriptedLanguageModel:
     """Completes each prompt with what `script(prompt, adapter)` returns; a token is a word.
 
     `batches` lists the prompts (their last message) of every call. With `fail_after`, the call that would complete more
-    prompts than that raises, as a process that is killed would stop.
+    prompts than that raises, as a process that is killed would stop. With `window`, a prompt that does not fit it with
+    its longest completion is refused, as `LocalLanguageModel` refuses it.
     """
 
     def __init__(
-        self, script: Callable[[Messages, str | None], str] | None = None, fail_after: int | None = None
+        self,
+        script: Callable[[Messages, str | None], str] | None = None,
+        fail_after: int | None = None,
+        window: int | None = None,
     ) -> None:
         self.script = script or keeping_script
         self.fail_after = fail_after
+        self.window = window
         self.batches: list[list[str]] = []
 
     @property
@@ -66,13 +72,18 @@ class ScriptedLanguageModel:
     ) -> list[Completion]:
         if self.fail_after is not None and len(self.prompts) + len(prompts) > self.fail_after:
             raise InterruptedError("the scripted model was told to stop here")
+        for prompt in prompts:
+            if self.window is not None and self.prompt_tokens(prompt) + max_new_tokens > self.window:
+                raise PromptTooLongError(f"a prompt of {self.prompt_tokens(prompt)} words reached the model")
         self.batches.append([prompt[-1]["content"] for prompt in prompts])
         completions = []
         for prompt in prompts:
             text = self.script(prompt, adapter)
-            words = sum(self.count_tokens(message["content"]) for message in prompt)
-            completions.append(Completion(text, words, self.count_tokens(text)))
+            completions.append(Completion(text, self.prompt_tokens(prompt), self.count_tokens(text)))
         return completions
+
+    def prompt_tokens(self, prompt: Messages) -> int:
+        return sum(self.count_tokens(message["content"]) for message in prompt)
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())

@@ -50,7 +50,7 @@ def test_options_without_a_value_are_left_out() -> None:
 
 def test_options_reach_the_evaluation() -> None:
     command = last_command(
-        "eval-locomo", "MANAGER=runs/my manager", "LIMIT=5", "SPLIT=validation", "SYSTEM=rag", "SEED=1"
+        "eval-locomo", "MANAGER=runs/my manager", "LIMIT=5", "SPLIT=validation", "SYSTEM=rag", "SEED=1", "FORM=s"
     )
     for option in (
         "--manager 'runs/my manager'",
@@ -58,8 +58,21 @@ def test_options_reach_the_evaluation() -> None:
         "--split 'validation'",
         "--system 'rag'",
         "--seed '1'",
+        "--form 's'",
     ):
         assert option in command
+
+
+@pytest.mark.parametrize("benchmark", ["synthetic", "locomo", "longmemeval", "msc"])
+def test_every_benchmark_has_a_target(benchmark: str) -> None:
+    assert f"recipes/evaluate.py --benchmark {benchmark} --data 'my data'" in last_command(
+        f"eval-{benchmark}", "DATA=my data"
+    )
+
+
+def test_data_fills_the_cache_or_looks_at_a_folder() -> None:
+    assert last_command("data").endswith("python -m data")
+    assert last_command("data", "DATA=my data").endswith("python -m data 'my data'")
 
 
 @pytest.mark.parametrize("target", TRAINING)

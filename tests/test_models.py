@@ -263,6 +263,41 @@ def test_adapter_of_another_base_is_refused(tmp_path: Path) -> None:
         models.check_adapter(adapter, str(other))
 
 
+def test_an_adapter_is_told_where_its_base_lies_now_and_nothing_else_changes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base, moved = write_model(tmp_path / "base"), write_model(tmp_path / "elsewhere")
+    adapter = write_adapter(tmp_path / "adapter", base)
+    before = json.loads((adapter / "adapter_config.json").read_text())
+    content = models.adapter_hash(adapter)
+    assert models.main(["--repoint", str(adapter), str(moved)]) is None
+    assert capsys.readouterr().out == f"{adapter}: its base model is {moved}\n"
+    after = json.loads((adapter / "adapter_config.json").read_text())
+    assert after == {**before, "base_model_name_or_path": str(moved)}
+    assert models.adapter_hash(adapter) == content
+
+
+def test_an_adapter_is_not_told_of_another_base(tmp_path: Path) -> None:
+    base, other = write_model(tmp_path / "base"), write_model(tmp_path / "other")
+    flip_last_byte(other / "model.safetensors")
+    adapter = write_adapter(tmp_path / "adapter", base)
+    before = (adapter / "adapter_config.json").read_bytes()
+    with pytest.raises(ModelError, match="was trained on 'hub/tiny'"):
+        models.repoint_adapter(adapter, str(other))
+    assert (adapter / "adapter_config.json").read_bytes() == before
+
+
+def test_adapters_differ_by_weights_and_by_configuration(tmp_path: Path) -> None:
+    base = write_model(tmp_path / "base")
+    adapter = write_adapter(tmp_path / "adapter", base)
+    first = models.adapter_hash(adapter)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "lora_alpha": 99}))
+    second = models.adapter_hash(adapter)
+    flip_last_byte(adapter / "adapter_model.safetensors")
+    assert len({first, second, models.adapter_hash(adapter)}) == 3
+
+
 def test_adapter_is_compared_by_name_where_the_base_cannot_be_hashed(tmp_path: Path) -> None:
     adapter = write_adapter(tmp_path / "adapter", write_model(tmp_path / "base"))
     models.check_adapter(adapter, "fork/tiny")

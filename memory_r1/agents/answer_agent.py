@@ -6,15 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memory_r1.agents.language_model import Completion, FallibleLanguageModel, LanguageModel, Messages
+from memory_r1.agents.language_model import Completion, FallibleLanguageModel, LanguageModel, Messages, room_for
 from memory_r1.agents.prompts import (
     ANSWER_INSTRUCTIONS,
     answer_prompt,
     parse_answer,
-    parse_distilled,
-    parse_quoted,
+    parse_relied_on,
 )
-from memory_r1.errors import ConfigurationError, EndpointError
+from memory_r1.errors import ConfigurationError, EndpointError, MemoryR1Error, PromptTooLongError
 from memory_r1.types import Answer, Recall
 
 
@@ -52,44 +51,41 @@ class AnswerAgent:
 
         Raises:
             EndpointError: The model is behind a server, and a request got no usable reply.
+            PromptTooLongError: The prompt of a request does not fit the model's window.
         """
         answers = []
         for answer in self.try_answer(requests):
-            if isinstance(answer, EndpointError):
+            if isinstance(answer, MemoryR1Error):
                 raise answer
             answers.append(answer)
         return answers
 
-    def try_answer(self, requests: Sequence[AnswerRequest]) -> list[Answer | EndpointError]:
+    def room(self, request: AnswerRequest) -> int | None:
+        """Tokens of the model's window that the request's prompt and the longest answer leave free.
+
+        Below 0 by what is too much; None where the model does not tell its window.
+        """
+        return room_for(self.model, self._prompt(request)[0], self.max_new_tokens)
+
+    def try_answer(self, requests: Sequence[AnswerRequest]) -> list[Answer | MemoryR1Error]:
         """As `answer`, with the error in the place of each request whose prompt was not completed."""
-        built = [
-            answer_prompt(
-                request.question,
-                request.recall.items,
-                asked_at=request.asked_at,
-                style=self.style,
-                text=request.recall.text,
-            )
-            for request in requests
-        ]
+        built = [self._prompt(request) for request in requests]
         keys = [json.dumps(prompt) for prompt, _ in built]
         distinct = {key: prompt for key, (prompt, _) in zip(keys, built, strict=True)}
         completions = dict(zip(distinct, self._complete(list(distinct.values())), strict=True))
-        answers: list[Answer | EndpointError] = []
+        answers: list[Answer | MemoryR1Error] = []
         for request, key, (_, numbered) in zip(requests, keys, built, strict=True):
             completion = completions[key]
-            if isinstance(completion, EndpointError):
+            if isinstance(completion, MemoryR1Error):
                 answers.append(completion)
                 continue
-            distilled = (
-                parse_distilled(completion.text, numbered)
-                if self.style == "ids"
-                else parse_quoted(completion.text, request.recall.items)
-            )
+            texts = {entry.entry_id: entry.text for entry in request.recall.items}
             answers.append(
                 Answer(
                     text=parse_answer(completion.text),
-                    distilled=distilled,
+                    distilled=parse_relied_on(
+                        completion.text, numbered, [texts[entry_id] for entry_id in numbered], self.style
+                    ),
                     completion=completion.text,
                     prompt_tokens=completion.prompt_tokens,
                     completion_tokens=completion.completion_tokens,
@@ -97,7 +93,23 @@ class AnswerAgent:
             )
         return answers
 
-    def _complete(self, prompts: list[Messages]) -> Sequence[Completion | EndpointError]:
+    def _prompt(self, request: AnswerRequest) -> tuple[Messages, list[int]]:
+        recall = request.recall
+        return answer_prompt(
+            request.question, recall.items, asked_at=request.asked_at, style=self.style, text=recall.text
+        )
+
+    def _complete(self, prompts: list[Messages]) -> Sequence[Completion | MemoryR1Error]:
+        """Complete the prompts; where one does not fit the window, it alone is not completed."""
+        try:
+            return self._generate(prompts)
+        except PromptTooLongError as error:
+            rooms = [room_for(self.model, prompt, self.max_new_tokens) for prompt in prompts]
+            fits = [room is None or room >= 0 for room in rooms]
+            done = iter(self._generate([prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]))
+            return [next(done) if fit else error for fit in fits]
+
+    def _generate(self, prompts: list[Messages]) -> Sequence[Completion | EndpointError]:
         if isinstance(self.model, FallibleLanguageModel):
             return self.model.try_generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)
         return self.model.generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from memory_r1.errors import ConfigurationError, EndpointError
+from memory_r1.errors import ConfigurationError, EndpointError, PromptTooLongError
 from memory_r1.models import check_adapter, load_base, resolve_model
 
 if TYPE_CHECKING:
@@ -64,6 +64,35 @@ class FallibleLanguageModel(Protocol):
     ) -> list[Completion | EndpointError]:
         """As `LanguageModel.generate`, with the error in the place of each prompt that was not completed."""
         ...
+
+
+@runtime_checkable
+class WindowedLanguageModel(Protocol):
+    """A model that can tell what fits it: a local one."""
+
+    @property
+    def window(self) -> int | None:
+        """Most tokens of a prompt and its completion together; None where nothing bounds them."""
+        ...
+
+    def prompt_tokens(self, prompt: Messages) -> int:
+        """Number of tokens of a prompt under the chat template."""
+        ...
+
+
+def window_of(model: LanguageModel) -> int | None:
+    """The model's window; None where it has none or does not tell, as one behind a server."""
+    return model.window if isinstance(model, WindowedLanguageModel) else None
+
+
+def room_for(model: LanguageModel, prompt: Messages, max_new_tokens: int) -> int | None:
+    """Tokens of the window that a prompt and its longest completion leave free, below 0 by what is too much.
+
+    None where the model tells no window: a server refuses what is too long itself.
+    """
+    if not isinstance(model, WindowedLanguageModel) or model.window is None:
+        return None
+    return model.window - max_new_tokens - model.prompt_tokens(prompt)
 
 
 class LocalLanguageModel:
@@ -121,12 +150,22 @@ class LocalLanguageModel:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> list[Completion]:
-        """See `LanguageModel.generate`. The model's training mode and trainable parameters are left as they were."""
+        """See `LanguageModel.generate`. The model's training mode and trainable parameters are left as they were.
+
+        Raises:
+            PromptTooLongError: A prompt with its longest completion exceeds the window; none is completed then.
+        """
         import torch
 
         if seed is not None:
             torch.manual_seed(seed)
         tokenized = [self.tokenize(prompt) for prompt in prompts]
+        longest = max(map(len, tokenized), default=0)
+        if self.window is not None and longest + max_new_tokens > self.window:
+            raise PromptTooLongError(
+                f"a prompt of {longest} tokens with a completion of up to {max_new_tokens} exceeds the model's window "
+                f"of {self.window}: shorten what the prompt shows, or the completion"
+            )
         with self.evaluating(adapter):
             generated = self.generate_ids(tokenized, max_new_tokens=max_new_tokens, temperature=temperature)
         return [
@@ -155,6 +194,16 @@ class LocalLanguageModel:
     def count_tokens(self, text: str) -> int:
         """Number of tokens of `text` without special tokens."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def window(self) -> int | None:
+        """The positions that the model was made for."""
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(positions) if positions else None
+
+    def prompt_tokens(self, prompt: Messages) -> int:
+        """See `WindowedLanguageModel`."""
+        return len(self.tokenize(prompt))
 
     def tokenize(self, prompt: Messages) -> list[int]:
         """The prompt's token ids, up to where the completion begins."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from memory_r1.agents.language_model import Completion, LanguageModel, Messages
+from memory_r1.agents.language_model import Completion, LanguageModel, Messages, room_for
 from memory_r1.agents.prompts import manager_prompt
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.operations import CheckedCompletion, check_completion
@@ -25,11 +25,16 @@ class ManageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Management:
-    """What the manager made of one request; nothing is applied yet."""
+    """What the manager made of one request; nothing is applied yet.
+
+    `recalled` is what its prompt showed; `cut` counts the earlier turns and memories that were left out for the model's
+    window, and the turn itself where its end was.
+    """
 
     checked: CheckedCompletion
     recalled: tuple[MemoryEntry, ...]
     completion: Completion
+    cut: int = 0
 
 
 class MemoryManager:
@@ -62,11 +67,12 @@ class MemoryManager:
     def manage(self, requests: Sequence[ManageRequest]) -> list[Management]:
         """Operations for each request, checked against what its prompt showed; greedy."""
         recalls = self.recall(requests)
-        prompts = [prompt_for(request, recalled) for request, recalled in zip(requests, recalls, strict=True)]
+        fitted = [self._fit(request, recalled) for request, recalled in zip(requests, recalls, strict=True)]
+        prompts = [prompt_for(request, shown) for request, shown, _ in fitted]
         completions = self.model.generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)
         return [
-            Management(check_completion(completion.text, [entry.entry_id for entry in recalled]), recalled, completion)
-            for recalled, completion in zip(recalls, completions, strict=True)
+            Management(check_completion(completion.text, [entry.entry_id for entry in shown]), shown, completion, cut)
+            for (_, shown, cut), completion in zip(fitted, completions, strict=True)
         ]
 
     def recall(self, requests: Sequence[ManageRequest]) -> list[tuple[MemoryEntry, ...]]:
@@ -81,6 +87,28 @@ class MemoryManager:
                 for request in requests
             ]
         )
+
+    def _fit(
+        self, request: ManageRequest, recalled: tuple[MemoryEntry, ...]
+    ) -> tuple[ManageRequest, tuple[MemoryEntry, ...], int]:
+        """What of a request fits the model's window, and how much was cut.
+
+        Turns before the last go first, the oldest of them; then memories, the least related; then the turn's end.
+        """
+        whole, cut = request.turn, 0
+        while (room := room_for(self.model, prompt_for(request, recalled), self.max_new_tokens)) is not None:
+            if room >= 0 or not request.turn.text:
+                break
+            if request.previous:
+                request, cut = replace(request, previous=request.previous[1:]), cut + 1
+            elif recalled:
+                recalled, cut = recalled[:-1], cut + 1
+            else:
+                text = request.turn.text
+                kept = 1 + room / max(1, self.model.count_tokens(text))  # room is below 0
+                shorter = text[: min(int(len(text) * kept), len(text) - 1)] if kept > 0 else ""
+                request = replace(request, turn=replace(whole, text=shorter))
+        return request, recalled, cut + (request.turn is not whole)
 
 
 def prompt_for(request: ManageRequest, recalled: Sequence[MemoryEntry]) -> Messages:

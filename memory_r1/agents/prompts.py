@@ -80,7 +80,7 @@ def answer_prompt(
         lines.append(f"Memories of {speaker}:" if speaker else "Memories:")
         for entry in (entry for entry in recalled if entry.speaker == speaker):
             numbered.append(entry.entry_id)
-            lines.append(_memory_line(len(numbered), entry))
+            lines.append(memory_line(len(numbered), entry))
     if text:
         lines = [text]
     if not lines:
@@ -93,6 +93,11 @@ def render_answer(answer: str, numbers: Sequence[int]) -> str:
     """The completion an Answer Agent in style "ids" is taught to write."""
     named = ", ".join(str(number) for number in numbers) or "none"
     return f"{MEMORIES_MARKER} {named}\n{ANSWER_MARKER} {answer}"
+
+
+def render_quoted_answer(answer: str, quotes: Sequence[str]) -> str:
+    """The completion an Answer Agent in style "quotes" is taught to write."""
+    return "\n".join([MEMORIES_MARKER, *quotes, f"{ANSWER_MARKER} {answer}"])
 
 
 def parse_answer(completion: str) -> str:
@@ -112,10 +117,15 @@ def parse_distilled(completion: str, numbered: Sequence[int]) -> tuple[int, ...]
     return tuple(dict.fromkeys(numbered[number - 1] for number in named if 1 <= number <= len(numbered)))
 
 
-def parse_quoted(completion: str, recalled: Sequence[MemoryEntry]) -> tuple[int, ...]:
-    """Entry ids whose text is quoted before the answer marker (style "quotes")."""
+def parse_quoted(completion: str, numbered: Sequence[int], texts: Sequence[str]) -> tuple[int, ...]:
+    """Entry ids whose text is quoted before the answer marker; `texts` are those of `numbered`."""
     head = completion.split(ANSWER_MARKER, 1)[0].lower()
-    return tuple(entry.entry_id for entry in recalled if entry.text.lower() in head)
+    return tuple(entry_id for entry_id, text in zip(numbered, texts, strict=True) if text.lower() in head)
+
+
+def parse_relied_on(completion: str, numbered: Sequence[int], texts: Sequence[str], style: str) -> tuple[int, ...]:
+    """Entry ids that a completion in `style` names, by number or by their words."""
+    return parse_distilled(completion, numbered) if style == "ids" else parse_quoted(completion, numbered, texts)
 
 
 def _messages(instructions: str, lines: Sequence[str]) -> list[dict[str, str]]:
@@ -124,11 +134,12 @@ def _messages(instructions: str, lines: Sequence[str]) -> list[dict[str, str]]:
 
 def _memory_lines(recalled: Sequence[MemoryEntry]) -> list[str]:
     """The block of memories that a manager is shown."""
-    numbered = [_memory_line(number, entry) for number, entry in enumerate(recalled, start=1)]
+    numbered = [memory_line(number, entry) for number, entry in enumerate(recalled, start=1)]
     return ["Memories:", *(numbered or ["none"])]
 
 
-def _memory_line(number: int, entry: MemoryEntry) -> str:
+def memory_line(number: int, entry: MemoryEntry) -> str:
+    """How a memory stands in a prompt."""
     return f"{number}. {entry.text} {_date(entry.timestamp)}" if entry.timestamp else f"{number}. {entry.text}"
 
 

@@ -44,7 +44,8 @@ class Prediction:
     """One row of `predictions.jsonl`: a question, what was recalled for it and how the answer scored.
 
     `metrics` maps a name to its value, None where it does not apply. `tokens` is what answering read and wrote,
-    `seconds` how long it took. Results published without their texts hold ids, `metrics`, `tokens` and `seconds` only.
+    `seconds` how long it took, `cut` how many entries its recall left out to keep within its budget. Results published
+    without their texts hold ids, `metrics`, `tokens`, `seconds` and `cut` only.
     """
 
     question_id: str
@@ -59,6 +60,7 @@ class Prediction:
     distilled: tuple[RecalledEntry, ...] = ()
     tokens: int = 0
     seconds: float = 0.0
+    cut: int = 0
 
     @property
     def key(self) -> str:
@@ -89,6 +91,7 @@ class Prediction:
             distilled=tuple(RecalledEntry.from_dict(item) for item in _get(row, "distilled", list, [])),
             tokens=_get(row, "tokens", int, 0),
             seconds=_get(row, "seconds", float, 0.0),
+            cut=_get(row, "cut", int, 0),
         )
 
 
@@ -147,8 +150,11 @@ class OperationRow:
 class RunInfo:
     """`run.json`: what was run, on what, and what it cost.
 
-    `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter). `cost` counts
-    `write_tokens`, `read_tokens` and `model_calls`. `category_names` maps a category to its names by naming scheme.
+    `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter). `banks` says, for
+    a system whose writing asks a model, under which `key` its banks are kept and whether they were `reused`. `cost`
+    counts `write_tokens`, `read_tokens` and `model_calls`, also those of banks that were reused; `cut_entries`, which
+    recalls left out; and `cut_writing`, what managers' prompts left out. `category_names` maps a category to its names
+    by naming scheme.
     """
 
     benchmark: str
@@ -161,6 +167,7 @@ class RunInfo:
     config: Mapping[str, Any] = field(default_factory=dict)
     git_revision: str | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    banks: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, int] = field(default_factory=dict)
     category_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -182,6 +189,7 @@ class RunInfo:
             config=_get(row, "config", dict, {}),
             git_revision=_optional(row, "git_revision", str),
             versions=_get(row, "versions", dict, {}),
+            banks=_get(row, "banks", dict, {}),
             cost=_get(row, "cost", dict, {}),
             category_names=_get(row, "category_names", dict, {}),
         )

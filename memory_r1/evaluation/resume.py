@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +23,16 @@ Played = dict[tuple[str, str], tuple[OperationRecord, ...]]
 
 _IDENTITY = ("benchmark", "split", "system", "model", "manager", "answer", "seed")
 # What replaying an operation needs beyond `OperationRow`.
-_REPLAY_FIELDS = ("proposed", "raw", "index", "count", "prompt_tokens", "completion_tokens", "model_calls")
+_REPLAY_FIELDS = ("proposed", "raw", "index", "count", "prompt_tokens", "completion_tokens", "model_calls", "cut")
 # How many rows are computed together changes no score, so a run may go on with another number.
 _FREE_OPTIONS = frozenset({"batch_size", "config_sha256"})
-
-# What decides how banks are read, not what is written into them.
-_READING = frozenset({"answer", "config.answer_sha256", "config.top_k", "config.budget_tokens"})
 
 logger = logging.getLogger(__name__)
 
 
 def config_hash(run: RunInfo) -> str:
     """Return the SHA-256 of everything that may change a score; equal hashes mean the same run."""
-    return hashlib.sha256(json.dumps(_identity(run), sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(identity(run), sort_keys=True).encode()).hexdigest()
 
 
 def dialogues_hash(dialogues: Iterable[Dialogue]) -> str:
@@ -46,8 +43,11 @@ def dialogues_hash(dialogues: Iterable[Dialogue]) -> str:
     return digest.hexdigest()
 
 
-def open_folder(folder: Path, run: RunInfo) -> None:
+def open_folder(folder: Path, run: RunInfo) -> RunInfo:
     """Make `folder` the folder of `run`, or check that it already is.
+
+    Returns:
+        `run`, with what an earlier call noted of its banks.
 
     Raises:
         ConfigurationError: It holds another run; the message names what differs and the ways on.
@@ -60,9 +60,9 @@ def open_folder(folder: Path, run: RunInfo) -> None:
                 "choose another output folder, or delete this one"
             )
         write_run(folder, run)
-        return
+        return run
     earlier = read_run(folder)
-    before, now = _identity(earlier), _identity(run)
+    before, now = identity(earlier), identity(run)
     differing = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if differing:
         found = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in differing)
@@ -72,28 +72,7 @@ def open_folder(folder: Path, run: RunInfo) -> None:
         )
     if earlier.git_revision != run.git_revision:
         logger.warning("%s was begun with revision %s, goes on with %s", folder, earlier.git_revision, run.git_revision)
-
-
-def check_banks(source: Path, run: RunInfo) -> None:
-    """Refuse banks that this run would not have written itself.
-
-    Raises:
-        ConfigurationError: What wrote those banks differs from what would write these; the message names it.
-    """
-    before, now = _identity(read_run(source)), _identity(run)
-    differing = sorted(
-        key for key in before.keys() | now.keys() if key not in _READING and before.get(key) != now.get(key)
-    )
-    if differing:
-        raise ConfigurationError(
-            f"the banks of {source} are other ones ({', '.join(differing)} differ): leave the option out to write anew"
-        )
-
-
-def reuse_banks(folder: Path, source: Path) -> None:
-    """Take over the operations of the evaluation in `source`, so that its banks are rebuilt without asking a model."""
-    if not (folder / OPERATIONS).exists():
-        shutil.copyfile(source / OPERATIONS, folder / OPERATIONS)
+    return replace(run, banks=earlier.banks)
 
 
 def discard_folder(folder: Path) -> None:
@@ -153,7 +132,7 @@ def _row_to_record(row: dict[str, Any]) -> dict[str, Any]:
     return fields | {"reason": fields.get("reason") or ""}
 
 
-def _identity(run: RunInfo) -> dict[str, Any]:
+def identity(run: RunInfo) -> dict[str, Any]:
     """Return what must be equal for two runs to be one, as it looks once it has been through JSON."""
     options = {f"config.{key}": value for key, value in run.config.items() if key not in _FREE_OPTIONS}
     fields: dict[str, Any] = json.loads(json.dumps({name: getattr(run, name) for name in _IDENTITY} | options))

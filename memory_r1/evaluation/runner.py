@@ -6,7 +6,6 @@ snapshot, so order, batching and resuming change no score.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,54 +16,28 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
+from memory_r1.agents.answer_agent import AnswerAgent
+from memory_r1.agents.language_model import window_of
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.evaluation.records import (
-    OPERATIONS,
-    PREDICTIONS,
-    RESULTS,
-    Prediction,
-    RecalledEntry,
-    RunInfo,
-    read_predictions,
-    write_run,
-)
+from memory_r1.evaluation.asking import ask, questions_of
+from memory_r1.evaluation.banks import BankCache
+from memory_r1.evaluation.records import OPERATIONS, PREDICTIONS, RESULTS, RunInfo, read_predictions, write_run
 from memory_r1.evaluation.report import write_report
 from memory_r1.evaluation.results import write_results
 from memory_r1.evaluation.resume import (
     Played,
-    check_banks,
     config_hash,
     dialogues_hash,
     load_played,
     open_folder,
     operation_rows,
-    reuse_banks,
 )
 from memory_r1.evaluation.selection import batches, check_selected, select
 from memory_r1.jsonl import JsonLinesWriter, read_json
-from memory_r1.metrics import evidence_recall, score_answer
 from memory_r1.provenance import git_revision, package_versions
-from memory_r1.systems.base import MemorySystem, OperationRecord, RecallRequest
+from memory_r1.systems.base import Capability, MemorySystem, OperationRecord
 from memory_r1.systems.baselines import Oracle
-from memory_r1.types import Answer, Dialogue, Question, Recall, Turn
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A question with the dialogue it is about."""
-
-    dialogue: Dialogue
-    question: Question
-
-    @property
-    def key(self) -> str:
-        return f"{self.dialogue.dialogue_id}/{self.question.question_id}"
-
-    @property
-    def now(self) -> str:
-        """When it is asked: by default after the last session."""
-        return self.question.asked_at or (self.dialogue.sessions[-1].timestamp if self.dialogue.sessions else "")
+from memory_r1.types import Dialogue, Turn
 
 
 @dataclass(slots=True)
@@ -100,7 +73,8 @@ def evaluate(
     limit: int | None = None,
     budget_tokens: int | None = None,
     batch_size: int = 16,
-    banks_from: Path | None = None,
+    banks: Path | None = None,
+    rebuild_banks: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate `system`, going on where an earlier call on the same folder was cut short.
@@ -113,9 +87,12 @@ def evaluate(
         run: What is evaluated, for `run.json`; the options below, revision, versions and cost are filled in here.
         sessions: Play the first so many sessions of each dialogue and ask only what they answer; None: all.
         limit: Ask at most so many questions, in proportion over dialogues and categories; None: all.
-        budget_tokens: Bounds each recall; None: no bound.
+        budget_tokens: Bounds each recall; None, or more than that: what the prompt and the longest answer leave of the
+            model's window. What exceeds it is cut by the system's `cut_rule` and counted.
         batch_size: Dialogues played, and questions asked, together.
-        banks_from: A finished evaluation whose banks, the same system's on the same dialogues, are taken over.
+        banks: Where finished banks are kept by the hash of what decides them, so that the same ones are written once;
+            None: nowhere. Only systems whose writing asks a model use it.
+        rebuild_banks: Write them anew even so.
         progress: Show bars on the terminal.
 
     Returns:
@@ -130,40 +107,37 @@ def evaluate(
     chosen = select(dialogues, sessions=sessions, limit=limit, seed=run.seed)
     check_selected(chosen)
     folder = Path(folder)
-    run = _completed(run, chosen, sessions, limit, budget_tokens, batch_size)
-    if banks_from is not None:
-        check_banks(banks_from, run)
-    open_folder(folder, run)
-    if banks_from is not None:
-        reuse_banks(folder, banks_from)
-    played = load_played(folder)
-    with _bars(progress) as bars:
-        with JsonLinesWriter(folder / OPERATIONS) as writer:
-            records = _play(system, chosen, played, writer, batch_size, bars)
-        if isinstance(system, Oracle):
-            for dialogue in chosen:
-                system.reveal(dialogue.dialogue_id, {q.question: q.evidence for q in dialogue.questions})
-        with JsonLinesWriter(folder / PREDICTIONS) as writer:
-            _ask(system, answer_agent, chosen, writer, budget_tokens, batch_size, bars)
-    return _finish(folder, run, chosen, records)
-
-
-def _completed(
-    run: RunInfo,
-    dialogues: Sequence[Dialogue],
-    sessions: int | None,
-    limit: int | None,
-    budget_tokens: int | None,
-    batch_size: int,
-) -> RunInfo:
-    """Return `run` with the options, the data's hash, and the code that runs it."""
+    asked = questions_of(chosen, answer_agent, budget_tokens)
     options = {
         "sessions": sessions,
         "limit": limit,
         "budget_tokens": budget_tokens,
+        "window_tokens": window_of(answer_agent.model),
+        "cut_rule": system.cut_rule,
         "batch_size": batch_size,
-        "data_sha256": dialogues_hash(dialogues),
+        "data_sha256": dialogues_hash(chosen),
     }
+    run = open_folder(folder, _completed(run, options))
+    cache = None
+    if banks is not None and Capability.MODEL_WRITES in system.capabilities:
+        cache = BankCache.of(banks, run, chosen)
+        run = cache.take(folder, run, rebuild_banks)
+    played = load_played(folder)
+    with _bars(progress) as bars:
+        with JsonLinesWriter(folder / OPERATIONS) as writer:
+            records = _play(system, chosen, played, writer, batch_size, bars)
+        if cache is not None:
+            cache.keep(folder, run)
+        if isinstance(system, Oracle):
+            for dialogue in chosen:
+                system.reveal(dialogue.dialogue_id, {q.question: q.evidence for q in dialogue.questions})
+        with JsonLinesWriter(folder / PREDICTIONS) as writer:
+            ask(system, answer_agent, asked, writer, batch_size, bars)
+    return _finish(folder, run, chosen, records)
+
+
+def _completed(run: RunInfo, options: dict[str, Any]) -> RunInfo:
+    """Return `run` with the options of `evaluate` and the code that runs it."""
     run = replace(
         run, config={**run.config, **options}, git_revision=git_revision(), versions=package_versions(), cost={}
     )
@@ -216,62 +190,6 @@ def _replay(system: MemorySystem, script: _Script, played: Played) -> list[Opera
     return records
 
 
-def _ask(
-    system: MemorySystem,
-    answer_agent: AnswerAgent,
-    dialogues: Sequence[Dialogue],
-    writer: JsonLinesWriter,
-    budget_tokens: int | None,
-    batch_size: int,
-    bars: Progress,
-) -> None:
-    """Ask every question that has no row yet.
-
-    `seconds` of a question is its share of the batch it was answered in: recall and answering, divided evenly.
-    """
-    asked = [_Asked(dialogue, question) for dialogue in dialogues for question in dialogue.questions]
-    answered = {Prediction.from_dict(row).key for row in writer.existing}
-    left = [item for item in asked if item.key not in answered]
-    task = bars.add_task("questions", total=len(asked), completed=len(asked) - len(left))
-    for chunk in batches(len(left), batch_size):
-        batch = [left[index] for index in chunk]
-        started = time.perf_counter()
-        recalls = system.recall_many(
-            [RecallRequest(a.question.question, a.dialogue.dialogue_id, a.now, budget_tokens) for a in batch]
-        )
-        requests = [
-            AnswerRequest(a.question.question, recall, a.question.asked_at)
-            for a, recall in zip(batch, recalls, strict=True)
-        ]
-        answers = answer_agent.answer(requests)
-        seconds = (time.perf_counter() - started) / len(batch)
-        scored = zip(batch, recalls, answers, strict=True)
-        writer.append(*(_prediction(a, recall, answer, seconds).to_dict() for a, recall, answer in scored))
-        bars.advance(task, len(batch))
-
-
-def _prediction(asked: _Asked, recall: Recall, answer: Answer, seconds: float) -> Prediction:
-    question = asked.question
-    metrics: dict[str, float | None] = {**score_answer(answer.text, question.answer, question.category)}
-    sources = {turn_id for entry in recall.items for turn_id in entry.source_turn_ids}
-    metrics["evidence_recall"] = evidence_recall(question.evidence, sources)
-    by_id = {entry.entry_id: RecalledEntry.of(entry) for entry in recall.items}
-    return Prediction(
-        question_id=question.question_id,
-        dialogue_id=asked.dialogue.dialogue_id,
-        category=question.category,
-        metrics=metrics,
-        question=question.question,
-        gold=question.answer,
-        prediction=answer.text,
-        evidence=question.evidence,
-        recalled=tuple(by_id.values()),
-        distilled=tuple(by_id[entry_id] for entry_id in answer.distilled if entry_id in by_id),
-        tokens=answer.prompt_tokens + answer.completion_tokens,
-        seconds=seconds,
-    )
-
-
 def _finish(
     folder: Path, run: RunInfo, dialogues: Sequence[Dialogue], records: Sequence[OperationRecord]
 ) -> dict[str, Any]:
@@ -285,6 +203,8 @@ def _finish(
         "write_tokens": sum(record.prompt_tokens + record.completion_tokens for record in records),
         "read_tokens": sum(prediction.tokens for prediction in predictions),
         "model_calls": sum(record.model_calls for record in records) + len(predictions),
+        "cut_entries": sum(prediction.cut for prediction in predictions),
+        "cut_writing": sum(record.cut for record in records),
     }
     write_run(folder, replace(run, cost=cost))
     write_results(folder)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from memory_r1.agents.prompts import memory_line
 from memory_r1.errors import StoreError
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.systems.base import (
@@ -29,7 +30,9 @@ from memory_r1.systems.state import (
 )
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Recall, Turn
 
-_FORMAT, _VERSION = "memory_r1.system", 1
+_FORMAT, _VERSION = "memory_r1.system", 2
+# An entry is measured as it stands in the Answer Agent's prompt, where its number has three digits at most as a rule.
+_LONGEST_NUMBER = 999
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Proposal:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_calls: int = 0
+    cut: int = 0
 
 
 class BankedSystem(MemorySystem):
@@ -154,6 +158,7 @@ class BankedSystem(MemorySystem):
             prompt_tokens=proposal.prompt_tokens,
             completion_tokens=proposal.completion_tokens,
             model_calls=proposal.model_calls,
+            cut=proposal.cut,
         )
         state.bank = bank
         state.log.extend(records)
@@ -179,7 +184,7 @@ class BankedSystem(MemorySystem):
         """Keep entries from the first on until the next would exceed the budget."""
         kept = tokens = 0
         for entry in ranked:
-            cost = self._count_tokens(f"{entry.timestamp} {entry.speaker}: {entry.text}\n")
+            cost = self._count_tokens(memory_line(_LONGEST_NUMBER, entry) + "\n")
             if budget_tokens is not None and tokens + cost > budget_tokens:
                 break
             kept += 1

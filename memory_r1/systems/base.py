@@ -50,7 +50,8 @@ class OperationRecord:
     `kind` is what was done, `proposed` what the manager wrote where the system did something else with it (ADD-only
     turns an UPDATE into an ADD). `entry_id` is the bank's; for an ADD it is the id the entry was given. `reason` and
     `raw` say why something was refused or did not parse. `index` counts a turn's records from 0, `count` is how many
-    there are. Tokens and model calls are those of the whole turn and stand on its first record only.
+    there are. Tokens, model calls and `cut` (what the manager's prompt left out for its model's window: earlier turns,
+    memories, the end of the turn) are those of the whole turn and stand on its first record only.
     """
 
     scope: str
@@ -67,6 +68,7 @@ class OperationRecord:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     model_calls: int = 0
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class MemorySystem(ABC):
 
     name: str = ""
     capabilities: frozenset[Capability] = frozenset()
+    cut_rule: str = "lowest ranked first"
+    """What a recall leaves out first where it would exceed its budget."""
 
     @abstractmethod
     def observe(self, turn: Turn, scope: str) -> tuple[OperationRecord, ...]:

@@ -42,6 +42,7 @@ class FullContext(BankedSystem):
     """Recalls all turns in order of the dialogue; under a budget the oldest are cut first."""
 
     name = "full-context"
+    cut_rule = "oldest first"
 
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
         return add_every_turn(turns)
@@ -62,6 +63,7 @@ class Oracle(BankedSystem):
 
     name = "oracle"
     capabilities = frozenset({Capability.ENTRIES, Capability.GOLD_EVIDENCE})
+    cut_rule = "oldest first"
 
     def __init__(self, *, count_tokens: TokenCounter = approximate_tokens) -> None:
         super().__init__(count_tokens=count_tokens)

@@ -12,7 +12,7 @@ from memory_r1.systems.base import OperationRecord, Outcome
 from memory_r1.types import OperationKind, Turn
 
 _NULLABLE = ("kind", "proposed", "entry_id", "text")
-_WHOLE_NUMBERS = ("index", "count", "prompt_tokens", "completion_tokens", "model_calls")
+_WHOLE_NUMBERS = ("index", "count", "prompt_tokens", "completion_tokens", "model_calls", "cut")
 
 
 def record_to_json(record: OperationRecord) -> dict[str, Any]:

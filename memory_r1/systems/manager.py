@@ -68,6 +68,7 @@ class ManagedMemory(RetrievingSystem):
             completion.prompt_tokens,
             completion.completion_tokens,
             model_calls=1,
+            cut=management.cut,
         )
 
     def _draft(self, checked: CheckedOperation) -> Draft:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.agents.remembered import Remembered
-from memory_r1.errors import EndpointError
+from memory_r1.errors import MemoryR1Error
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.types import Answer, MemoryEntry, Question, Recall
 
@@ -46,7 +46,7 @@ class FrozenAnswering:
         self._answers: Remembered[_Key, Answer] = Remembered(remembered)
 
     def answer(self, asked: Sequence[BankQuestion]) -> list[Answer | None]:
-        """An answer for each, in order; None where the Answer Agent's server gave none, which is asked anew next time.
+        """An answer for each, in order; None where there is none: its server gave none, or the prompt was too long.
 
         `requested` and `generated` count what de-duplication saves.
         """
@@ -62,9 +62,9 @@ class FrozenAnswering:
         requests = [AnswerRequest(question, Recall(recalled), asked_at) for question, asked_at, recalled in missing]
         answers = self.agent.try_answer(requests) if requests else []
         fresh = {
-            key: answer for key, answer in zip(missing, answers, strict=True) if not isinstance(answer, EndpointError)
+            key: answer for key, answer in zip(missing, answers, strict=True) if not isinstance(answer, MemoryR1Error)
         }
-        failures = [answer for answer in answers if isinstance(answer, EndpointError)]
+        failures = [answer for answer in answers if isinstance(answer, MemoryR1Error)]
         if failures:
             logger.warning("%d of %d questions were not answered: %s", len(failures), len(requests), failures[0])
         self._answers.keep(fresh)

@@ -14,6 +14,7 @@ from typing import Any
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from memory_r1.agents.endpoint import check_address
+from memory_r1.agents.prompts import ANSWER_INSTRUCTIONS
 from memory_r1.errors import ConfigurationError
 from memory_r1.training.fields import closest, validate_fields
 
@@ -117,6 +118,21 @@ class MemoryArguments:
     )
     entry_cost: float = field(default=0.01, metadata={"help": "Cost of each live entry in a manager's outcome reward."})
     answer_max_tokens: int = field(default=32, metadata={"help": "Longest completion of the frozen Answer Agent."})
+    answer_style: str = field(
+        default="ids",
+        metadata={
+            "help": "How an Answer Agent, trained or frozen, says what it relies on: by the memories' numbers, or by "
+            "quoting them, as the paper's does, in longer completions.",
+            "choices": list(ANSWER_INSTRUCTIONS),
+        },
+    )
+    manager_max_tokens: int = field(
+        default=48,
+        metadata={
+            "help": "Longest completion of the manager that rebuilds banks for an Answer Agent, or for whole sessions; "
+            "a manager trained turn by turn has max_completion_length there too."
+        },
+    )
     length_margin: int | None = field(
         default=None,
         metadata={

@@ -25,6 +25,7 @@ LEAST: dict[str, float] = {
     "retention_questions": 0,
     "entry_cost": 0.0,
     "answer_max_tokens": 1,
+    "manager_max_tokens": 1,
     "num_generations": 2,
     "max_completion_length": 1,
     "temperature": 0.01,

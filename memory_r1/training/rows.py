@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager, prompt_for
-from memory_r1.agents.prompts import UNKNOWN, answer_prompt, render_answer
+from memory_r1.agents.prompts import UNKNOWN, answer_prompt, render_answer, render_quoted_answer
 from memory_r1.memory.bank import MemoryBank, entries_from_json, entries_to_json
 from memory_r1.memory.operations import CheckedCompletion, check_completion, render_operations
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
@@ -70,19 +70,20 @@ def manager_columns(
     }
 
 
-def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int) -> list[Row]:
+def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int, style: str = "ids") -> list[Row]:
     """A row for each tuple.
 
-    Columns: `prompt`, `tuple_id`, `question`, `answer`, `category`, `evidence` (turn ids), `numbered` and `sources`
-    (entry ids and their turn ids by prompt number), and `evidence_numbers` (prompt numbers of entries that come from an
-    evidence turn).
+    Columns: `prompt`, `tuple_id`, `question`, `answer`, `category`, `evidence` (turn ids), `answer_style`, `numbered`,
+    `texts` and `sources` (entry ids, their texts and their turn ids by prompt number), and `evidence_numbers` (prompt
+    numbers of entries that come from an evidence turn). `style` is the Answer Agent's.
     """
     recalls = retriever.retrieve_many(
         [RetrievalRequest(item.question.question, item.bank, top_k, item.speakers) for item in tuples]
     )
     rows = []
     for item, recalled in zip(tuples, recalls, strict=True):
-        prompt, numbered = answer_prompt(item.question.question, recalled, asked_at=item.question.asked_at)
+        prompt, numbered = answer_prompt(item.question.question, recalled, asked_at=item.question.asked_at, style=style)
+        texts = {entry.entry_id: entry.text for entry in recalled}
         rows.append(
             {
                 "prompt": prompt,
@@ -91,7 +92,9 @@ def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int)
                 "answer": item.question.answer,
                 "category": item.question.category,
                 "evidence": list(item.question.evidence),
+                "answer_style": style,
                 "numbered": numbered,
+                "texts": [texts[entry_id] for entry_id in numbered],
                 "sources": _sources(recalled, numbered),
                 "evidence_numbers": _evidence_numbers(item.question, recalled, numbered),
             }
@@ -113,17 +116,18 @@ def manager_sft_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k
     return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
 
 
-def answer_sft_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int) -> list[Row]:
-    """Prompt and worked answer for each tuple: the evidence entries' numbers, then the gold answer.
+def answer_sft_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int, style: str = "ids") -> list[Row]:
+    """Prompt and worked answer for each tuple: the evidence entries' numbers or words, then the gold answer.
 
     Where retrieval missed all evidence of an answerable question the target is "unknown": to guess would be taught
     otherwise.
     """
     rows = []
-    for row in answer_rows(tuples, retriever, top_k):
+    for row in answer_rows(tuples, retriever, top_k, style):
         known = row["evidence_numbers"]
         answer = row["answer"] if known else UNKNOWN
-        content = render_answer(answer, known)
+        quotes = [row["texts"][number - 1] for number in known]
+        content = render_answer(answer, known) if style == "ids" else render_quoted_answer(answer, quotes)
         rows.append({"prompt": row["prompt"], "completion": [{"role": "assistant", "content": content}]})
     return rows
 

@@ -124,5 +124,17 @@ def _model_card(summary: Mapping[str, Any]) -> str:
         f"| revision | `{summary['git_revision']}` |",
         "",
         "The full recipe and package versions are in `training_summary.json`.",
+        "",
+        "## Use",
+        "",
+        "`AutoPeftModelForCausalLM.from_pretrained(folder)` loads the base model from where `adapter_config.json` says",
+        "it lies, and this adapter on it. Where the base model has moved, edit that one line,",
+        "",
+        "```json",
+        '"base_model_name_or_path": "its folder or hub id"',
+        "```",
+        "",
+        "or let `python -m memory_r1.models --repoint ADAPTER BASE` do so, which compares the weights first. A model",
+        "that is loaded already takes the adapter as it is: `model.load_adapter(folder)`.",
     ]
     return "\n".join(lines) + "\n"

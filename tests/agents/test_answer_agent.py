@@ -8,8 +8,8 @@ import pytest
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.agents.language_model import Messages
-from memory_r1.errors import ConfigurationError
-from memory_r1.types import MemoryEntry, Recall
+from memory_r1.errors import ConfigurationError, PromptTooLongError
+from memory_r1.types import Answer, MemoryEntry, Recall
 from tests.fakes import ScriptedLanguageModel
 
 ROME = MemoryEntry(7, "Ann lives in Rome", "Ann", "2023-05-08T13:56:00")
@@ -89,6 +89,38 @@ def test_quoting_is_a_style_of_its_own_and_others_are_refused() -> None:
     assert (answer.text, answer.distilled) == ("a dog", (12,))
     with pytest.raises(ConfigurationError, match="answer style 'poem' is unknown; allowed: ids, quotes"):
         AnswerAgent(quoting, style="poem")
+
+
+def test_a_prompt_that_does_not_fit_is_not_completed_and_the_others_are() -> None:
+    model = ScriptedLanguageModel(name_the_bicycle, window=200)
+    agent = AnswerAgent(model, max_new_tokens=32)
+    long = AnswerRequest("What?", Recall((MemoryEntry(1, "word " * 200, "Ann", ""),)))
+    short = AnswerRequest("What?", Recall((BIKE,)))
+    room = agent.room(short)
+    assert room == 200 - 32 - model.prompt_tokens(agent._prompt(short)[0])
+    too_much = agent.room(long)
+    assert too_much is not None and too_much < 0
+    first, error, last = agent.try_answer([short, long, short])
+    assert isinstance(error, PromptTooLongError)
+    assert isinstance(first, Answer) and first == last
+    assert first.distilled == (3,)
+    with pytest.raises(PromptTooLongError):
+        agent.answer([short, long])
+    assert AnswerAgent(ScriptedLanguageModel()).room(long) is None
+
+
+def test_a_window_is_filled_to_its_last_token() -> None:
+    model = ScriptedLanguageModel(name_the_bicycle, window=1000)
+    agent, request = AnswerAgent(model), AnswerRequest("What?", Recall((BIKE,)))
+    model.window -= agent.room(request) or 0  # type: ignore[operator]
+    assert agent.room(request) == 0
+    long = AnswerRequest("What?", Recall((MemoryEntry(1, "word " * 2000, "Ann", ""),)))
+    answer, error = agent.try_answer([request, long])
+    assert isinstance(answer, Answer) and answer.distilled == (3,)
+    assert isinstance(error, PromptTooLongError)
+    model.window -= 1
+    with pytest.raises(PromptTooLongError):
+        agent.answer([request])
 
 
 def test_no_request_is_no_answer() -> None:

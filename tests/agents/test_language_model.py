@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from memory_r1.agents.language_model import LocalLanguageModel, active_adapter, attach_adapter
-from memory_r1.errors import ConfigurationError, ModelError
+from memory_r1.agents.language_model import LocalLanguageModel, active_adapter, attach_adapter, room_for
+from memory_r1.errors import ConfigurationError, ModelError, PromptTooLongError
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora, write_adapter
 
 # Of different lengths, so that a batch of them is padded; not in the order of their lengths.
@@ -69,6 +69,17 @@ def test_tokens_are_counted_without_padding(base: Path) -> None:
     assert [completion.prompt_tokens for completion in completions] == [model.count_tokens(text) for text in rendered]
     assert {completion.completion_tokens for completion in completions} <= {0, 1, 2, 3}
     assert model.generate([], max_new_tokens=3) == []
+
+
+def test_a_prompt_longer_than_the_window_never_reaches_the_model(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = LocalLanguageModel(load_base(base), load_tokenizer(base))
+    assert model.window == 2048
+    model.model.config.max_position_embeddings = 40
+    lengths = [model.prompt_tokens(prompt) for prompt in PROMPTS]
+    assert room_for(model, PROMPTS[1], 8) == 40 - 8 - lengths[1]
+    monkeypatch.setattr(model, "generate_ids", lambda *_, **__: pytest.fail("the model was asked"))
+    with pytest.raises(PromptTooLongError, match=rf"of {max(lengths)} tokens with .* up to 8 exceeds .* window of 40"):
+        model.generate(PROMPTS, max_new_tokens=8)
 
 
 def test_a_completion_ends_with_the_first_end_of_sequence_token(base: Path) -> None:

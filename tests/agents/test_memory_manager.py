@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from memory_r1.agents.language_model import Messages
+from memory_r1.agents.language_model import Messages, room_for
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager, prompt_for
+from memory_r1.errors import PromptTooLongError
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.operations import ParseFailureReason, RefusalReason, render_operations
 from memory_r1.memory.retriever import Retriever
@@ -113,6 +114,47 @@ def test_garbage_is_a_counted_failure_and_changes_nothing(
     assert [operation.refusal for operation in checked.operations] == refusals
     assert checked.accepted == ()
     assert asked.bank.entries() == ENTRIES
+
+
+def shown_in(prompt: str) -> tuple[int, int, int]:
+    """How many memories, earlier turns and words of the turn a prompt shows."""
+    lines = prompt.splitlines()
+    memories = sum(line[0].isdigit() for line in lines)
+    earlier = sum(line.startswith(("Ben: before", "Ann: before")) for line in lines)
+    return memories, earlier, len(lines[-1].removeprefix("Last turn: Ann: ").split())
+
+
+def test_what_does_not_fit_the_window_goes_in_order_earlier_turns_memories_the_end_of_the_turn() -> None:
+    previous = (Turn("t1", "Ben", "before the last but one"), Turn("t2", "Ann", "before the last"))
+    asked = ManageRequest(MOVED, previous, MemoryBank(ENTRIES), ("Ann", "Ben"))
+    model = ScriptedLanguageModel(lambda prompt, adapter: "[]", window=1000)
+    agent = manager(model)
+    needed = 1000 - (room_for(model, prompt_for(asked, agent.recall([asked])[0]), agent.max_new_tokens) or 0)
+    seen = []
+    for window in range(needed, needed - 27, -1):
+        model.window = window
+        (management,) = agent.manage([asked])
+        memories, earlier, words = shown_in(model.prompts[-1])
+        assert len(management.recalled) == memories
+        seen.append((earlier, memories, words, management.cut))
+    whole = len(MOVED.text.split())
+    assert seen[0] == (2, 2, whole, 0)
+    assert list(dict.fromkeys(seen))[:5] == [
+        (2, 2, whole, 0),
+        (1, 2, whole, 1),  # the older of the two went
+        (0, 2, whole, 2),
+        (0, 1, whole, 3),
+        (0, 0, whole, 4),
+    ]
+    assert "before the last but one" not in model.prompts[1]
+    cuts = [row for row in seen if row[2] < whole]
+    assert cuts and all((earlier, memories, cut) == (0, 0, 5) for earlier, memories, _, cut in cuts)
+    assert MOVED.text.startswith(model.prompts[-1].splitlines()[-1].removeprefix("Last turn: Ann: "))
+
+
+def test_a_window_that_cannot_hold_the_instructions_is_an_error_of_one_line() -> None:
+    with pytest.raises(PromptTooLongError):
+        manager(ScriptedLanguageModel(lambda prompt, adapter: "[]", window=60)).manage([request()])
 
 
 def test_managing_applies_nothing() -> None:

@@ -18,7 +18,9 @@ from memory_r1.agents.prompts import (
     parse_answer,
     parse_distilled,
     parse_quoted,
+    parse_relied_on,
     render_answer,
+    render_quoted_answer,
     session_prompt,
 )
 from memory_r1.types import MemoryEntry, Turn
@@ -165,5 +167,14 @@ def test_garbage_is_read_without_a_failure(completion: str) -> None:
 
 def test_quoted_memories_are_those_whose_words_stand_before_the_answer() -> None:
     completion = "Memories:\nann lives in rome\n**Answer:** Ben sold his bicycle"
-    assert parse_quoted(completion, (BIKE, ROME)) == (7,)
-    assert parse_quoted("nothing", (BIKE, ROME)) == ()
+    texts = [BIKE.text, ROME.text]
+    assert parse_quoted(completion, (3, 7), texts) == (7,)
+    assert parse_quoted("nothing", (3, 7), texts) == ()
+
+
+@pytest.mark.parametrize("quotes", [[], ["Ann lives in Rome"], ["Ben sold his bicycle", "Ann lives in Rome"]])
+def test_a_quoting_completion_is_read_back_as_it_was_rendered(quotes: list[str]) -> None:
+    completion = render_quoted_answer("in Rome", quotes)
+    texts = ["Ben sold his bicycle", "Ann lives in Rome", "Ann has a dog"]
+    assert [texts[place] for place in parse_relied_on(completion, range(3), texts, "quotes")] == quotes
+    assert parse_answer(completion) == "in Rome"

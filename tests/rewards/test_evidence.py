@@ -13,10 +13,21 @@ SOURCES = [["t1"], ["t2", "t3"], ["t4"], []]
 
 
 def reward(
-    function: EvidenceReward, text: str, evidence: list[str], sources: list[list[str]] = SOURCES
+    function: EvidenceReward,
+    text: str,
+    evidence: list[str],
+    sources: list[list[str]] = SOURCES,
+    style: str = "ids",
 ) -> float | None:
-    completion = [{"role": "assistant", "content": text}]
-    (value,) = function(completions=[completion], evidence=[evidence], sources=[sources], answer=[""])
+    shown = [f"memory of {' and '.join(turn_ids) or 'nobody'}" for turn_ids in sources]
+    (value,) = function(
+        completions=[[{"role": "assistant", "content": text}]],
+        evidence=[evidence],
+        sources=[sources],
+        texts=[shown],
+        answer_style=[style],
+        answer=[""],
+    )
     return value
 
 
@@ -45,6 +56,13 @@ def test_what_names_nothing_earns_nothing(text: str) -> None:
     assert reward(RECALL, text, ["t1"]) == reward(PRECISION, text, ["t1"]) == 0.0
 
 
+def test_quoted_memories_are_measured_as_named_ones_are() -> None:
+    text = "Memories:\nmemory of t1\nMemory of t4\n**Answer:** memory of t2 and t3"
+    assert reward(RECALL, text, ["t1", "t2"], style="quotes") == 0.5
+    assert reward(PRECISION, text, ["t1", "t2"], style="quotes") == 0.5
+    assert reward(RECALL, "Memories: 1, 2\n**Answer:** x", ["t1", "t2"], style="quotes") == 0.0
+
+
 def test_evidence_that_no_memory_has_lowers_recall_for_all() -> None:
     assert reward(RECALL, "Memories: 1\n**Answer:** x", ["t1", "t9"]) == 0.5
 
@@ -57,8 +75,7 @@ def test_rows_that_no_completion_could_score_on_are_left_out(evidence: list[str]
 
 def test_each_completion_is_measured_by_its_own_row() -> None:
     completions = [[{"role": "assistant", "content": "Memories: 1\n**Answer:** x"}]] * 2
-    assert RECALL(completions=completions, evidence=[["t1"], ["t1"]], sources=[[["t1"]], [["t2"], ["t1"]]]) == [
-        1.0,
-        0.0,
-    ]
-    assert RECALL(completions=[], evidence=[], sources=[]) == []
+    sources = [[["t1"]], [["t2"], ["t1"]]]
+    shown = {"texts": [["a"], ["b", "a"]], "answer_style": ["ids"] * 2}
+    assert RECALL(completions=completions, evidence=[["t1"], ["t1"]], sources=sources, **shown) == [1.0, 0.0]
+    assert RECALL(completions=[], evidence=[], sources=[], texts=[], answer_style=[]) == []

@@ -60,10 +60,26 @@ def test_a_completion_is_checked_against_its_own_prompt() -> None:
     ],
 )
 def test_an_answer_is_two_lines(completion: str, reward: float) -> None:
-    assert answer_format_reward(chat(completion), answer=["Rome"]) == [reward]
+    assert answer_format_reward(chat(completion), answer=["Rome"], answer_style=["ids"]) == [reward]
+
+
+@pytest.mark.parametrize(
+    ("completion", "reward"),
+    [
+        ("Memories:\nAnn lives in Rome\nAnn has a dog\n**Answer:** Rome", 1.0),
+        ("Memories:\n**Answer:** unknown", 1.0),
+        ("Memories:\nAnn lives in Rome\n**Answer:** Rome\nBecause she said so.", 0.0),
+        ("Memories:\n**Answer:** Rome\n**Answer:** Oslo", 0.0),
+        ("Ann lives in Rome\n**Answer:** Rome", 0.0),
+        ("**Answer:** Rome", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_quoting_answer_ends_with_the_one_line_of_its_answer(completion: str, reward: float) -> None:
+    assert answer_format_reward(chat(completion), answer_style=["quotes"]) == [reward]
 
 
 def test_the_order_of_completions_is_kept() -> None:
     good = "Memories: 1\n**Answer:** Rome"
-    assert answer_format_reward(chat(good, "", good)) == [1.0, 0.0, 1.0]
-    assert answer_format_reward([]) == operation_format_reward([], recalled_ids=[]) == []
+    assert answer_format_reward(chat(good, "", good), answer_style=["ids"] * 3) == [1.0, 0.0, 1.0]
+    assert answer_format_reward([], answer_style=[]) == operation_format_reward([], recalled_ids=[]) == []

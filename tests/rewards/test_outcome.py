@@ -13,8 +13,9 @@ from data.synthetic import generate_split
 from data.tuples import manager_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.language_model import Messages
+from memory_r1.memory.bank import entries_to_json
 from memory_r1.memory.operations import render_operations
-from memory_r1.memory.retriever import Retriever
+from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.metrics import exact_match, f1_squad
 from memory_r1.training.answering import FrozenAnswering
 from memory_r1.training.rows import Row, manager_rows, reachable_operations
@@ -169,6 +170,57 @@ def test_a_row_that_fails_costs_no_other_row_anything(broken: dict[str, Any], ca
     assert rewards == [pytest.approx(1.0 - 2 * COST), None, pytest.approx(0.5 - 2 * COST)]
     assert logged == {"outcome/failed_rows": pytest.approx(1 / 3)}
     assert "a row was left out" in caplog.text
+
+
+class Brittle(Retriever):
+    """Cannot search a bank with a certain word in it."""
+
+    def retrieve_many(self, requests: Sequence[RetrievalRequest]) -> list[tuple[MemoryEntry, ...]]:
+        if any("unsearchable" in entry.text for request in requests for entry in request.entries):
+            raise ValueError("not a vector")
+        return super().retrieve_many(requests)
+
+
+@pytest.mark.parametrize(
+    "bank",
+    [
+        (ROME, MemoryEntry(2, "Ben is unsearchable", "Ben", "", ("t2",))),  # retrieval fails
+        (ROME, MemoryEntry(2, "Ben likes tea", "Ben", "last Tuesday", ("t2",))),  # the prompt cannot be built
+    ],
+)
+def test_a_bank_that_cannot_be_searched_or_shown_costs_its_row_alone(
+    bank: tuple[MemoryEntry, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    row, logged = make_row(), {}
+    broken = {**row, "bank": entries_to_json(bank)}
+    rewards = pay(
+        outcome(retriever=Brittle(FakeEmbedder())),
+        update(row),
+        '[{"op": "NOOP"}]',
+        '[{"op": "NOOP"}]',
+        rows=[row, broken, row],
+        log_metric=lambda key, value: logged.update({key: value}),
+    )
+    assert rewards == [pytest.approx(1.0 - 2 * COST), None, pytest.approx(0.5 - 2 * COST)]
+    assert logged == {"outcome/failed_rows": pytest.approx(1 / 3)}
+    assert "a row was left out" in caplog.text
+
+
+def test_a_fault_of_the_run_is_not_taken_for_a_row() -> None:
+    def broken(prompt: Messages, adapter: str | None) -> str:
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        pay(outcome(ScriptedLanguageModel(broken)), '[{"op": "NOOP"}]', rows=[make_row()])
+
+
+def test_a_prompt_that_does_not_fit_the_window_costs_its_row_alone() -> None:
+    row = make_row()
+    long = {**row, "bank": entries_to_json((ROME, MemoryEntry(2, "tea " * 500, "Ben", "", ("t2",))))}
+    rewards = pay(
+        outcome(ScriptedLanguageModel(repeat_the_best, window=300)), update(row), '[{"op": "NOOP"}]', rows=[row, long]
+    )
+    assert rewards == [pytest.approx(1.0 - 2 * COST), None]
 
 
 def test_completions_of_one_row_share_no_bank() -> None:

@@ -43,16 +43,16 @@ def test_none_remembers_nothing() -> None:
 def test_full_context_recalls_all_turns_in_order_and_cuts_the_oldest() -> None:
     system = tell(FullContext(count_tokens=words))
     assert recalled(system, "anything") == ["D1:1", "D1:2", "D1:3", "D1:4", "D1:5"]
-    # In words with the speaker's name: 5, 7, 5, 4 and 4. The two newest fit in 12, the third would make it 13.
+    # In words with the number in the prompt: 5, 7, 5, 4 and 4. The two newest fit in 12, the third would make it 13.
     assert recalled(system, "anything", 12) == ["D1:4", "D1:5"]
     assert system.recall("anything", "a", "", 12).usage == {"tokens": 8, "cut": 3}
     assert recalled(system, "anything", 13) == ["D1:3", "D1:4", "D1:5"]
 
 
-def test_the_budget_counts_the_time_and_the_speaker_that_the_prompt_shows() -> None:
+def test_the_budget_counts_an_entry_as_it_stands_in_the_prompt() -> None:
     system = FullContext(count_tokens=words)
     system.observe(Turn("D1:1", "Ann", "hello", timestamp="2023-05-08T10:00:00"), "a")
-    assert system.recall("", "a").usage["tokens"] == 3
+    assert system.recall("", "a").usage["tokens"] == 5  # "1. hello [8 May 2023]"
 
 
 def test_the_oracle_recalls_the_revealed_evidence_and_nothing_else() -> None:

@@ -191,7 +191,7 @@ def test_a_file_that_is_not_its_own_is_refused_and_changes_nothing(name: str, tm
     system.save(tmp_path / "cut")
     content = (tmp_path / "cut").read_text(encoding="utf-8")
     (tmp_path / "cut").write_text(content[: len(content) // 2], encoding="utf-8")
-    (tmp_path / "later").write_text(content.replace('"version": 1', '"version": 2'), encoding="utf-8")
+    (tmp_path / "later").write_text(content.replace('"version": 2', '"version": 3'), encoding="utf-8")
     (tmp_path / "damaged").write_text(content.replace('"highest_id"', '"lowest_id"'), encoding="utf-8")
     (tmp_path / "list").write_text("[]", encoding="utf-8")
     for file in ("other", "cut", "later", "damaged", "list", "missing"):

@@ -109,8 +109,18 @@ def test_good_operations_apply_beside_a_refused_one_and_the_cost_stands_once() -
     # The fake's tokens are words: the completion has 12 of them.
     assert [r.completion_tokens for r in records] == [len(completion.split()), 0, 0]
     assert [r.model_calls for r in records] == [1, 0, 0]
+    assert [r.cut for r in records] == [0, 0, 0]
     assert records[0].prompt_tokens > 0
     assert [r.prompt_tokens for r in records[1:]] == [0, 0]
+
+
+def test_what_a_managers_prompt_leaves_out_is_counted_once_for_its_turn() -> None:
+    completion = '[{"op": "ADD", "text": "one"}, {"op": "ADD", "text": "two"}]'
+    model = ScriptedLanguageModel(lambda prompt, adapter: completion, window=140)
+    system = build(ManagedMemory, model)
+    records = system.observe(turn(1, "Ann", "word " * 500), "a")
+    assert [r.cut for r in records] == [1, 0]
+    assert texts(system) == ["one", "two"]
 
 
 def test_scopes_are_managed_in_lockstep_and_their_turns_in_order() -> None:

@@ -98,6 +98,7 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"lora_r": 2.5}, "lora_r: found 2.5, allowed: int"),
         ({"shared_prefix": 3}, "shared_prefix: found 3, allowed: bool"),
         # a choice that is not offered
+        ({"answer_style": "poem"}, "answer_style"),
         ({"agent": "judge"}, "agent: found 'judge', allowed: manager, answer"),
         ({"banks": "golden"}, "banks: found 'golden', allowed: gold, observations, manager (did you mean 'gold'?)"),
         ({"credit": "dialogue"}, "credit: found 'dialogue', allowed: turn, session, branch"),

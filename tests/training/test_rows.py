@@ -212,19 +212,21 @@ def test_an_answer_row_numbers_the_evidence_as_its_prompt_does() -> None:
     # What rewards on distillation read: the turns behind each memory, in the prompt's order.
     assert (row["question"], row["evidence"]) == (question.question, ["t3"])
     assert row["sources"] == [["t1"], ["t3", "t5"], ["t2"]]
+    assert (row["texts"], row["answer_style"]) == ([ROME.text, DOG.text, BIKE.text], "ids")
 
 
-def test_an_answer_row_is_the_prompt_that_the_agent_reads_in_use() -> None:
+@pytest.mark.parametrize("style", ["ids", "quotes"])
+def test_an_answer_row_is_the_prompt_that_the_agent_reads_in_use(style: str) -> None:
     seen: list[Messages] = []
 
     def note(prompt: Messages, adapter: str | None) -> str:
         seen.append(prompt)
         return ""
 
-    (row,) = answer_rows([answer_tuple(WHERE)], retriever(), TOP_K)
+    (row,) = answer_rows([answer_tuple(WHERE)], retriever(), TOP_K, style)
     recalled = retriever().retrieve(WHERE.question, (ROME, BIKE, DOG), TOP_K, ("Ann", "Ben"))
     request = AnswerRequest(WHERE.question, Recall(recalled), WHERE.asked_at)
-    AnswerAgent(ScriptedLanguageModel(note)).answer([request])
+    AnswerAgent(ScriptedLanguageModel(note), style=style).answer([request])
     assert seen == [row["prompt"]]
 
 
@@ -244,6 +246,13 @@ def test_an_answer_is_taught_only_where_its_evidence_is_shown(
     memories, final = target(row).splitlines()
     assert final == f"**Answer:** {answer}"
     assert (memories != "Memories: none") is names_evidence
+
+
+def test_an_answer_that_quotes_is_taught_the_words_of_its_evidence() -> None:
+    (row,) = answer_sft_rows([answer_tuple(PET)], retriever(), TOP_K, "quotes")
+    assert target(row).splitlines() == ["Memories:", DOG.text, "**Answer:** a dog"]
+    (row,) = answer_sft_rows([answer_tuple(PET, ())], retriever(), TOP_K, "quotes")
+    assert target(row).splitlines() == ["Memories:", "**Answer:** unknown"]
 
 
 def test_the_gold_answer_is_not_in_an_answer_prompt_unless_a_memory_says_it(

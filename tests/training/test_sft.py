@@ -12,7 +12,7 @@ from datasets import Dataset
 
 from memory_r1.errors import TrainingError
 from memory_r1.training.arguments import MemorySFTConfig
-from memory_r1.training.grpo import require_trainable
+from memory_r1.training.policy import require_trainable
 from memory_r1.training.sft import IGNORED, CompletionSFTTrainer, left_pad
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora
 

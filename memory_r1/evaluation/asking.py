@@ -1,0 +1,148 @@
+"""Asks questions of a memory system, within what the Answer Agent's model can read in one go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from rich.progress import Progress
+
+from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
+from memory_r1.errors import ConfigurationError, PromptTooLongError
+from memory_r1.evaluation.records import Prediction, RecalledEntry
+from memory_r1.evaluation.selection import batches
+from memory_r1.jsonl import JsonLinesWriter
+from memory_r1.metrics import evidence_recall, score_answer
+from memory_r1.systems.base import MemorySystem, RecallRequest
+from memory_r1.types import Answer, Dialogue, Question, Recall
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question with the dialogue it is about, and how many tokens may be recalled for it (None: any number)."""
+
+    dialogue: Dialogue
+    question: Question
+    budget_tokens: int | None = None
+
+    @property
+    def key(self) -> str:
+        """As `Prediction.key`."""
+        return f"{self.dialogue.dialogue_id}/{self.question.question_id}"
+
+    @property
+    def now(self) -> str:
+        """When it is asked: by default after the last session."""
+        return self.question.asked_at or (self.dialogue.sessions[-1].timestamp if self.dialogue.sessions else "")
+
+    def request(self, recall: Recall) -> AnswerRequest:
+        """What the Answer Agent is given."""
+        return AnswerRequest(self.question.question, recall, self.question.asked_at)
+
+
+def questions_of(dialogues: Sequence[Dialogue], agent: AnswerAgent, budget_tokens: int | None) -> list[Asked]:
+    """Every question with its budget: `budget_tokens`, or less where the model's window leaves less.
+
+    The window leaves what neither the prompt without memories nor the longest answer takes.
+
+    Raises:
+        ConfigurationError: `budget_tokens` is below 1, or the window leaves nothing for some question.
+    """
+    if budget_tokens is not None and budget_tokens < 1:
+        raise ConfigurationError(
+            f"budget_tokens is {budget_tokens}: give a whole number from 1, or leave it out for all that the model can "
+            "read"
+        )
+    asked = []
+    for dialogue in dialogues:
+        for question in dialogue.questions:
+            bare = Asked(dialogue, question)
+            room = agent.room(bare.request(Recall(())))
+            if room is not None and room < 1:
+                raise ConfigurationError(
+                    f"question {bare.key!r} and an answer of up to {agent.max_new_tokens} tokens leave no room for "
+                    f"memories in the model's window ({1 - room} tokens too many): allow shorter answers, or choose "
+                    "another model"
+                )
+            bounds = [bound for bound in (budget_tokens, room) if bound is not None]
+            asked.append(replace(bare, budget_tokens=min(bounds, default=None)))
+    return asked
+
+
+def ask(
+    system: MemorySystem,
+    answer_agent: AnswerAgent,
+    asked: Sequence[Asked],
+    writer: JsonLinesWriter,
+    batch_size: int,
+    bars: Progress,
+) -> None:
+    """Ask every question that has no row yet.
+
+    `seconds` of a question is its share of the batch it was answered in: recall and answering, divided evenly.
+    """
+    answered = {Prediction.from_dict(row).key for row in writer.existing}
+    left = [item for item in asked if item.key not in answered]
+    task = bars.add_task("questions", total=len(asked), completed=len(asked) - len(left))
+    for chunk in batches(len(left), batch_size):
+        batch = [left[index] for index in chunk]
+        started = time.perf_counter()
+        recalls = recall_within(system, answer_agent, batch)
+        answers = answer_agent.answer([a.request(recall) for a, recall in zip(batch, recalls, strict=True)])
+        seconds = (time.perf_counter() - started) / len(batch)
+        scored = zip(batch, recalls, answers, strict=True)
+        writer.append(*(_prediction(a, recall, answer, seconds).to_dict() for a, recall, answer in scored))
+        bars.advance(task, len(batch))
+
+
+def recall_within(system: MemorySystem, agent: AnswerAgent, asked: Sequence[Asked]) -> list[Recall]:
+    """Recalls with which every prompt fits the model's window.
+
+    A budget counts the entries. What else a prompt shows with them, such as a heading for each speaker, may still be
+    too much: then the memories are recalled again with as much less, so that the system's own rule says what goes.
+    """
+    requests = [RecallRequest(a.question.question, a.dialogue.dialogue_id, a.now, a.budget_tokens) for a in asked]
+    recalls = system.recall_many(requests)
+    left = list(range(len(asked)))
+    while left:
+        rooms = {place: agent.room(asked[place].request(recalls[place])) for place in left}
+        left = []
+        for place, room in rooms.items():
+            budget = requests[place].budget_tokens
+            if room is None or room >= 0 or budget is None:
+                continue
+            if budget == 0:
+                raise PromptTooLongError(
+                    f"memory system {system.name!r} recalls more for {asked[place].key!r} than its budget of 0 tokens"
+                )
+            requests[place] = replace(requests[place], budget_tokens=max(0, budget + room))
+            left.append(place)
+        if left:
+            again = system.recall_many([requests[place] for place in left])
+            for place, recall in zip(left, again, strict=True):
+                recalls[place] = recall
+    return recalls
+
+
+def _prediction(asked: Asked, recall: Recall, answer: Answer, seconds: float) -> Prediction:
+    question = asked.question
+    metrics: dict[str, float | None] = {**score_answer(answer.text, question.answer, question.category)}
+    sources = {turn_id for entry in recall.items for turn_id in entry.source_turn_ids}
+    metrics["evidence_recall"] = evidence_recall(question.evidence, sources)
+    by_id = {entry.entry_id: RecalledEntry.of(entry) for entry in recall.items}
+    return Prediction(
+        question_id=question.question_id,
+        dialogue_id=asked.dialogue.dialogue_id,
+        category=question.category,
+        metrics=metrics,
+        question=question.question,
+        gold=question.answer,
+        prediction=answer.text,
+        evidence=question.evidence,
+        recalled=tuple(by_id.values()),
+        distilled=tuple(by_id[entry_id] for entry_id in answer.distilled if entry_id in by_id),
+        tokens=answer.prompt_tokens + answer.completion_tokens,
+        seconds=seconds,
+        cut=int(recall.usage.get("cut", 0)),
+    )

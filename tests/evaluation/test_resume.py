@@ -1,0 +1,55 @@
+"""Evaluations that are killed go on: the same results, and no model asked twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from memory_r1.evaluation.records import read_run
+from tests.fixtures.killed_evaluation import KILLED
+from tests.small_runs import QUESTIONS, TURNS, comparable, rows, run_it
+
+ROOT = Path(__file__).parents[2]
+
+
+def attempt(folder: Path, log: Path, death: str) -> int:
+    command = [sys.executable, "-m", "tests.fixtures.killed_evaluation", str(folder), str(log), death]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120).returncode
+
+
+def asked(log: Path) -> list[list[str]]:
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+
+
+@pytest.mark.slow
+def test_a_run_killed_three_times_gives_the_results_of_an_undisturbed_one(tmp_path: Path) -> None:
+    expected = run_it(tmp_path / "whole")
+    folder, log = tmp_path / "killed", tmp_path / "log"
+    lost = 0
+    # The second write holds one turn of each dialogue; a third of its rows is never written.
+    for death in ("writing:2", "between:3", "answering:2"):
+        before = len(asked(log))
+        assert attempt(folder, log, death) != 0
+        batches = asked(log)[before:]
+        assert batches, "the process died before it had asked anything"
+        lost += 0 if death.startswith("between") else len(batches[-1])
+        assert not (folder / "results.json").exists()
+    assert attempt(folder, log, "nowhere") == 0
+    assert comparable(json.loads((folder / "results.json").read_text())) == comparable(expected)
+    assert rows(folder, "operations") == rows(tmp_path / "whole", "operations")
+    assert read_run(folder).cost == read_run(tmp_path / "whole").cost
+    calls = sum(map(len, asked(log)))
+    assert TURNS + QUESTIONS < calls <= TURNS + QUESTIONS + lost
+    # A finished run asks nothing at all.
+    assert attempt(folder, log, "answering:1") == 0
+    assert sum(map(len, asked(log))) == calls
+
+
+def test_the_deaths_are_deaths(tmp_path: Path) -> None:
+    assert attempt(tmp_path / "run", tmp_path / "log", "writing:1") == KILLED
+    content = (tmp_path / "run" / "operations.jsonl").read_bytes()
+    assert content and not content.endswith(b"\n")
