@@ -13,12 +13,15 @@ export TOKENIZERS_PARALLELISM ?= false
 RECIPE      =
 ACCELERATE  = recipes/accelerate/cpu.yaml
 SEED        =
-# Evaluation: SYSTEM and MODEL by name or folder, MANAGER and ANSWER are adapter folders.
+# Evaluation: SYSTEM (SYSTEMS and BENCHMARK to compare some) and MODEL by name or folder, MANAGER and ANSWER are adapter folders.
 SYSTEM      =
+SYSTEMS     =
+BENCHMARK   =
 MODEL       =
 MANAGER     =
 ANSWER      =
 SPLIT       =
+FORM        =
 SESSIONS    =
 LIMIT       =
 DATA        =
@@ -26,6 +29,9 @@ FILE        =
 FOLDER      =
 OUTPUT      =
 STAGE       =
+# Judging: RUBRIC is lenient, strict or longmemeval, ENDPOINT a server that serves MODEL; without one MODEL runs here.
+RUBRIC      =
+ENDPOINT    =
 # Anything else, handed to the command as it is.
 ARGS        =
 
@@ -36,17 +42,18 @@ endif
 
 train    = $(THREADS) $(PY) -m accelerate.commands.launch --quiet --config_file '$(ACCELERATE)' recipes/$(2).py \
            --config '$(or $(RECIPE),recipes/smollm2-135m/$(1)_$(2).yaml)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
-evaluate = $(PY) recipes/evaluate.py --benchmark $(1) $(strip \
-           $(if $(SYSTEM),--system '$(SYSTEM)') $(if $(MODEL),--model '$(MODEL)') \
+# What all evaluations take, of one system or of many.
+EVALUATION = $(if $(MODEL),--model '$(MODEL)') \
            $(if $(MANAGER),--manager '$(MANAGER)') $(if $(ANSWER),--answer '$(ANSWER)') \
-           $(if $(SPLIT),--split '$(SPLIT)') $(if $(SESSIONS),--sessions '$(SESSIONS)') \
+           $(if $(SPLIT),--split '$(SPLIT)') $(if $(FORM),--form '$(FORM)') $(if $(SESSIONS),--sessions '$(SESSIONS)') \
            $(if $(LIMIT),--limit '$(LIMIT)') $(if $(DATA),--data '$(DATA)') $(if $(FILE),--file '$(FILE)') \
-           $(if $(SEED),--seed '$(SEED)') $(if $(OUTPUT),--output '$(OUTPUT)') $(ARGS))
+           $(if $(SEED),--seed '$(SEED)') $(if $(OUTPUT),--output '$(OUTPUT)') $(ARGS)
+evaluate = $(PY) recipes/evaluate.py --benchmark $(1) $(strip $(if $(SYSTEM),--system '$(SYSTEM)') $(EVALUATION))
 
 .DEFAULT_GOAL := help
-.PHONY: help install model data demo test check format clean rescore reproduce-cpu bench \
+.PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu bench \
         train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
-        eval-synthetic eval-locomo eval-dialogues
+        eval-synthetic eval-locomo eval-longmemeval eval-msc eval-dialogues
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -65,9 +72,8 @@ $(STAMP): pyproject.toml constraints.txt
 model: $(STAMP) ## Prepare the embedded models in the cache (MEMORY_R1_CACHE)
 	$(PY) -m memory_r1.models
 
-data: $(STAMP) ## Download LoCoMo into the cache, or verify what is there
-	$(PY) -c 'from data.locomo import load_locomo; from memory_r1.entry import run_main; \
-	    raise SystemExit(run_main(lambda _: print(f"LoCoMo is whole: {len(load_locomo())} dialogues"), []))'
+data: $(STAMP) ## Fetch the benchmarks that can be had, verify all, say what is missing [DATA=folder: verify there]
+	$(PY) -m data $(if $(DATA),'$(DATA)')
 
 ##@ See it work
 demo: $(STAMP) ## Train both agents on a CPU and report before and after
@@ -92,18 +98,35 @@ train-manager-ppo: $(STAMP) ## Train the Memory Manager with PPO
 train-answer-ppo: $(STAMP) ## Train the Answer Agent with PPO
 	$(call train,answer,ppo)
 
-##@ Evaluate [SYSTEM=name] [MANAGER=folder] [ANSWER=folder] [SPLIT=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
+##@ Evaluate [SYSTEM=name] [MANAGER=folder] [ANSWER=folder] [SPLIT=name] [FORM=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
 eval-synthetic: $(STAMP) ## On the generated dialogues
 	$(call evaluate,synthetic)
 
 eval-locomo: $(STAMP) ## On LoCoMo
 	$(call evaluate,locomo)
 
+eval-longmemeval: $(STAMP) ## On LongMemEval [FORM=oracle|s]
+	$(call evaluate,longmemeval)
+
+eval-msc: $(STAMP) ## On MSC [FORM=official|approximate]
+	$(call evaluate,msc)
+
 eval-dialogues: need-FILE $(STAMP) ## On your own dialogues: FILE=own.jsonl
 	$(call evaluate,dialogues)
 
 rescore: need-FOLDER $(STAMP) ## Compute results.json again: FOLDER=evaluation
 	$(PY) -m memory_r1.evaluation.results '$(FOLDER)'
+
+compare: need-BENCHMARK $(STAMP) ## Memory systems on the same questions: BENCHMARK=name [SYSTEMS="none rag memory-r1"]
+	$(PY) recipes/compare_systems.py --benchmark '$(BENCHMARK)' $(strip $(if $(SYSTEMS),--systems $(SYSTEMS)) $(EVALUATION))
+
+report: need-FOLDER $(STAMP) ## Draw report.html and its figures again: FOLDER=evaluation [ARGS="other folders, to compare"]
+	$(PY) -m memory_r1.evaluation.report '$(FOLDER)' $(ARGS)
+
+judge: need-FOLDER $(STAMP) ## Have a model judge the answers: FOLDER=evaluation MODEL=name [ENDPOINT=url] [RUBRIC=name]
+	$(PY) recipes/judge.py '$(FOLDER)' $(strip $(if $(RUBRIC),--rubric '$(RUBRIC)') \
+	    $(if $(ENDPOINT),--endpoint '$(ENDPOINT)' $(if $(MODEL),--model '$(MODEL)'),$(if $(MODEL),--local '$(MODEL)')) \
+	    $(if $(LIMIT),--limit '$(LIMIT)') $(ARGS))
 
 reproduce-cpu: $(STAMP) ## Run the committed experiments [STAGE=name] [SEED=n]
 	$(PY) recipes/reproduce.py $(strip $(if $(STAGE),--stage '$(STAGE)') $(if $(SEED),--seed '$(SEED)') $(ARGS))

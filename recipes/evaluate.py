@@ -18,23 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
-from memory_r1.types import Dialogue
+from recipes.benchmarks import (
+    add_options,
+    category_names,
+    cut_turns,
+    data_configuration,
+    default_top_k,
+    folder_name,
+    load_benchmark,
+    reported_name,
+)
+from recipes.benchmarks import complete as complete_options
 
 if TYPE_CHECKING:
-    from data.synthetic import Split
     from memory_r1.agents.language_model import LocalLanguageModel
     from memory_r1.systems.base import MemorySystem
-
-BENCHMARKS = ("synthetic", "locomo", "dialogues")
-SYNTHETIC_DIALOGUES = 20
-SYNTHETIC_SPLITS: dict[str, Split] = {
-    "train": "train",
-    "validation": "validation",
-    "test": "heldout",
-    "heldout": "heldout",
-}
-# The paper recalls 30 a speaker on LoCoMo; generated dialogues are so small that 30 would be all there is.
-TOP_K = {"synthetic": 2, "locomo": 30, "dialogues": 30}
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -54,65 +52,35 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     what.add_argument(
         "--embedder", default="all-MiniLM-L6-v2", metavar="NAME", help="sentence model (default: all-MiniLM-L6-v2)"
     )
-    on = parser.add_argument_group("on what")
-    on.add_argument("--benchmark", required=True, choices=BENCHMARKS)
-    on.add_argument("--split", metavar="NAME", help="train, validation or test (default: test; dialogues: all)")
-    on.add_argument("--data", type=Path, metavar="FOLDER", help="where the benchmark's files lie (default: the cache)")
-    on.add_argument("--file", type=Path, metavar="JSONL", help="own dialogues, for --benchmark dialogues")
-    on.add_argument(
-        "--dialogues", type=int, default=SYNTHETIC_DIALOGUES, metavar="N", help="generated dialogues (default: 20)"
-    )
-    on.add_argument("--sessions", type=int, metavar="N", help="play the first N sessions, ask what they answer")
-    on.add_argument("--limit", type=int, metavar="N", help="ask at most N questions, drawn in proportion")
-    on.add_argument("--seed", type=int, default=0, help="draws generated dialogues and limited questions (default: 0)")
+    add_options(parser)
     how = parser.add_argument_group("how")
-    how.add_argument("--top-k", type=int, metavar="N", help=f"entries recalled per speaker (default: {_defaults()})")
+    how.add_argument(
+        "--top-k", type=int, metavar="N", help=f"entries recalled per speaker (default: {default_top_k()})"
+    )
     how.add_argument("--manager-top-k", type=int, default=2, metavar="N", help="entries shown to the manager (2)")
-    how.add_argument("--budget-tokens", type=int, metavar="N", help="bound of what is recalled (default: none)")
+    how.add_argument(
+        "--budget-tokens", type=int, metavar="N", help="bound of what is recalled (default: what the model can read)"
+    )
+    how.add_argument(
+        "--manager-tokens", type=int, default=48, metavar="N", help="longest completion of the manager (48)"
+    )
+    how.add_argument(
+        "--answer-tokens", type=int, metavar="N", help="longest answer (default: 32, where it quotes memories 128)"
+    )
+    how.add_argument(
+        "--answer-style", default="ids", choices=("ids", "quotes"), help="how answers name memories (default: ids)"
+    )
     how.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows computed together (default: 32)")
     how.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    how.add_argument("--banks", type=Path, metavar="FOLDER", help="take over the banks of this finished evaluation")
+    how.add_argument(
+        "--banks", type=Path, metavar="FOLDER", help="where banks are kept for reuse (default: 'banks' beside --output)"
+    )
+    how.add_argument("--rebuild-banks", action="store_true", help="write banks anew even where they are kept")
     how.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/eval/BENCHMARK-SPLIT-SYSTEM")
     how.add_argument("--restart", action="store_true", help="discard what an earlier run left in the output folder")
     how.add_argument("--quiet", action="store_true", help="no progress bars")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
-
-
-def load_benchmark(options: argparse.Namespace) -> list[Dialogue]:
-    """Return the dialogues of the chosen benchmark and split.
-
-    Raises:
-        ConfigurationError: An option is missing, not one of the benchmark's, or names no split.
-        DataError: A file cannot be read.
-    """
-    if (options.benchmark == "dialogues") != (options.file is not None):
-        raise ConfigurationError("--file names own dialogues: give it with --benchmark dialogues, and only there")
-    if options.benchmark == "dialogues":
-        from memory_r1.dialogues import read_dialogues
-
-        if options.split != "all":
-            raise ConfigurationError(f"--split is {options.split!r}: own dialogues have none, all of a file is asked")
-        return read_dialogues(options.file)
-    if options.benchmark == "locomo":
-        from data.locomo import load_locomo, locomo_split
-
-        return locomo_split(load_locomo(options.data), options.split)
-    from data.synthetic import generate_split
-
-    if options.split not in SYNTHETIC_SPLITS:
-        raise ConfigurationError(f"--split is {options.split!r}: allowed are {', '.join(SYNTHETIC_SPLITS)}")
-    generated = generate_split(SYNTHETIC_SPLITS[options.split], options.dialogues, options.seed)
-    return [example.dialogue for example in generated]
-
-
-def category_names(benchmark: str) -> dict[str, dict[str, str]]:
-    """Return the names by which papers know the benchmark's numbered categories."""
-    if benchmark != "locomo":
-        return {}
-    from data.locomo import CATEGORY_NAMES
-
-    return {number: dict(names) for number, names in CATEGORY_NAMES.items()}
 
 
 def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySystem:
@@ -128,7 +96,9 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
     manager = None
     if spec.needs_manager and retriever is not None:
         adapter = "manager" if options.manager else None
-        manager = MemoryManager(model, retriever, adapter=adapter, top_k=options.manager_top_k)
+        manager = MemoryManager(
+            model, retriever, adapter=adapter, top_k=options.manager_top_k, max_new_tokens=options.manager_tokens
+        )
     return build_system(
         options.system, retriever=retriever, manager=manager, top_k=options.top_k, count_tokens=model.count_tokens
     )
@@ -138,7 +108,9 @@ def main(arguments: Sequence[str]) -> int:
     options = complete(parse_arguments(arguments))
     # The libraries below tell what they load; here only this project speaks.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("memory_r1").setLevel(logging.INFO)
+    for package in ("memory_r1", "data", "recipes"):
+        logging.getLogger(package).setLevel(logging.INFO)
+    from memory_r1.evaluation.selection import select
     from memory_r1.systems import system_spec
 
     # Whatever is mistyped is said before a model is loaded.
@@ -147,7 +119,10 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigurationError(
             f"--manager is given, but memory system {options.system!r} has no manager: leave it out"
         )
-    dialogues = load_benchmark(options)
+    # The runner selects again, which changes nothing; here it saves loading a model for a selection that is refused,
+    # and counting turns as cut that are not played.
+    dialogues = select(load_benchmark(options), sessions=options.sessions, limit=options.limit, seed=options.seed)
+    about_data = data_configuration(options, dialogues)
 
     from memory_r1.agents.answer_agent import AnswerAgent
     from memory_r1.agents.language_model import LocalLanguageModel
@@ -157,22 +132,28 @@ def main(arguments: Sequence[str]) -> int:
 
     adapters = {name: folder for name in ("manager", "answer") if (folder := getattr(options, name))}
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
+    dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
     if options.restart:
         discard_folder(options.output)
     run = RunInfo(
-        benchmark=options.benchmark,
+        benchmark=reported_name(options),
         split=options.split,
         system=options.system,
         model=options.model,
         manager=options.manager,
         answer=options.answer,
         seed=options.seed,
-        config=configuration(options),
+        config=configuration(options) | about_data | about_cuts,
         category_names=category_names(options.benchmark),
     )
     results = evaluate(
         build(options, model),
-        AnswerAgent(model, adapter="answer" if options.answer else None),
+        AnswerAgent(
+            model,
+            adapter="answer" if options.answer else None,
+            max_new_tokens=options.answer_tokens,
+            style=options.answer_style,
+        ),
         dialogues,
         options.output,
         run=run,
@@ -180,7 +161,8 @@ def main(arguments: Sequence[str]) -> int:
         limit=options.limit,
         budget_tokens=options.budget_tokens,
         batch_size=options.batch_size,
-        banks_from=options.banks,
+        banks=options.banks or options.output.parent / "banks",
+        rebuild_banks=options.rebuild_banks,
         progress=not options.quiet,
     )
     show(results, options.output)
@@ -188,24 +170,30 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def complete(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in the defaults that depend on the benchmark."""
-    options.split = options.split or ("all" if options.benchmark == "dialogues" else "test")
-    options.top_k = TOP_K[options.benchmark] if options.top_k is None else options.top_k
-    name = f"{options.benchmark}-{options.split}-{options.system}"
-    options.output = options.output or Path("outputs") / "eval" / name
+    """Fill in the defaults that depend on other options; ConfigurationError where an option does not fit."""
+    complete_options(options)
+    if options.answer_tokens is None:
+        options.answer_tokens = 32 if options.answer_style == "ids" else 128
+    for option in ("manager_tokens", "answer_tokens", "budget_tokens"):
+        value = getattr(options, option)
+        if value is not None and value < 1:
+            raise ConfigurationError(f"--{option.replace('_', '-')} is {value}: give a whole number from 1")
+    options.output = options.output or Path("outputs") / "eval" / folder_name(options)
     return options
 
 
 def configuration(options: argparse.Namespace) -> dict[str, object]:
-    """Return what else may change a score; adapters by content, since a folder may be trained anew."""
-    from memory_r1.weights import hash_file
+    """Return what else may change a score; models and adapters by content too, since a folder may be trained anew."""
+    from memory_r1.models import adapter_hash, resolve_embedder, resolve_model, weights_hash
+    from memory_r1.systems import system_spec
 
-    names = ("embedder", "top_k", "manager_top_k", "dtype")
-    hashes = {
-        f"{name}_sha256": hash_file(Path(folder) / "adapter_model.safetensors")
-        for name in ("manager", "answer")
-        if (folder := getattr(options, name))
-    }
+    names = ("embedder", "top_k", "manager_top_k", "manager_tokens", "answer_tokens", "answer_style", "dtype")
+    hashes = {"model_sha256": weights_hash(resolve_model(options.model))}
+    if system_spec(options.system).needs_retriever:
+        hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
+    for name in ("manager", "answer"):
+        if folder := getattr(options, name):
+            hashes[f"{name}_sha256"] = adapter_hash(folder)
     return {name: getattr(options, name) for name in names} | hashes
 
 
@@ -223,10 +211,6 @@ def show(results: dict[str, Any], folder: Path) -> None:
     console = Console()
     console.print(table)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
-
-
-def _defaults() -> str:
-    return ", ".join(f"{name} {value}" for name, value in TOP_K.items())
 
 
 if __name__ == "__main__":

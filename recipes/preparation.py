@@ -27,7 +27,7 @@ from memory_r1.jsonl import read_json, write_json
 from memory_r1.memory.bank import entries_from_json, entries_to_json
 from memory_r1.memory.embedder import SentenceEmbedder
 from memory_r1.memory.retriever import Retriever
-from memory_r1.models import check_adapter, resolve_embedder, resolve_model
+from memory_r1.models import adapter_hash, check_adapter, resolve_embedder, resolve_model
 from memory_r1.provenance import git_revision, package_versions
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.banks import PlayedBanks, play_banks
@@ -35,7 +35,6 @@ from memory_r1.training.engines import sharding_of
 from memory_r1.training.rows import Row
 from memory_r1.training.runs import base_model_record, remove_checkpoints, save_adapter
 from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
-from memory_r1.weights import hash_file
 
 logger = logging.getLogger(__name__)
 
@@ -105,10 +104,23 @@ def load_sources(arguments: MemoryArguments) -> tuple[list[Source], list[Source]
     )
 
 
+def manager_tokens(arguments: MemoryArguments, config: Any) -> int:
+    """The longest completion of the manager in `manager_adapter`: where it is trained on turns, its policy's own."""
+    if arguments.agent == "manager" and arguments.credit != "session" and config.max_completion_length:
+        return int(config.max_completion_length)
+    return arguments.manager_max_tokens
+
+
 def load_banks(
-    arguments: MemoryArguments, sources: Sequence[Source], model: str, dtype: str, retriever: Retriever, folder: Path
+    arguments: MemoryArguments,
+    sources: Sequence[Source],
+    model: str,
+    dtype: str,
+    retriever: Retriever,
+    folder: Path,
+    longest: int,
 ) -> list[Banks]:
-    """The bank before each turn of each dialogue, as the recipe's `banks` says.
+    """The bank before each turn of each dialogue, as the recipe's `banks` says; `longest` bounds a completion.
 
     A manager's banks are kept in `folder` under the hash of all that decides them, so that runs beside each other play
     the same manager once.
@@ -119,15 +131,20 @@ def load_banks(
         return [observation_banks(source.dialogue, source.observations) for source in sources]
     dialogues = [source.dialogue for source in sources]
     check_adapter(str(arguments.manager_adapter), resolve_model(model))
-    adapter = Path(str(arguments.manager_adapter))
-    files = [hash_file(adapter / name) for name in ("adapter_model.safetensors", "adapter_config.json")]
-    decisive = [*files, dialogues_hash(dialogues), MANAGER_INSTRUCTIONS, model, dtype, arguments.embedder]
-    key = hashlib.sha256(json.dumps([*decisive, arguments.recall_per_speaker]).encode()).hexdigest()[:16]
+    adapter = adapter_hash(str(arguments.manager_adapter))
+    decisive = [adapter, dialogues_hash(dialogues), MANAGER_INSTRUCTIONS, model, dtype, arguments.embedder]
+    key = hashlib.sha256(json.dumps([*decisive, arguments.recall_per_speaker, longest]).encode()).hexdigest()[:16]
     cache = folder / f"{key}.json"
     with PartialState().main_process_first():
         if not cache.is_file():
             language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)
-            manager = MemoryManager(language_model, retriever, adapter="manager", top_k=arguments.recall_per_speaker)
+            manager = MemoryManager(
+                language_model,
+                retriever,
+                adapter="manager",
+                top_k=arguments.recall_per_speaker,
+                max_new_tokens=longest,
+            )
             write_json(cache, {"dialogues": [_to_json(played) for played in play_banks(dialogues, manager)]})
         return [_from_json(played) for played in read_json(cache)["dialogues"]]
 

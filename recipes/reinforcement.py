@@ -17,7 +17,7 @@ from data.sources import Source
 from data.tuples import branch_points
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.endpoint import Endpoint
-from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.agents.language_model import LanguageModel, LocalLanguageModel
 from memory_r1.agents.server_model import ServerLanguageModel
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.retriever import Retriever
@@ -116,7 +116,8 @@ def _load_rows(
     played = validation if branching else [*train, *validation]  # branches play the training dialogues themselves
     folder = Path(config.output_dir).parent / "banks"
     name, dtype = str(model.model_name_or_path), str(model.dtype)
-    banks = preparation.load_banks(arguments, played, name, dtype, retriever, folder)
+    longest = preparation.manager_tokens(arguments, config)
+    banks = preparation.load_banks(arguments, played, name, dtype, retriever, folder, longest)
     rows = {"validation": _rows(arguments, validation, banks[-len(validation) :], retriever)}
     rollout = {}
     if branching:
@@ -145,7 +146,9 @@ def _rows(
 ) -> list[Row]:
     """One row a tuple, over the banks rebuilt beforehand."""
     if arguments.agent == "answer":
-        return answer_rows(preparation.answer_units(sources, banks), retriever, arguments.recall_per_speaker)
+        return answer_rows(
+            preparation.answer_units(sources, banks), retriever, arguments.recall_per_speaker, arguments.answer_style
+        )
     if arguments.credit == "session":
         return session_rows(
             preparation.session_units(arguments, sources, banks), retriever, arguments.recall_per_speaker
@@ -184,11 +187,13 @@ def _answering(arguments: MemoryArguments, policy: Any, tokenizer: Any, retrieve
         return None
     if arguments.answer_server is not None:
         endpoint = Endpoint(arguments.answer_server, str(arguments.answer_server_model), key_variable=SERVER_KEY)
-        served = ServerLanguageModel(endpoint, tokenizer)
-        frozen = AnswerAgent(served, max_new_tokens=arguments.answer_max_tokens)
+        model: LanguageModel = ServerLanguageModel(endpoint, tokenizer)
+        adapter = None
     else:
-        local = LocalLanguageModel(policy, tokenizer, batch_size=32)
-        frozen = AnswerAgent(local, adapter=FROZEN_ANSWER, max_new_tokens=arguments.answer_max_tokens)
+        model, adapter = LocalLanguageModel(policy, tokenizer, batch_size=32), FROZEN_ANSWER
+    frozen = AnswerAgent(
+        model, adapter=adapter, max_new_tokens=arguments.answer_max_tokens, style=arguments.answer_style
+    )
     return FrozenAnswering(frozen, retriever, arguments.recall_per_speaker)
 
 

@@ -70,8 +70,11 @@ class Experiment:
             if "sft-all-labels" in self.rows:
                 self._launch("sft", agent, "sft-all-labels", train_dialogues=labelled, max_steps=more)
 
-    def evaluate(self, name: str, system: str, manager: str | None, answer: str, banks: Path | None = None) -> Path:
-        """Evaluate one combination on the held-out dialogues; returns its folder."""
+    def evaluate(self, name: str, system: str, manager: str | None, answer: str) -> Path:
+        """Evaluate one combination on the held-out dialogues; returns its folder.
+
+        A manager's banks are written once, with whichever Answer Agent comes first.
+        """
         folder = self.folder / "eval" / name
         if not (folder / "results.json").is_file():
             console.rule(name)
@@ -87,7 +90,6 @@ class Experiment:
                 "--dtype=bfloat16",
                 f"--output={folder}",
                 *(f"--{agent}={path}" for agent, path in adapters.items() if path),
-                *([f"--banks={banks}"] if banks and banks != folder else []),
             )
         return folder
 
@@ -108,11 +110,7 @@ class Experiment:
         return _rows({row: self._memory(*pair) for row, pair in pairs.items()}, "sft-continued")
 
     def _memory(self, manager: str, answer: str) -> Path:
-        """Evaluate memory-r1; a manager's banks are written once, with whichever Answer Agent comes first."""
-        written = sorted((self.folder / "eval").glob(f"memory-r1.{manager}.*/results.json"))
-        return self.evaluate(
-            f"memory-r1.{manager}.{answer}", "memory-r1", manager, answer, written[0].parent if written else None
-        )
+        return self.evaluate(f"memory-r1.{manager}.{answer}", "memory-r1", manager, answer)
 
     def _launch(self, method: str, agent: str, row: str, **options: object) -> None:
         folder = self.folder_of(agent, row)

@@ -58,8 +58,11 @@ def main(argv: Sequence[str]) -> int:
             str(model.dtype),
             retriever,
             Path(config.output_dir).parent / "banks",
+            arguments.manager_max_tokens,
         )
-        return answer_sft_rows(preparation.answer_units(sources, banks), retriever, arguments.recall_per_speaker)
+        return answer_sft_rows(
+            preparation.answer_units(sources, banks), retriever, arguments.recall_per_speaker, arguments.answer_style
+        )
 
     with preparation.whole_models(config):
         train_rows = preparation.require_rows(rows(train), arguments.max_train_rows, "training")

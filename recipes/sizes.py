@@ -93,7 +93,9 @@ def typical_row(arguments: MemoryArguments, model: str) -> Typical:
 
     (source, *_), _ = preparation.load_sources(arguments)
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
-    messages = typical_prompt(source, arguments.agent, arguments.recall_per_speaker, arguments.credit)
+    messages = typical_prompt(
+        source, arguments.agent, arguments.recall_per_speaker, arguments.credit, arguments.answer_style
+    )
     prompt = len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
     dialogue = source.dialogue
     if arguments.credit == "turn":
@@ -108,7 +110,9 @@ def typical_row(arguments: MemoryArguments, model: str) -> Typical:
     return Typical(prompt, questions, before, after)
 
 
-def typical_prompt(source: Source, agent: str, recall_per_speaker: int, credit: str = "turn") -> list[dict[str, str]]:
+def typical_prompt(
+    source: Source, agent: str, recall_per_speaker: int, credit: str = "turn", style: str = "ids"
+) -> list[dict[str, str]]:
     """A prompt of the agent's with all the memories that it may recall, each as long as a turn of the dialogue's."""
     dialogue = source.dialogue
     turns = dialogue.turns()
@@ -122,7 +126,7 @@ def typical_prompt(source: Source, agent: str, recall_per_speaker: int, credit: 
     if agent == "manager":
         return manager_prompt(turns[-1], turns[-3:-1], recalled)
     question = dialogue.questions[0]
-    return answer_prompt(question.question, recalled, asked_at=question.asked_at)[0]
+    return answer_prompt(question.question, recalled, asked_at=question.asked_at, style=style)[0]
 
 
 def _session_memories(earlier: list[Session], last: Session, recall_per_speaker: int) -> list[MemoryEntry]:
