@@ -171,10 +171,12 @@ def main(arguments: Sequence[str]) -> int:
 
 def complete(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in the defaults that depend on other options; ConfigurationError where an option does not fit."""
+    from memory_r1.agents.prompts import ANSWER_TOKENS
+
     complete_options(options)
     if options.answer_tokens is None:
-        options.answer_tokens = 32 if options.answer_style == "ids" else 128
-    for option in ("manager_tokens", "answer_tokens", "budget_tokens"):
+        options.answer_tokens = ANSWER_TOKENS[options.answer_style]
+    for option in ("top_k", "manager_tokens", "answer_tokens", "budget_tokens", "batch_size"):
         value = getattr(options, option)
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option.replace('_', '-')} is {value}: give a whole number from 1")

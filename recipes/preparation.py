@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from data.banks import Banks, gold_banks, observation_banks
 from data.sources import Source, training_sources
 from data.tuples import answer_tuples, manager_tuples, session_tuples
-from memory_r1.agents.language_model import LocalLanguageModel
+from memory_r1.agents.language_model import LocalLanguageModel, Messages, WindowedLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.agents.prompts import MANAGER_INSTRUCTIONS
 from memory_r1.errors import ConfigurationError, DataError
@@ -201,6 +201,27 @@ def require_rows(rows: list[Row], limit: int | None, what: str) -> list[Row]:
     if limit is None or len(rows) <= limit:
         return rows
     return [rows[index * len(rows) // limit] for index in range(limit)]
+
+
+def refuse_past_window(prompts: Iterable[Messages], tokens: int, model: WindowedLanguageModel) -> None:
+    """Refuse rows that the policy cannot read whole: it would go on sampling, past the positions that it knows.
+
+    Args:
+        prompts: The rows' prompts.
+        tokens: Longest completion.
+        model: The policy.
+
+    Raises:
+        ConfigurationError: A prompt and its longest completion exceed the model's window.
+    """
+    if model.window is None:
+        return
+    longest = max(model.prompt_tokens(prompt) for prompt in prompts)
+    if longest + tokens > model.window:
+        raise ConfigurationError(
+            f"the longest prompt has {longest} tokens, with max_completion_length {tokens} more than the window of "
+            f"{model.window}: lower recall_per_speaker or max_completion_length"
+        )
 
 
 def finish_run(

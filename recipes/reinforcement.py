@@ -76,6 +76,9 @@ def reinforce(
         train, validation = preparation.load_sources(arguments)
     datasets, rollout = _load_rows(arguments, config, model, retriever, train, validation)
     policy, tokenizer, source = _load_policy(arguments, config, model)
+    reader = LocalLanguageModel(policy, tokenizer)
+    prompts = [prompt for rows in datasets.values() for prompt in rows["prompt"]]
+    preparation.refuse_past_window(prompts, int(config.max_completion_length or 0), reader)
     answering = _answering(arguments, policy, tokenizer, retriever)
     keep_start = KeepStart(Path(config.output_dir))
     trainer = trainer_class(

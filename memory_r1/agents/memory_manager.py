@@ -97,17 +97,18 @@ class MemoryManager:
         """
         whole, cut = request.turn, 0
         while (room := room_for(self.model, prompt_for(request, recalled), self.max_new_tokens)) is not None:
-            if room >= 0 or not request.turn.text:
+            if room >= 0:
                 break
             if request.previous:
                 request, cut = replace(request, previous=request.previous[1:]), cut + 1
             elif recalled:
                 recalled, cut = recalled[:-1], cut + 1
-            else:
-                text = request.turn.text
+            elif text := request.turn.text:
                 kept = 1 + room / max(1, self.model.count_tokens(text))  # room is below 0
                 shorter = text[: min(int(len(text) * kept), len(text) - 1)] if kept > 0 else ""
                 request = replace(request, turn=replace(whole, text=shorter))
+            else:
+                break
         return request, recalled, cut + (request.turn is not whole)
 
 

@@ -40,6 +40,8 @@ ANSWER_INSTRUCTIONS = {
         f"quote none and answer {UNKNOWN}."
     ),
 }
+ANSWER_TOKENS = {"ids": 32, "quotes": 128}
+"""What a short answer takes in each style, with what it relies on before it."""
 
 
 def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> list[dict[str, str]]:

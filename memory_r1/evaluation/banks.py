@@ -32,7 +32,7 @@ _NOT_WRITING = frozenset(
         *("benchmark", "split", "answer"),
         *("config.answer_sha256", "config.answer_style", "config.answer_tokens", "config.top_k"),
         *("config.budget_tokens", "config.window_tokens", "config.cut_rule"),
-        *("config.sessions", "config.limit", "config.data_sha256", "config.audit"),
+        *("config.sessions", "config.limit", "config.data_sha256"),
     }
 )
 # Named by their content where it is known, so that they may move.
@@ -132,6 +132,6 @@ def _code_hash() -> str:
     """SHA-256 of the modules that write banks: a prompt that was reworded makes other banks."""
     digest = hashlib.sha256()
     package = Path(__file__).resolve().parents[1]
-    for path in sorted(path for name in _WRITING_CODE for path in (package / name).glob("*.py")):
+    for path in sorted(path for name in _WRITING_CODE for path in (package / name).rglob("*.py")):
         digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
     return digest.hexdigest()

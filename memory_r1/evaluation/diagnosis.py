@@ -91,7 +91,7 @@ class History:
 
 
 def failed_step(prediction: Prediction, history: History) -> Step:
-    """Where `prediction` went wrong; right is what the judge accepted or, without a judge, an exact match."""
+    """Where `prediction` went wrong; right is what the judge accepted or, without a verdict, an exact match."""
     if is_correct(prediction):
         return Step.CORRECT
     if not prediction.evidence:
@@ -105,7 +105,7 @@ def turn_steps(prediction: Prediction, history: History) -> dict[str, Step]:
 
 
 def is_correct(prediction: Prediction) -> bool:
-    """Whether the judge accepted the answer or, where none was asked, it matches exactly."""
+    """Whether the judge accepted the answer or, where there is no verdict, it matches exactly."""
     judge = prediction.metrics.get("judge")
     verdict = prediction.metrics.get("exact_match") if judge is None else judge
     return verdict is not None and verdict >= 1.0

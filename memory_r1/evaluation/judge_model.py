@@ -42,7 +42,7 @@ class JudgeModel(Protocol):
 class ServerJudge:
     """A judge behind an OpenAI-compatible server, with the bounds, retries and key of its endpoint.
 
-    Once as many requests in a row have failed as may be under way, the rest are not sent.
+    Once as many requests in a row have found the server down as may be under way, the rest are not sent.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -74,9 +74,12 @@ class ServerJudge:
                         reply = await self.endpoint.chat(messages, max_tokens=max_tokens, temperature=0.0)
                         outcome = Completion(reply.text, reply.prompt_tokens, reply.completion_tokens)
                         failed_in_a_row = 0
-                    except EndpointError as error:
+                    except ServerDownError as error:
                         outcome = error
                         failed_in_a_row += 1
+                    except EndpointError as error:  # what the server refuses is no sign that it is down
+                        outcome = error
+                        failed_in_a_row = 0
             on_outcome(number, outcome)
 
         await asyncio.gather(*(one(number, messages) for number, messages in enumerate(conversations)))

@@ -99,7 +99,7 @@ def write_report(folder: Path | str, dialogues: Iterable[Dialogue] = ()) -> Path
         "measured": run.measured,
         "cards": run.cards,
         "within_dialogue": within_dialogue([run.results["overall"]]),
-        "verdict": "the judge accepted" if run.judged else "matches exactly",
+        "verdict": _verdict([run]),
         "steps": run.step_counts(),
         "operations_chart": stacked_columns(columns, "turn", "operations per turn") if columns else None,
         "operation_parts": part_counts(run.operations),
@@ -144,7 +144,7 @@ def write_comparison_report(path: Path | str, folders: Sequence[Path | str], tit
         "differences": {name: report_comparison.differences(runs, name) for name in headline},
         "categories": {name: report_comparison.by_category(runs, name) for name in headline},
         "step_names": filters(data)["steps"],
-        "verdict": "the judge accepted" if all(run.judged for run in runs) else "matches exactly",
+        "verdict": _verdict(runs),
         "quality": quality,
         "tradeoff": scatter(spots, "tokens a question", metric_label(quality)) if spots else None,
         "operation_charts": {title: stacked_columns(log, "turn", title, narrow=True) for title, log in logs.items()},
@@ -236,6 +236,14 @@ def _header(run: EvaluatedRun) -> dict[str, Any]:
         "seed": info.seed,
         "revision": info.git_revision and info.git_revision[:12],
     }
+
+
+def _verdict(runs: Sequence[EvaluatedRun]) -> str:
+    """What a right answer is, as `diagnosis.is_correct` tells it of each run."""
+    judged = {run.judged for run in runs}
+    if len(judged) > 1:
+        return "the judge accepted or, in a run without a judge, matches exactly"
+    return "the judge accepted" if True in judged else "matches exactly"
 
 
 def _common_model(runs: Sequence[EvaluatedRun]) -> str | None:

@@ -24,8 +24,9 @@ Played = dict[tuple[str, str], tuple[OperationRecord, ...]]
 _IDENTITY = ("benchmark", "split", "system", "model", "manager", "answer", "seed")
 # What replaying an operation needs beyond `OperationRow`.
 _REPLAY_FIELDS = ("proposed", "raw", "index", "count", "prompt_tokens", "completion_tokens", "model_calls", "cut")
-# How many rows are computed together changes no score, so a run may go on with another number.
-_FREE_OPTIONS = frozenset({"batch_size", "config_sha256"})
+# How many rows are computed together changes no score, and an audit of the gold no answer: a run may go on with another
+# number, or with an audit that was fetched meanwhile.
+_FREE_OPTIONS = frozenset({"batch_size", "config_sha256", "audit"})
 
 logger = logging.getLogger(__name__)
 

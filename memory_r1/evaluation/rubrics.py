@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from memory_r1.agents.language_model import Messages
 from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation.records import Prediction
+from memory_r1.evaluation.retrieval_metrics import is_abstention
 
 RUBRICS = ("lenient", "strict", "longmemeval")
 REPLY_TOKENS = {"lenient": 256, "strict": 256, "longmemeval": 10}
 """Longest reply by rubric: room for a sentence of reasons and a label, or for the bare yes or no of LongMemEval."""
 LONGEST_PREDICTION = 2000
 """Characters of a prediction that a judge reads; an answer that rambles on does not buy the judge's time."""
-ABSTENTION_SUFFIX = "_abs"
 PREFERENCE = "single-session-preference"
 """The question type of LongMemEval whose reference describes a good answer and is none itself."""
 
@@ -105,7 +105,7 @@ class JudgedAnswer:
     @property
     def unanswerable(self) -> bool:
         """Whether it is one of LongMemEval's abstention questions, which is known by its id."""
-        return self.question_id.endswith(ABSTENTION_SUFFIX) or self.dialogue_id.endswith(ABSTENTION_SUFFIX)
+        return is_abstention(self.question_id) or is_abstention(self.dialogue_id)
 
     @property
     def cut(self) -> bool:

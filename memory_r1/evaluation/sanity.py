@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from memory_r1.errors import ConfigurationError
 from memory_r1.metrics import ANSWER_METRICS, normalize_answer, score_answer
 from memory_r1.types import Question
 
@@ -54,7 +55,12 @@ def shuffled_scores(
         within_category: draw from the questions of the same category, which is what knowing the kind of answer yields.
         repeats: permutations that are averaged.
         seed: seed of the permutations.
+
+    Raises:
+        ConfigurationError: `repeats` is below 1.
     """
+    if repeats < 1:
+        raise ConfigurationError(f"repeats is {repeats}: give a whole number from 1")
     rng = random.Random(seed)
     pools: dict[str, list[int]] = {}
     for number, question in enumerate(questions):

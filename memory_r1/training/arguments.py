@@ -14,7 +14,7 @@ from typing import Any
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
 from memory_r1.agents.endpoint import check_address
-from memory_r1.agents.prompts import ANSWER_INSTRUCTIONS
+from memory_r1.agents.prompts import ANSWER_INSTRUCTIONS, ANSWER_TOKENS
 from memory_r1.errors import ConfigurationError
 from memory_r1.training.fields import closest, validate_fields
 
@@ -175,6 +175,12 @@ class MemoryArguments:
         if self.answer_server is not None and self.answer_adapter is not None:
             raise ConfigurationError(
                 "answer_adapter and answer_server are both set; the Answer Agent is one or the other"
+            )
+
+        if self.has_answer_agent and self.answer_style == "quotes" and self.answer_max_tokens < ANSWER_TOKENS["quotes"]:
+            raise ConfigurationError(
+                f"answer_max_tokens: found {self.answer_max_tokens}, allowed with answer_style 'quotes': at least "
+                f"{ANSWER_TOKENS['quotes']}, since the answer comes after the quoted memories"
             )
 
     @property

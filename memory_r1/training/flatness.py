@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 
 FLAT = 1e-6  # spreads up to here are rounding, not reward
 WINDOW = 10  # rollouts that the warning looks back on
+_REPLACE = "set resample_rounds: 2 to replace such groups by fresh prompts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,18 @@ class FlatnessWatch:
         whole = _mean([one for one, _ in self._rollouts])
         each = {name: _mean([rewards[name] for _, rewards in self._rollouts]) for name in by_reward}
         if whole.zero_variance > 0.5:
-            self._warn("the reward is flat", whole, "so nothing was learnt from them", each)
+            self._warn("the reward is flat", whole, "so nothing was learnt from them", each, self.remedies)
         elif each[self.main].zero_variance > 0.5:
             learnt = "so only the other rewards were learnt from there"
-            self._warn(f"{self.main}, of the largest weight, is flat", each[self.main], learnt, each)
+            # What is replaced is flat in the sum; these groups are not.
+            others = [remedy for remedy in self.remedies if remedy != _REPLACE]
+            self._warn(f"{self.main}, of the largest weight, is flat", each[self.main], learnt, each, others)
 
-    def _warn(self, what: str, flat: Flatness, learnt: str, each: Mapping[str, Flatness]) -> None:
+    def _warn(
+        self, what: str, flat: Flatness, learnt: str, each: Mapping[str, Flatness], untried: Sequence[str]
+    ) -> None:
         self.warned = True
-        remedies = list(self.remedies)
+        remedies = list(untried)
         if flat.all_zero > flat.zero_variance / 2:
             remedies.insert(
                 0,
@@ -136,7 +141,7 @@ def remedies_for(reward_names: Sequence[str], resample_rounds: int, variance_sam
     if "answer_exact_match" in reward_names:
         remedies.append("Replace answer_exact_match by a graded reward such as answer_f1")
     if not resample_rounds:
-        remedies.append("set resample_rounds: 2 to replace such groups by fresh prompts")
+        remedies.append(_REPLACE)
     if not variance_sampling:
         remedies.append("set variance_sampling: 0.5 to draw prompts that vary more often")
     return [*remedies, "raise num_generations or temperature"]

@@ -152,6 +152,17 @@ def test_what_does_not_fit_the_window_goes_in_order_earlier_turns_memories_the_e
     assert MOVED.text.startswith(model.prompts[-1].splitlines()[-1].removeprefix("Last turn: Ann: "))
 
 
+def test_a_turn_without_words_does_not_keep_what_stands_before_it_from_being_cut() -> None:
+    silent = Turn("t3", "Ann", "")
+    model = ScriptedLanguageModel(lambda prompt, adapter: "[]", window=1000)
+    agent = manager(model)
+    bare = ManageRequest(silent, (), MemoryBank(), ("Ann", "Ben"))
+    model.window = 1000 - (room_for(model, prompt_for(bare, ()), agent.max_new_tokens) or 0)
+    previous = (Turn("t2", "Ann", "before the last"),)
+    (management,) = agent.manage([ManageRequest(silent, previous, MemoryBank(), ("Ann", "Ben"))])
+    assert management.cut == 1
+
+
 def test_a_window_that_cannot_hold_the_instructions_is_an_error_of_one_line() -> None:
     with pytest.raises(PromptTooLongError):
         manager(ScriptedLanguageModel(lambda prompt, adapter: "[]", window=60)).manage([request()])

@@ -113,6 +113,16 @@ def test_other_code_that_writes_makes_other_banks(cache: Path, tmp_path: Path, m
     assert played(tmp_path / "second", cache)[1] == TURNS
 
 
+def test_code_in_a_package_of_its_own_counts_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "systems" / "graph" / "edges.py"
+    module.parent.mkdir(parents=True)
+    module.write_text("first")
+    monkeypatch.setattr(banks, "__file__", str(tmp_path / "evaluation" / "banks.py"))
+    before = banks._code_hash()
+    module.write_text("second")
+    assert banks._code_hash() != before
+
+
 def test_rebuilding_asks_again_and_replaces_what_was_kept(cache: Path, tmp_path: Path) -> None:
     (kept,) = cache.iterdir()
     before = (kept / "operations.jsonl").stat().st_ino

@@ -89,6 +89,16 @@ def test_a_server_that_is_down_is_not_asked_for_ever() -> None:
     assert len(server.requests) <= 2 * 3
 
 
+def test_what_a_server_refuses_holds_up_nothing_else() -> None:
+    def filtering(body: dict, headers: dict) -> tuple[int, object]:
+        return (400, "filtered") if body["messages"][0]["content"] in "012" else reply("fine")
+
+    with ChatServer(filtering) as server:
+        found = outcomes(server, 6, concurrency=1)
+    assert [isinstance(item, EndpointError) for item in found] == [True, True, True, False, False, False]
+    assert found[3:] == [Completion("fine", 0, 0)] * 3
+
+
 def test_a_local_model_judges_greedily(tiny_model: Path) -> None:
     model = LocalLanguageModel.load(str(tiny_model))
     judge = LocalJudge(model, "tiny", batch_size=2)

@@ -70,6 +70,13 @@ def test_verdicts_of_two_judges_are_not_compared(folders: list[Path]) -> None:
     assert same is not None and same.ties == QUESTIONS
 
 
+def test_the_page_says_what_is_right_where_only_some_runs_were_judged(folders: list[Path], tmp_path: Path) -> None:
+    row = {"dialogue_id": "d1", "question_id": "q0", "rubric": "strict", "judge": "one", "verdict": True}
+    rewrite_rows(folders[0] / "verdicts.jsonl", [row])
+    text = Page(write_comparison_report(tmp_path / "page.html", folders)).text
+    assert "Right is what the judge accepted or, in a run without a judge, matches exactly" in text
+
+
 def test_categories_hold_every_run_by_its_place(folders: list[Path]) -> None:
     rows = by_category(read_runs(folders), "exact_match")
     assert {category: row["n"] for category, row in rows.items()} == {"1": 5, "2": 5}

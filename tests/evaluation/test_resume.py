@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -10,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from memory_r1.evaluation.records import read_run
+from tests.fakes import ScriptedLanguageModel
 from tests.fixtures.killed_evaluation import KILLED
-from tests.small_runs import QUESTIONS, TURNS, comparable, rows, run_it
+from tests.small_runs import QUESTIONS, RUN, TURNS, comparable, rows, run_it
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,6 +49,12 @@ def test_a_run_killed_three_times_gives_the_results_of_an_undisturbed_one(tmp_pa
     # A finished run asks nothing at all.
     assert attempt(folder, log, "answering:1") == 0
     assert sum(map(len, asked(log))) == calls
+
+
+def test_an_audit_fetched_meanwhile_does_not_make_it_another_run(tmp_path: Path) -> None:
+    assert run_it(tmp_path)["audited"] is None
+    audited = dataclasses.replace(RUN, config={**RUN.config, "audit": {"error_types": {"a/q1": "HALLUCINATION"}}})
+    assert run_it(tmp_path, ScriptedLanguageModel(fail_after=0), run=audited)["audited"]["excluded"] == 1
 
 
 def test_the_deaths_are_deaths(tmp_path: Path) -> None:

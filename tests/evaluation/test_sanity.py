@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation import sanity
 from memory_r1.evaluation.sanity import (
     EMPTY_GOLD,
@@ -81,6 +82,11 @@ def test_shuffling_gives_every_question_the_gold_of_another() -> None:
         found = shuffled_scores(questions, within_category=within, repeats=3)
         assert set(found["overall"].values()) == {0.0}
         assert (found["n"], found["repeats"]) == (27, 3)
+
+
+def test_no_shuffling_at_all_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="repeats is 0: give a whole number from 1"):
+        shuffled_scores([question(1, "red", "1"), question(2, "blue", "1")], within_category=False, repeats=0)
 
 
 def test_shuffling_within_a_category_stays_there() -> None:

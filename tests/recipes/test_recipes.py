@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from memory_r1.training.arguments import MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
+from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
 from memory_r1.training.recipe_file import parse_recipe
 from recipes.preparation import recipe_of
 from rewards import check_rewards
@@ -59,6 +59,13 @@ class TestRecipe:
         assert default or f"RECIPE={path.relative_to(ROOT)}" in text
         assert re.search(r"\d+ (CPU cores?|GPUs?)|minutes|hours", text), "the comment must say hardware and duration"
         assert f"train-{agent}-{method}:" in (ROOT / "Makefile").read_text()
+
+    def test_the_manager_behind_an_answer_agents_banks_may_write_as_much_as_it_was_trained_to(self, path: Path) -> None:
+        memory, _, _ = parsed(path)
+        if memory.agent == "answer" and memory.banks == "manager":
+            trained = ROOT / "recipes" / f"{Path(memory.manager_adapter).relative_to('outputs')}.yaml"
+            longest = getattr(parsed(trained)[1], "max_completion_length", MemoryArguments("answer").manager_max_tokens)
+            assert memory.manager_max_tokens == longest
 
     def test_its_lines_fit(self, path: Path) -> None:
         assert max(map(len, path.read_text().splitlines())) <= 120

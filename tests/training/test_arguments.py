@@ -295,3 +295,12 @@ def test_an_answer_agent_behind_a_server_is_one(tmp_path: Path) -> None:
     assert memory.has_answer_agent and memory.dry_run
     memory, _, _ = parse_recipe(MemoryGRPOConfig, ["--config", write(tmp_path)])
     assert not memory.has_answer_agent and not memory.dry_run
+
+
+def test_a_frozen_answer_agent_that_quotes_needs_room_for_it(tmp_path: Path) -> None:
+    quoting = {"answer_adapter": "outputs/answer", "answer_style": "quotes"}
+    assert "answer_max_tokens: found 32" in refusal(tmp_path, **quoting)
+    memory, _, _ = parse_recipe(
+        MemoryGRPOConfig, ["--config", write(tmp_path, **quoting), "--answer_max_tokens", "128"]
+    )
+    assert memory.answer_max_tokens == 128

@@ -86,6 +86,18 @@ def test_a_flat_main_reward_is_told_where_the_others_make_the_sum_vary(caplog: p
     assert "only the other rewards were learnt" in message
 
 
+@pytest.mark.parametrize(("share", "replaces"), [(1.0, True), (0.0, False)])
+def test_fresh_prompts_are_no_remedy_where_the_sum_varies(
+    share: float, replaces: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = FlatnessWatch("answer_f1", remedies_for(["answer_f1"], 0, 0.0), window=1)
+    with caplog.at_level(logging.WARNING):
+        watch.note(Flatness(share, 0.0), {"answer_f1": Flatness(1.0, 0.0)})
+    (entry,) = caplog.records
+    assert ("resample_rounds" in entry.getMessage()) is replaces
+    assert "variance_sampling" in entry.getMessage()
+
+
 @pytest.mark.parametrize("shares", [[1.0] * 3, [0.5] * 8, [1.0, 0.0] * 4, []])
 def test_half_of_the_groups_or_too_few_rollouts_are_no_warning(
     shares: list[float], caplog: pytest.LogCaptureFixture
