@@ -80,7 +80,7 @@ def show(comparison: Mapping[str, Any], metrics: Sequence[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     runs = comparison["runs"]
     seeds = max(len(run["folders"]) for run in runs)
     title = f"{comparison['benchmark']} {comparison['split']}, {comparison['n_questions']} questions"

@@ -210,7 +210,7 @@ def show(results: dict[str, Any], folder: Path) -> None:
     for name, value in results["overall"].items():
         if value is not None:
             table.add_row(name, f"{value['mean']:.3f}", f"{value['low']:.3f} to {value['high']:.3f}")
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     console.print(f"report: {folder / 'report.html'}", soft_wrap=True)
 

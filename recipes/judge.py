@@ -154,7 +154,7 @@ def show_audit(rubric: str, content: dict[str, Any]) -> None:
             measured = (f"{row['share']:.1%}", f"{row['low']:.1%} to {row['high']:.1%}")
         should = "accepted" if row["should_accept"] else "refused"
         table.add_row(kind, should, str(row["n"]), *measured, str(sum(row["missing"].values())))
-    Console().print(table)
+    Console(markup=False).print(table)
     print(cost_line(content))
 
 

@@ -70,7 +70,7 @@ def show(report: dict[str, Any], title: str, names: dict[str, dict[str, str]]) -
             table.add_row("", label, str(n), *(f"{row[metric]:.4f}" for metric in metrics))
         overall = (f"{scores['overall'][metric]:.4f}" for metric in metrics)
         table.add_row(what.replace("_", " "), "all", str(gold["n"]), *overall, end_section=True)
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for metric, reasons in gold["below_one"].items():
         for reason, count in reasons.items():

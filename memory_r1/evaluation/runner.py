@@ -130,7 +130,8 @@ def evaluate(
             cache.keep(folder, run)
         if isinstance(system, Oracle):
             for dialogue in chosen:
-                system.reveal(dialogue.dialogue_id, {q.question: q.evidence for q in dialogue.questions})
+                for question in dialogue.questions:  # one by one: two may have the same wording
+                    system.reveal(dialogue.dialogue_id, {question.question: question.evidence})
         with JsonLinesWriter(folder / PREDICTIONS) as writer:
             ask(system, answer_agent, asked, writer, batch_size, bars)
     return _finish(folder, run, chosen, records)

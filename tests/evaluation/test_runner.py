@@ -269,6 +269,15 @@ def test_sessions_end_after_their_last_turn_also_when_replayed(tmp_path: Path) -
         assert [given for given in watched.given if given[:2] == ("end_session", "a")] == expected
 
 
+def test_the_oracle_knows_the_evidence_of_questions_with_the_same_wording(tmp_path: Path) -> None:
+    (first, *_) = dialogues()
+    asked = (Question("q1", "Who?", "Ann", "1", ("D1:1",)), Question("q2", "Who?", "Ben", "1", ("D1:2",)))
+    run = dataclasses.replace(RUN, system="oracle")
+    system = build("oracle", ScriptedLanguageModel())
+    run_it(tmp_path, system=system, run=run, dialogues=[dataclasses.replace(first, questions=asked)])
+    assert [row["metrics"]["evidence_recall"] for row in rows(tmp_path, "predictions")] == [1.0, 1.0]
+
+
 def test_only_the_oracle_recalls_by_evidence(tmp_path: Path) -> None:
     run = dataclasses.replace(RUN, system="oracle")
     run_it(tmp_path, system=build("oracle", ScriptedLanguageModel()), run=run)

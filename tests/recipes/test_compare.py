@@ -69,6 +69,14 @@ def test_runs_of_one_system_go_by_their_folders(tmp_path: Path) -> None:
     assert [run["name"] for run in compared(tmp_path / "out")["runs"]] == folders
 
 
+def test_names_in_brackets_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = [str(write(tmp_path / name, 1)) for name in ("a", "b")]
+    names = ["[red]", "[/x]"]
+    assert main([*folders, f"--output={tmp_path / 'out'}", "--no-report", "--names", *names]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

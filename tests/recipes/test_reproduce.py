@@ -123,3 +123,11 @@ def test_the_command_adds_tables_to_one_file_and_repeats_nothing(commands: FakeC
     assert whole["training"]["manager_sft-continued"]["steps"] == 80
     assert len(commands.calls) == len(set(commands.calls))
     assert "Oslo" not in path.read_text()  # no text of the dialogues
+
+
+def test_what_the_demo_has_evaluated_is_not_evaluated_again(experiment: Experiment, commands: FakeCommands) -> None:
+    commands.run_python("recipes/evaluate.py", "--system=memory-r1", f"--output={experiment.folder / 'eval_sft'}")
+    table = experiment.table("answer")
+    assert [line["row"] for line in table] == list(ROWS)
+    assert "memory-r1.sft.sft" not in commands.calls
+    assert "memory-r1.sft.grpo" in commands.calls
