@@ -122,21 +122,22 @@ def load_banks(
 ) -> list[Banks]:
     """The bank before each turn of each dialogue, as the recipe's `banks` says; `longest` bounds a completion.
 
-    A manager's banks are kept in `folder` under the hash of all that decides them, so that runs beside each other play
-    the same manager once.
+    A manager's banks are kept in `folder`, each dialogue's under the hash of all that decides them, so that runs beside
+    each other play a manager on a dialogue once.
     """
     if arguments.banks == "gold":
         return [gold_banks(source.dialogue, _gold(source)) for source in sources]
     if arguments.banks == "observations":
         return [observation_banks(source.dialogue, source.observations) for source in sources]
-    dialogues = [source.dialogue for source in sources]
     check_adapter(str(arguments.manager_adapter), resolve_model(model))
-    adapter = adapter_hash(str(arguments.manager_adapter))
-    decisive = [adapter, dialogues_hash(dialogues), MANAGER_INSTRUCTIONS, model, dtype, arguments.embedder]
-    key = hashlib.sha256(json.dumps([*decisive, arguments.recall_per_speaker, longest]).encode()).hexdigest()[:16]
-    cache = folder / f"{key}.json"
+    decisive = [adapter_hash(str(arguments.manager_adapter)), MANAGER_INSTRUCTIONS, model, dtype, arguments.embedder]
+    paths = []
+    for source in sources:
+        parts = [*decisive, arguments.recall_per_speaker, longest, dialogues_hash([source.dialogue])]
+        paths.append(folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json")
     with PartialState().main_process_first():
-        if not cache.is_file():
+        missing = {path: source.dialogue for path, source in zip(paths, sources, strict=True) if not path.is_file()}
+        if missing:
             language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)
             manager = MemoryManager(
                 language_model,
@@ -145,8 +146,9 @@ def load_banks(
                 top_k=arguments.recall_per_speaker,
                 max_new_tokens=longest,
             )
-            write_json(cache, {"dialogues": [_to_json(played) for played in play_banks(dialogues, manager)]})
-        return [_from_json(played) for played in read_json(cache)["dialogues"]]
+            for path, played in zip(missing, play_banks(list(missing.values()), manager), strict=True):
+                write_json(path, _to_json(played))
+        return [_from_json(read_json(path)) for path in paths]
 
 
 def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[ManagerTuple]:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from data.sources import Source
+from data.synthetic import generate_split
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.arguments import MemoryArguments
+from memory_r1.training.banks import PlayedBanks
+from memory_r1.types import Dialogue
+from recipes import preparation
 from recipes.preparation import manager_tokens, refuse_past_window
 from recipes.reinforcement import _answering
 
@@ -45,3 +52,33 @@ def test_a_prompt_that_leaves_no_room_for_its_completion_is_refused_before_train
     with pytest.raises(ConfigurationError, match="longest prompt has 12 tokens, with max_completion_length 9"):
         refuse_past_window(prompts, 9, model)
     refuse_past_window(prompts, 9, SimpleNamespace(window=None, prompt_tokens=len))  # type: ignore[arg-type]
+
+
+def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played: list[list[str]] = []
+
+    def play(dialogues: Sequence[Dialogue], manager: Any) -> list[PlayedBanks]:
+        played.append([dialogue.dialogue_id for dialogue in dialogues])
+        return [PlayedBanks({turn.turn_id: () for turn in dialogue.turns()}) for dialogue in dialogues]
+
+    monkeypatch.setattr(preparation, "play_banks", play)
+    monkeypatch.setattr(preparation, "check_adapter", lambda *given: None)
+    monkeypatch.setattr(preparation, "resolve_model", str)
+    monkeypatch.setattr(preparation, "adapter_hash", str)
+    monkeypatch.setattr(preparation.LocalLanguageModel, "load", lambda *given, **options: None)
+    sources = [Source(example.dialogue) for example in generate_split("train", 3, 0)]
+    retriever = Retriever(None, "bm25")
+
+    def load(asked: Sequence[Source], longest: int = 48) -> list[Any]:
+        arguments = MemoryArguments(agent="answer", banks="manager", manager_adapter="folder")
+        return preparation.load_banks(arguments, asked, "model", "float32", retriever, tmp_path, longest)
+
+    ids = [source.dialogue.dialogue_id for source in sources]
+    load(sources[:2])
+    banks = load([sources[2], sources[0]])
+    assert played == [ids[:2], [ids[2]]]
+    assert [set(of) for of in banks] == [{turn.turn_id for turn in sources[n].dialogue.turns()} for n in (2, 0)]
+    load(sources[:1], longest=64)
+    assert played[2:] == [ids[:1]]
