@@ -112,12 +112,12 @@ class BankCache:
         if not (self.folder / BANKS).is_file():
             return False
         try:
-            if read_json(self.folder / BANKS).get("operations_sha256") == hash_file(self.folder / OPERATIONS):
-                return True
+            whole = bool(read_json(self.folder / BANKS).get("operations_sha256") == hash_file(self.folder / OPERATIONS))
         except (DataError, OSError):
-            pass
-        logger.warning("%s is damaged: its banks are written anew", self.folder)
-        return False
+            whole = False
+        if not whole:
+            logger.warning("%s is damaged: its banks are written anew", self.folder)
+        return whole
 
 
 def _turns_hash(dialogues: Iterable[Dialogue]) -> str:

@@ -31,6 +31,7 @@ from data.tuples import check_disjoint, manager_tuples
 from memory_r1.dialogues import read_dialogues, write_dialogues
 from memory_r1.errors import ChecksumError, ConfigurationError, DataError
 from memory_r1.types import Dialogue, Question, Session, Turn
+from tests.real_data import needs, real_folder
 
 CONVERSATION: dict[str, Any] = {
     "sample_id": "conv-26",
@@ -356,14 +357,8 @@ def test_a_damaged_cache_is_refused_not_used(published: Path, tmp_path: Path) ->
         load_locomo()
 
 
-def _real_folder() -> Path | None:
-    """MEMORY_R1_DATA, or the shared data beside a checkout; the file is CC BY-NC and never in the repository."""
-    folders = [os.environ.get("MEMORY_R1_DATA"), Path(__file__).parents[3] / "shared" / "data"]
-    return next((Path(folder) for folder in folders if folder and (Path(folder) / "locomo10.json").exists()), None)
-
-
-REAL = _real_folder()
-needs_locomo = pytest.mark.skipif(REAL is None, reason="locomo10.json is not here; set MEMORY_R1_DATA to its folder")
+REAL = real_folder("locomo10.json")
+needs_locomo = needs("locomo10.json")
 
 
 @pytest.fixture(scope="module")

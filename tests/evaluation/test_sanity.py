@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import pytest
 
 from memory_r1.errors import ConfigurationError
@@ -18,6 +15,7 @@ from memory_r1.evaluation.sanity import (
 )
 from memory_r1.metrics import ANSWER_METRICS, score_answer
 from memory_r1.types import Question
+from tests.real_data import needs, real_folder
 
 
 def question(number: int, answer: str, category: str) -> Question:
@@ -102,16 +100,13 @@ def test_shuffling_within_a_category_stays_there() -> None:
     assert shuffled_scores(questions, within_category=False, repeats=5, seed=1) != across
 
 
-def _locomo_folder() -> Path | None:
-    folders = [os.environ.get("MEMORY_R1_DATA"), Path(__file__).parents[3] / "shared" / "data"]
-    return next((Path(folder) for folder in folders if folder and (Path(folder) / "locomo10.json").exists()), None)
-
-
-@pytest.mark.skipif(_locomo_folder() is None, reason="locomo10.json is not here; set MEMORY_R1_DATA to its folder")
+@needs("locomo10.json")
 def test_gold_answers_of_the_real_test_set() -> None:
     from data.locomo import load_locomo, locomo_split
 
-    questions = [q for dialogue in locomo_split(load_locomo(_locomo_folder()), "test") for q in dialogue.questions]
+    questions = [
+        q for dialogue in locomo_split(load_locomo(real_folder("locomo10.json")), "test") for q in dialogue.questions
+    ]
     found = gold_scores(questions)
     assert (found["n"], found["unexpected"]) == (1307, [])
     # Six golds of category 3 go on after a semicolon, at which only the gold is cut.
