@@ -22,9 +22,9 @@ def run_python(*arguments: str) -> None:
         raise TrainingError(f"`python {' '.join(arguments[:5])} ...` ended with status {status}; see its message above")
 
 
-def launch(agent: str, method: str, **options: object) -> None:
-    """Launch the recipe that trains `agent` with `method` on one CPU; `options` override its fields."""
-    run_python(
+def training(agent: str, method: str, **options: object) -> list[str]:
+    """The Python command that trains `agent` with `method` on one CPU; `options` override the recipe's fields."""
+    return [
         "-m",
         "accelerate.commands.launch",
         "--quiet",  # a failing recipe explains itself; the launcher would add a traceback of its own
@@ -33,4 +33,17 @@ def launch(agent: str, method: str, **options: object) -> None:
         "--config",
         str(RECIPES / f"{agent}_{method}.yaml"),
         *(part for key, value in options.items() for part in (f"--{key}", str(value))),
-    )
+    ]
+
+
+def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | None) -> list[str]:
+    """The Python command that evaluates a system on the held-out dialogues; an agent without an adapter is the base."""
+    adapters = {"manager": manager, "answer": answer}
+    return [
+        "recipes/evaluate.py",
+        "--benchmark=synthetic",
+        f"--system={system}",
+        "--dtype=bfloat16",
+        f"--output={folder}",
+        *(f"--{agent}={path}" for agent, path in adapters.items() if path),
+    ]

@@ -3,8 +3,8 @@
     make demo
 
 Stages: models, SFT of both agents, GRPO of the manager against the frozen SFT Answer Agent, GRPO of the Answer Agent on
-the banks of the SFT manager, evaluation of base / SFT / GRPO, report. Each stage is a command that can be run by hand;
-started again, the demo goes on with the first stage that is not finished.
+the banks of the SFT manager, evaluation of base / SFT / GRPO, report. Two stages run at a time where they can; each is
+a command that can be run by hand. Started again, the demo goes on with the stages that are not finished.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from rich.table import Table
 
 from memory_r1.entry import run_main
 from memory_r1.jsonl import read_json, write_json
-from recipes.commands import launch, run_python
+from recipes.commands import evaluation, training
+from recipes.lanes import Task, add_lanes, run_tasks
 
 STAGES = ("base", "sft", "grpo")
 METRICS = ("exact_match", "f1_squad")
@@ -29,40 +30,55 @@ console = Console()
 
 
 class Demo:
-    """The stages of the demo in one folder; `seconds` of finished stages survive an interruption."""
+    """The stages of the demo in one folder; what is finished, and the time it took, survives an interruption."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = folder / "seconds.json"
-        self.seconds: dict[str, float] = read_json(self.record) if self.record.is_file() else {}
+        self.finished: dict[str, Any] = read_json(self.record) if self.record.is_file() else {"wall": 0.0, "stages": {}}
 
-    def run(self, name: str, action: Callable[[], None]) -> None:
-        """Run a stage unless an earlier launch finished it."""
-        if name in self.seconds:
+    def tasks(self) -> list[Task]:
+        """The stages, each with those whose results it reads.
+
+        The longest way comes first, and the Answer Agent's GRPO late: by then its banks, those of the manager's GRPO,
+        are written.
+        """
+        sft = {agent: self.adapter(agent, "sft") for agent in ("manager", "answer")}
+        start = {"manager_adapter": sft["manager"], "answer_adapter": sft["answer"]}
+        both = ("manager sft", "answer sft")
+        return [
+            Task("models", lambda: ["-m", "memory_r1.models"]),
+            self._train("manager", "sft", ("models",)),
+            self._train("answer", "sft", ("models",)),
+            self._evaluate("base", ("models",)),
+            self._train("manager", "grpo", both, warm_start=sft["manager"], **start),
+            self._evaluate("sft", both),
+            self._train("answer", "grpo", both, warm_start=sft["answer"], manager_adapter=sft["manager"]),
+            self._evaluate("grpo", ("manager grpo", "answer grpo")),
+        ]
+
+    def run(self, lanes: int | None) -> None:
+        """Run the stages that no earlier launch finished."""
+        before, started = self.finished["wall"], time.monotonic()
+
+        def ended(name: str, seconds: float) -> None:
+            self.finished["stages"][name] = seconds
+            self.finished["wall"] = before + time.monotonic() - started
+            write_json(self.record, self.finished)
+
+        for name in self.finished["stages"]:
             console.print(f"[dim]{name}: done before[/dim]")
-            return
-        console.rule(name)
-        started = time.monotonic()
-        action()
-        self.seconds[name] = time.monotonic() - started
-        write_json(self.record, self.seconds)
+        left = [task for task in self.tasks() if task.name not in self.finished["stages"]]
+        run_tasks(left, self.folder / "logs", console, ended, lanes)
 
-    def train(self, agent: str, method: str, **paths: Path) -> None:
-        """Launch one training recipe with the demo's own folders."""
-        launch(agent, method, output_dir=self.adapter(agent, method), **paths)
+    def _train(self, agent: str, method: str, after: tuple[str, ...], **paths: Path) -> Task:
+        command = training(agent, method, output_dir=self.adapter(agent, method), **paths)
+        return Task(f"{agent} {method}", lambda: command, after)
 
-    def evaluate(self, stage: str) -> None:
-        """Evaluate the system whose two agents are both at `stage`."""
-        adapters = (
-            [] if stage == "base" else [f"--{agent}={self.adapter(agent, stage)}" for agent in ("manager", "answer")]
-        )
-        run_python(
-            "recipes/evaluate.py",
-            "--benchmark=synthetic",
-            "--dtype=bfloat16",
-            f"--output={self.folder / ('eval_' + stage)}",
-            *adapters,
-        )
+    def _evaluate(self, stage: str, after: tuple[str, ...]) -> Task:
+        manager, answer = (None if stage == "base" else self.adapter(agent, stage) for agent in ("manager", "answer"))
+        command = evaluation(self.folder / f"eval_{stage}", "memory-r1", manager, answer)
+        return Task(f"{stage} evaluation", lambda: command, after)
 
     def adapter(self, agent: str, stage: str) -> Path:
         """The adapter folder of an agent at a stage."""
@@ -77,30 +93,19 @@ def main(argv: Sequence[str]) -> int:
     """Run all stages, print the table, write `summary.json` and `report.html`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), metavar="FOLDER")
+    add_lanes(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    demo = Demo(parser.parse_args(argv).output)
-    sft_manager, sft_answer = demo.adapter("manager", "sft"), demo.adapter("answer", "sft")
-    demo.run("models", lambda: run_python("-m", "memory_r1.models"))
-    demo.run("base evaluation", lambda: demo.evaluate("base"))
-    demo.run("manager sft", lambda: demo.train("manager", "sft"))
-    demo.run("answer sft", lambda: demo.train("answer", "sft"))
-    demo.run("sft evaluation", lambda: demo.evaluate("sft"))
-    demo.run(
-        "manager grpo",
-        lambda: demo.train(
-            "manager", "grpo", warm_start=sft_manager, manager_adapter=sft_manager, answer_adapter=sft_answer
-        ),
-    )
-    demo.run("answer grpo", lambda: demo.train("answer", "grpo", warm_start=sft_answer, manager_adapter=sft_manager))
-    demo.run("grpo evaluation", lambda: demo.evaluate("grpo"))
+    options = parser.parse_args(argv)
+    demo = Demo(options.output)
+    demo.run(options.lanes)
     report = write_report(demo)
     summary = {
-        "wall_seconds": round(sum(demo.seconds.values()), 1),
+        "wall_seconds": round(demo.finished["wall"], 1),
         "stages": [stage_summary(demo, stage) for stage in STAGES],
         "manager_adapter": str(demo.adapter("manager", "grpo")),
         "answer_adapter": str(demo.adapter("answer", "grpo")),
         "report": str(report),
-        "seconds": demo.seconds,
+        "seconds": demo.finished["stages"],
     }
     write_json(demo.folder / "summary.json", summary)
     show(summary)
@@ -141,7 +146,7 @@ def write_report(demo: Demo) -> Path:
         curves=[curve for agent, folder in folders.items() for curve in curves(agent, folder)],
         differences=differences,
         facts={
-            "wall time, minutes": round(sum(demo.seconds.values()) / 60, 1),
+            "wall time, minutes": round(demo.finished["wall"] / 60, 1),
             "held-out dialogues": len(set(groups.values())),
         },
     )

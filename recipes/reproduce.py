@@ -6,8 +6,8 @@
 Stages: `train` (the demo's SFT and GRPO adapters, SFT continued on the same labels for the time of GRPO's steps, and
 SFT with gold for all dialogues as the ceiling), then one table each: `answer` (Answer Agents on identical banks),
 `manager` (managers under one frozen Answer Agent), `both`, and `baselines` (other systems with the trained Answer
-Agent). Every table trains all adapters that are missing first; what is finished is not run again. Tables go to
-`docs/results/cpu-seed<N>.json`, without any text of the dialogues.
+Agent). Every table trains all adapters that are missing first; what is finished is not run again. Two commands run at a
+time where they can. Tables go to `docs/results/cpu-seed<N>.json`, without any text of the dialogues.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,12 @@ from rich.console import Console
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json, write_json
-from recipes.commands import launch, run_python
+from recipes.commands import evaluation, training
+from recipes.lanes import Task, add_lanes, run_tasks
 
 STAGES = ("train", "answer", "manager", "both", "baselines")
 ROWS = ("base", "sft", "sft-continued", "grpo", "sft-all-labels")
+AGENTS = ("manager", "answer")
 NEEDED = {"sft", "sft-continued", "grpo"}
 BASELINES = ("none", "rag", "oracle", "add-only")
 console = Console()
@@ -41,84 +44,104 @@ class Experiment:
         self.seed = seed
         self.rows = rows
 
-    def adapter(self, agent: str, row: str) -> Path | None:
-        """Adapter folder of an agent in a row of the tables; None for the base model."""
-        return None if row == "base" else self.folder_of(agent, row)
-
-    def train(self) -> None:
-        """Train every adapter of the tables."""
-        for agent in ("manager", "answer"):
-            self._launch("sft", agent, "sft")
-        sft = {agent: self.folder_of(agent, "sft") for agent in ("manager", "answer")}
-        self._launch(
-            "grpo",
-            "manager",
-            "grpo",
-            warm_start=sft["manager"],
-            manager_adapter=sft["manager"],
-            answer_adapter=sft["answer"],
-        )
-        self._launch("grpo", "answer", "grpo", warm_start=sft["answer"], manager_adapter=sft["manager"])
-        for agent in ("manager", "answer"):
-            if "sft-continued" in self.rows:
-                steps = self._continued_steps(agent)
-                self._launch("sft", agent, "sft-continued", warm_start=sft[agent], max_steps=steps, learning_rate=2e-4)
-        for agent in ("manager", "answer"):
-            labelled = 30  # the 24 labelled dialogues and the 6 that GRPO learned from without labels
-            more = round(self.summary(agent, "sft")["steps"] * labelled / 24)
-            if "sft-all-labels" in self.rows:
-                self._launch("sft", agent, "sft-all-labels", train_dialogues=labelled, max_steps=more)
-
-    def evaluate(self, name: str, system: str, manager: str | None, answer: str) -> Path:
-        """Evaluate one combination on the held-out dialogues; returns its folder.
-
-        A manager's banks are written once, with whichever Answer Agent comes first.
-        """
-        folder = self.folder / "eval" / name
-        if not (folder / "results.json").is_file():
-            console.rule(name)
-            adapters = {
-                "manager": manager and self.adapter("manager", manager),
-                "answer": self.adapter("answer", answer),
-            }
-            run_python(
-                "recipes/evaluate.py",
-                "--benchmark=synthetic",
-                f"--system={system}",
-                "--dtype=bfloat16",
-                f"--output={folder}",
-                *(f"--{agent}={path}" for agent, path in adapters.items() if path),
-            )
-        return folder
+    def run(self, stages: Sequence[str], console: Console, lanes: int | None = None) -> None:
+        """Train every adapter of the tables, and evaluate what the tables of `stages` compare."""
+        run_tasks([*self._training(), *self._evaluations(stages)], self.folder / "logs", console, lanes=lanes)
 
     def table(self, stage: str) -> list[dict[str, Any]]:
-        """Run one stage's evaluations; returns its rows, with paired differences to SFT continued."""
+        """A stage's rows, with paired differences to SFT continued, or of other systems to the trained one."""
+        folders = {row: self._evaluation_folder(*compared) for row, compared in self._compared(stage).items()}
+        return _rows(folders, "memory-r1" if stage == "baselines" else "sft-continued")
+
+    def _training(self) -> list[Task]:
+        """Training that is not finished, the longest way first, as in the demo."""
+        sft = {agent: self.folder_of(agent, "sft") for agent in AGENTS}
+        tasks = [
+            *(self._train(agent, "sft", "sft") for agent in AGENTS),
+            self._train(
+                "manager",
+                "grpo",
+                "grpo",
+                after=("manager sft", "answer sft"),
+                warm_start=sft["manager"],
+                manager_adapter=sft["manager"],
+                answer_adapter=sft["answer"],
+            ),
+            *(self._train_all_labels(agent) for agent in AGENTS if "sft-all-labels" in self.rows),
+            self._train(
+                "answer",
+                "grpo",
+                "grpo",
+                after=("manager sft", "answer sft"),
+                warm_start=sft["answer"],
+                manager_adapter=sft["manager"],
+            ),
+            *(self._train_continued(agent) for agent in AGENTS if "sft-continued" in self.rows),
+        ]
+        finished = {folder.name for folder in self.folder.glob("*") if (folder / "training_summary.json").is_file()}
+        return [task for task in tasks if task.name.replace(" ", "_").replace("-", "_") not in finished]
+
+    def _train(self, agent: str, method: str, row: str, after: tuple[str, ...] = (), **options: object) -> Task:
+        command = training(agent, method, output_dir=self.folder_of(agent, row), seed=self.seed, **options)
+        return Task(f"{agent} {row}", lambda: command, after)
+
+    def _train_continued(self, agent: str) -> Task:
+        def command() -> list[str]:
+            sft, folder = self.folder_of(agent, "sft"), self.folder_of(agent, "sft-continued")
+            options = {"warm_start": sft, "max_steps": self._continued_steps(agent), "learning_rate": 2e-4}
+            return training(agent, "sft", output_dir=folder, seed=self.seed, **options)
+
+        return Task(f"{agent} sft-continued", command, (f"{agent} sft", f"{agent} grpo"))
+
+    def _train_all_labels(self, agent: str) -> Task:
+        def command() -> list[str]:
+            labelled = 30  # the 24 labelled dialogues and the 6 that GRPO learned from without labels
+            steps = round(self.summary(agent, "sft")["steps"] * labelled / 24)
+            folder = self.folder_of(agent, "sft-all-labels")
+            options = {"train_dialogues": labelled, "max_steps": steps}
+            return training(agent, "sft", output_dir=folder, seed=self.seed, **options)
+
+        return Task(f"{agent} sft-all-labels", command, (f"{agent} sft",))
+
+    def _evaluations(self, stages: Sequence[str]) -> list[Task]:
+        """Evaluations that are not finished. The first of each manager writes its banks, which the others wait for."""
+        tasks: dict[Path, Task] = {}
+        writers: dict[str | None, str] = {}
+        for system, manager, answer in (compared for stage in stages for compared in self._compared(stage).values()):
+            folder = self._evaluation_folder(system, manager, answer)
+            if folder in tasks or (folder / "results.json").is_file():
+                continue
+            rows = {"manager": manager, "answer": answer}
+            adapters = {agent: self.folder_of(agent, row) for agent, row in rows.items() if row not in (None, "base")}
+            after = [f"{agent} {rows[agent]}" for agent in adapters]
+            if system == "memory-r1" and (writer := writers.setdefault(manager, folder.name)) != folder.name:
+                after.append(writer)
+            command = [
+                *evaluation(folder, system, adapters.get("manager"), adapters.get("answer")),
+                f"--banks={self.folder / 'banks'}",
+            ]
+            tasks[folder] = Task(folder.name, partial(list, command), tuple(after))
+        return list(tasks.values())
+
+    def _compared(self, stage: str) -> dict[str, tuple[str, str | None, str]]:
+        """What the rows of a stage's table are: system, row of its manager, row of its Answer Agent."""
         if stage == "baselines":
-            folders = {
-                system: self.evaluate(system, system, "grpo" if system == "add-only" else None, "grpo")
-                for system in BASELINES
-            }
-            folders["memory-r1"] = self._memory("grpo", "grpo")
-            return _rows(folders, "memory-r1")
+            systems = {system: (system, "grpo" if system == "add-only" else None, "grpo") for system in BASELINES}
+            return {**systems, "memory-r1": ("memory-r1", "grpo", "grpo")}
         pairs = {
+            "train": {},
             "answer": {row: ("sft", row) for row in self.rows},
             "manager": {row: (row, "sft") for row in self.rows},
             "both": {row: (row, row) for row in self.rows},
         }[stage]
-        return _rows({row: self._memory(*pair) for row, pair in pairs.items()}, "sft-continued")
+        return {row: ("memory-r1", *pair) for row, pair in pairs.items()}
 
-    def _memory(self, manager: str, answer: str) -> Path:
-        """Evaluate memory-r1; the demo's folder holds both agents at one stage already."""
+    def _evaluation_folder(self, system: str, manager: str | None, answer: str) -> Path:
+        """Where an evaluation lies; the demo's folder holds those of both agents at one stage already."""
         of_demo = self.folder / f"eval_{manager}"
-        if manager == answer and (of_demo / "results.json").is_file():
+        if system == "memory-r1" and manager == answer and (of_demo / "results.json").is_file():
             return of_demo
-        return self.evaluate(f"memory-r1.{manager}.{answer}", "memory-r1", manager, answer)
-
-    def _launch(self, method: str, agent: str, row: str, **options: object) -> None:
-        folder = self.folder_of(agent, row)
-        if not (folder / "training_summary.json").is_file():
-            console.rule(f"{agent} {row}")
-            launch(agent, method, output_dir=folder, seed=self.seed, **options)
+        return self.folder / "eval" / (f"{system}.{manager}.{answer}" if system == "memory-r1" else system)
 
     def folder_of(self, agent: str, row: str) -> Path:
         """Where a trained adapter lies."""
@@ -176,6 +199,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="rows of the tables (default: all)")
     parser.add_argument("--folder", type=Path, help="default: outputs/reproduce/seed<N>; the demo's holds its adapters")
     parser.add_argument("--results", type=Path, default=Path("docs/results"), metavar="FOLDER")
+    add_lanes(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
     if missing := NEEDED - set(options.rows):
@@ -184,10 +208,11 @@ def main(argv: Sequence[str]) -> int:
         )
     folder = options.folder or Path("outputs/reproduce") / f"seed{options.seed}"
     experiment = Experiment(folder, options.seed, options.rows)
-    experiment.train()
+    stages = [options.stage] if options.stage else STAGES
+    experiment.run(stages, console, options.lanes)
     path = options.results / f"cpu-seed{options.seed}.json"
     tables = read_json(path) if path.is_file() else {"seed": options.seed, "tables": {}}
-    for stage in [options.stage] if options.stage else STAGES[1:]:
+    for stage in stages:
         if stage != "train":
             tables["tables"][stage] = experiment.table(stage)
             tables["training"] = {
@@ -195,7 +220,7 @@ def main(argv: Sequence[str]) -> int:
                     key: experiment.summary(agent, row).get(key)
                     for key in ("steps", "wall_seconds", "best_validation", "start_validation", "kept_start")
                 }
-                for agent in ("manager", "answer")
+                for agent in AGENTS
                 for row in options.rows
                 if row != "base"
             }

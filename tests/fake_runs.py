@@ -9,6 +9,7 @@ from memory_r1.evaluation.records import OperationRow, Prediction, RunInfo, writ
 from memory_r1.evaluation.results import write_results
 from memory_r1.jsonl import rewrite_rows, write_json
 from memory_r1.types import OperationKind
+from recipes.lanes import Running, Task
 
 N_QUESTIONS = 4
 STEPS = {"sft": 24, "grpo": 10}
@@ -18,24 +19,56 @@ LOOP_SECONDS = {"sft": 30.0, "grpo": 100.0}
 RIGHT = {"base": 0, "sft": 1, "sft_continued": 2, "grpo": 3, "sft_all_labels": 4}
 
 
-class FakeCommands:
-    """`launch` and `run_python` as recipes call them; `calls` names the folder (or module) of each, in order.
+class FakeProcess:
+    """A process that has ended."""
 
-    With `fail_at`, the command with that name raises, as one that is interrupted would.
+    def __init__(self, returncode: int) -> None:
+        self.returncode = returncode
+
+    def poll(self) -> int:
+        return self.returncode
+
+
+class FakeCommands:
+    """`lanes.start`, whose commands end at once; `calls` names the folder (or module) of each, in order.
+
+    The command with the name `fail_at` ends with status 1 and leaves nothing but its log.
     """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.options: dict[str, dict[str, Any]] = {}
+        self.threads: dict[str, int | None] = {}
         self.fail_at: str | None = None
 
-    def launch(self, agent: str, method: str, **options: Any) -> None:
+    def start(self, task: Task, logs: Path, threads: int | None) -> Running:
+        command = list(task.command())
+        if "accelerate.commands.launch" in command:
+            at = command.index("--config")
+            options = dict(zip((key.removeprefix("--") for key in command[at::2]), command[at + 1 :: 2], strict=True))
+            name, run = Path(options["output_dir"]).name, self._train
+        elif command[0] == "-m":
+            name, options, run = command[1], {}, lambda options: None
+        else:
+            options = dict(argument.removeprefix("--").split("=", 1) for argument in command[1:])
+            name, run = Path(options["output"]).name, self._evaluate
+        log = logs / "fake.log"
+        log.write_text("error: told to fail\n")
+        if name == self.fail_at:
+            return Running(FakeProcess(1), log)
+        self.calls.append(name)
+        self.options[name] = options
+        self.threads[name] = threads
+        run(options)
+        return Running(FakeProcess(0), log)
+
+    def _train(self, options: dict[str, str]) -> None:
+        agent, method = Path(options["config"]).stem.split("_")
         folder = Path(options["output_dir"])
-        self._note(folder.name, {"agent": agent, "method": method, **options})
         write_json(
             folder / "training_summary.json",
             {
-                "steps": options.get("max_steps", STEPS[method]),
+                "steps": int(options.get("max_steps", STEPS[method])),
                 "wall_seconds": WALL_SECONDS[method],
                 "best_validation": 0.5,
                 "start_validation": 0.25,
@@ -55,20 +88,8 @@ class FakeCommands:
             ],
         )
 
-    def run_python(self, *arguments: str) -> None:
-        if arguments[0] == "-m":
-            self._note(arguments[1], {})
-            return
-        given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments[1:])
-        folder = Path(given["output"])
-        self._note(folder.name, {"script": arguments[0], **given})
-        write_evaluation(folder, given.get("system", "memory-r1"), given.get("answer"))
-
-    def _note(self, name: str, options: dict[str, Any]) -> None:
-        if name == self.fail_at:
-            raise InterruptedError(f"told to stop at {name}")
-        self.calls.append(name)
-        self.options[name] = options
+    def _evaluate(self, options: dict[str, str]) -> None:
+        write_evaluation(Path(options["output"]), options["system"], options.get("answer"))
 
 
 def write_evaluation(folder: Path, system: str, answer: str | None) -> None:

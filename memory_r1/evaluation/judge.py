@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from rich.console import Console
-from rich.progress import Progress
 
 from memory_r1.agents.language_model import Messages
 from memory_r1.errors import ConfigurationError, DataError, EndpointError
 from memory_r1.evaluation.judge_model import CachedJudge, JudgeReply
+from memory_r1.evaluation.progress import progress_bars
 from memory_r1.evaluation.records import PREDICTIONS, read_predictions
 from memory_r1.evaluation.rubrics import (
     REPLY_TOKENS,
@@ -164,7 +163,7 @@ def check_answered(unanswered: Sequence[Verdict], answered: bool, judge: CachedJ
 @contextmanager
 def judge_bar(description: str, total: int, shown: bool, done: int = 0) -> Iterator[Callable[[], None]]:
     """A progress bar with the time left; yields what moves it on by one."""
-    with Progress(*Progress.get_default_columns(), console=Console(stderr=True), disable=not shown) as bars:
+    with progress_bars(shown) as bars:
         task = bars.add_task(description, total=total, completed=done)
         yield lambda: bars.advance(task)
 

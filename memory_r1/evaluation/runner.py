@@ -6,21 +6,20 @@ snapshot, so order, batching and resuming change no score.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress
 
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.language_model import window_of
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.evaluation.asking import ask, questions_of
 from memory_r1.evaluation.banks import BankCache
+from memory_r1.evaluation.progress import progress_bars
 from memory_r1.evaluation.records import OPERATIONS, PREDICTIONS, RESULTS, RunInfo, read_predictions, write_run
 from memory_r1.evaluation.report import write_report
 from memory_r1.evaluation.results import write_results
@@ -123,7 +122,7 @@ def evaluate(
         cache = BankCache.of(banks, run, chosen)
         run = cache.take(folder, run, rebuild_banks)
     played = load_played(folder)
-    with _bars(progress) as bars:
+    with progress_bars(progress) as bars:
         with JsonLinesWriter(folder / OPERATIONS) as writer:
             records = _play(system, chosen, played, writer, batch_size, bars)
         if cache is not None:
@@ -211,11 +210,3 @@ def _finish(
     write_results(folder)
     write_report(folder, dialogues)
     return read_json(folder / RESULTS)
-
-
-@contextmanager
-def _bars(shown: bool) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    left = (TextColumn("left"), TimeRemainingColumn())
-    with Progress(*columns, *left, console=Console(stderr=True), disable=not shown) as bars:
-        yield bars

@@ -6,21 +6,30 @@ from pathlib import Path
 
 import pytest
 
+from memory_r1.errors import TrainingError
 from memory_r1.jsonl import read_json
-from recipes import demo
+from recipes import demo, lanes
 from tests.fake_runs import N_QUESTIONS, RIGHT, FakeCommands
 
-ORDER = [
-    *("memory_r1.models", "eval_base", "manager_sft", "answer_sft", "eval_sft"),
-    *("manager_grpo", "answer_grpo", "eval_grpo"),
-]
+# In the order in which they start: the stage, and the folder (or module) by which the stand-ins know its command.
+COMMANDS = {
+    "models": "memory_r1.models",
+    "manager sft": "manager_sft",
+    "answer sft": "answer_sft",
+    "base evaluation": "eval_base",
+    "manager grpo": "manager_grpo",
+    "sft evaluation": "eval_sft",
+    "answer grpo": "answer_grpo",
+    "grpo evaluation": "eval_grpo",
+}
+ORDER = list(COMMANDS.values())
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
     fake = FakeCommands()
-    monkeypatch.setattr(demo, "launch", fake.launch)
-    monkeypatch.setattr(demo, "run_python", fake.run_python)
+    monkeypatch.setattr(lanes, "start", fake.start)
+    monkeypatch.setattr(lanes, "POLL_SECONDS", 0.0)
     return fake
 
 
@@ -35,7 +44,7 @@ def test_the_summary_has_the_documented_fields(
     assert commands.calls == ORDER
     summary = read_json(tmp_path / "summary.json")
     assert {"wall_seconds", "stages", "manager_adapter", "answer_adapter", "report"} <= set(summary)
-    assert summary["wall_seconds"] == round(sum(summary["seconds"].values()), 1)
+    assert summary["wall_seconds"] == round(read_json(tmp_path / "seconds.json")["wall"], 1)
     assert [stage["name"] for stage in summary["stages"]] == ["base", "sft", "grpo"]
     for stage in summary["stages"]:
         assert set(stage) == {"name", "exact_match", "f1_squad", "n_questions"}
@@ -58,8 +67,8 @@ def test_each_stage_gets_the_adapters_of_the_one_before(commands: FakeCommands, 
     run(tmp_path)
     sft = {agent: tmp_path / f"{agent}_sft" for agent in ("manager", "answer")}
     manager, answer = commands.options["manager_grpo"], commands.options["answer_grpo"]
-    assert manager["warm_start"] == manager["manager_adapter"] == answer["manager_adapter"] == sft["manager"]
-    assert answer["warm_start"] == manager["answer_adapter"] == sft["answer"]
+    assert manager["warm_start"] == manager["manager_adapter"] == answer["manager_adapter"] == str(sft["manager"])
+    assert answer["warm_start"] == manager["answer_adapter"] == str(sft["answer"])
     assert not {"manager", "answer"} & set(commands.options["eval_base"])
     for stage in ("sft", "grpo"):
         for agent in ("manager", "answer"):
@@ -68,17 +77,29 @@ def test_each_stage_gets_the_adapters_of_the_one_before(commands: FakeCommands, 
 
 def test_a_finished_stage_is_not_run_again(commands: FakeCommands, tmp_path: Path) -> None:
     commands.fail_at = "manager_grpo"
-    with pytest.raises(InterruptedError):
+    with pytest.raises(TrainingError, match=r"'manager grpo' ended with status 1: error: told to fail .*fake\.log"):
         run(tmp_path)
-    assert commands.calls == ORDER[:5]
+    assert commands.calls[:4] == ORDER[:4]
+    assert not {"manager_grpo", "eval_grpo"} & set(commands.calls)
     assert not (tmp_path / "summary.json").exists()
-    seconds = read_json(tmp_path / "seconds.json")
+    finished = read_json(tmp_path / "seconds.json")
     commands.fail_at = None
     assert run(tmp_path) == 0
-    assert commands.calls == ORDER  # each once, over both launches
+    again = commands.calls[4:]
+    assert set(commands.calls) == set(ORDER)
+    assert not set(finished["stages"]) & {stage for stage, name in COMMANDS.items() if name in again}
     summary = read_json(tmp_path / "summary.json")
-    assert {name: summary["seconds"][name] for name in seconds} == seconds
+    assert {name: summary["seconds"][name] for name in finished["stages"]} == finished["stages"]
     assert len(summary["seconds"]) == len(ORDER)
+    assert summary["wall_seconds"] >= round(finished["wall"], 1)
+    ended = list(commands.calls)
     assert run(tmp_path) == 0
-    assert commands.calls == ORDER
+    assert commands.calls == ended
     assert read_json(tmp_path / "summary.json") == summary
+
+
+def test_no_stage_starts_before_those_whose_results_it_reads(tmp_path: Path) -> None:
+    after = {task.name: set(task.after) for task in demo.Demo(tmp_path).tasks()}
+    assert after["manager grpo"] == after["answer grpo"] == after["sft evaluation"] == {"manager sft", "answer sft"}
+    assert after["grpo evaluation"] == {"manager grpo", "answer grpo"}
+    assert all("models" in after[name] for name in ("manager sft", "answer sft", "base evaluation"))

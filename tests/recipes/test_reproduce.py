@@ -6,30 +6,37 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from memory_r1.jsonl import read_json
-from recipes import reproduce
+from recipes import lanes, reproduce
 from recipes.reproduce import ROWS, Experiment
-from tests.fake_runs import LOOP_SECONDS, N_QUESTIONS, RIGHT, STEPS, FakeCommands
+from tests.fake_runs import LOOP_SECONDS, N_QUESTIONS, RIGHT, STEPS, FakeCommands, write_evaluation
 
 TRAINED = [
-    f"{agent}_{row}" for row in ("sft", "grpo", "sft_continued", "sft_all_labels") for agent in ("manager", "answer")
+    *("manager_sft", "answer_sft", "manager_grpo", "manager_sft_all_labels", "answer_sft_all_labels"),
+    *("answer_grpo", "manager_sft_continued", "answer_sft_continued"),
 ]
 
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
     fake = FakeCommands()
-    monkeypatch.setattr(reproduce, "launch", fake.launch)
-    monkeypatch.setattr(reproduce, "run_python", fake.run_python)
+    monkeypatch.setattr(lanes, "start", fake.start)
+    monkeypatch.setattr(lanes, "POLL_SECONDS", 0.0)
     return fake
 
 
 @pytest.fixture
 def experiment(commands: FakeCommands, tmp_path: Path) -> Experiment:
     made = Experiment(tmp_path, seed=3)
-    made.train()
+    made.run(["train"], Console(quiet=True))
     return made
+
+
+def table_of(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
+    experiment.run([stage], Console(quiet=True))
+    return experiment.table(stage)
 
 
 def by_row(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -43,22 +50,23 @@ def share(row: str) -> float:
 def test_every_adapter_is_trained_once_from_its_start(experiment: Experiment, commands: FakeCommands) -> None:
     assert commands.calls == TRAINED
     sft = {agent: experiment.folder / f"{agent}_sft" for agent in ("manager", "answer")}
-    assert {options["seed"] for options in commands.options.values()} == {3}
+    assert {options["seed"] for options in commands.options.values()} == {"3"}
     for agent in ("manager", "answer"):
-        assert commands.options[f"{agent}_grpo"]["warm_start"] == sft[agent]
+        assert commands.options[f"{agent}_grpo"]["warm_start"] == str(sft[agent])
         control = commands.options[f"{agent}_sft_continued"]
-        assert (control["method"], control["warm_start"]) == ("sft", sft[agent])
+        assert Path(control["config"]).name == f"{agent}_sft.yaml"
+        assert control["warm_start"] == str(sft[agent])
         # As many steps as SFT takes in GRPO's wall time.
-        assert control["max_steps"] == round(LOOP_SECONDS["grpo"] / LOOP_SECONDS["sft"] * STEPS["sft"]) == 80
+        assert int(control["max_steps"]) == round(LOOP_SECONDS["grpo"] / LOOP_SECONDS["sft"] * STEPS["sft"]) == 80
         ceiling = commands.options[f"{agent}_sft_all_labels"]
         assert "warm_start" not in ceiling
-        assert (ceiling["train_dialogues"], ceiling["max_steps"]) == (30, 30)
-    experiment.train()
+        assert (ceiling["train_dialogues"], ceiling["max_steps"]) == ("30", "30")
+    experiment.run(["train"], Console(quiet=True))
     assert commands.calls == TRAINED
 
 
 def test_answer_agents_are_compared_on_one_managers_banks(experiment: Experiment, commands: FakeCommands) -> None:
-    table = experiment.table("answer")
+    table = table_of(experiment, "answer")
     assert [line["row"] for line in table] == list(ROWS)
     for row, line in by_row(table).items():
         assert line["n_questions"] == N_QUESTIONS
@@ -77,34 +85,34 @@ def test_answer_agents_are_compared_on_one_managers_banks(experiment: Experiment
     assert "answer" not in commands.options[evaluated[0]]
     for name, row in zip(evaluated, ROWS, strict=True):
         options = commands.options[name]
-        assert options["manager"] == str(experiment.adapter("manager", "sft"))
-        assert options.get("answer") == (None if row == "base" else str(experiment.adapter("answer", row)))
-    # Beside each other, so that they share the banks that the first of them writes.
-    assert {Path(commands.options[name]["output"]).parent for name in evaluated} == {experiment.folder / "eval"}
-    assert experiment.table("answer") == table
+        assert options["manager"] == str(experiment.folder_of("manager", "sft"))
+        assert options.get("answer") == (None if row == "base" else str(experiment.folder_of("answer", row)))
+    # They share the banks that the first of them writes, and the demo's.
+    assert {commands.options[name]["banks"] for name in evaluated} == {str(experiment.folder / "banks")}
+    assert table_of(experiment, "answer") == table
     assert commands.calls[len(TRAINED) :] == evaluated
 
 
 def test_managers_are_compared_under_one_answer_agent(experiment: Experiment, commands: FakeCommands) -> None:
-    table = by_row(experiment.table("manager"))
+    table = by_row(table_of(experiment, "manager"))
     assert list(table) == list(ROWS)
     for row in ROWS:
         options = commands.options[f"memory-r1.{row}.sft"]
-        assert options["answer"] == str(experiment.adapter("answer", "sft"))
-        assert options.get("manager") == (None if row == "base" else str(experiment.adapter("manager", row)))
+        assert options["answer"] == str(experiment.folder_of("answer", "sft"))
+        assert options.get("manager") == (None if row == "base" else str(experiment.folder_of("manager", row)))
         assert table[row]["f1_less_sft-continued"]["difference"] == 0  # one Answer Agent: all score alike here
 
 
 def test_baselines_are_compared_with_the_trained_system(experiment: Experiment, commands: FakeCommands) -> None:
-    table = by_row(experiment.table("baselines"))
+    table = by_row(table_of(experiment, "baselines"))
     assert list(table) == ["none", "rag", "oracle", "add-only", "memory-r1"]
     assert all("f1_less_memory-r1" in line for line in table.values())
     for system in reproduce.BASELINES:
         options = commands.options[system]
         assert options["system"] == system
-        assert options["answer"] == str(experiment.adapter("answer", "grpo"))
+        assert options["answer"] == str(experiment.folder_of("answer", "grpo"))
         assert ("manager" in options) is (system == "add-only")
-    assert commands.options["memory-r1.grpo.grpo"]["manager"] == str(experiment.adapter("manager", "grpo"))
+    assert commands.options["memory-r1.grpo.grpo"]["manager"] == str(experiment.folder_of("manager", "grpo"))
 
 
 def test_the_command_adds_tables_to_one_file_and_repeats_nothing(commands: FakeCommands, tmp_path: Path) -> None:
@@ -126,8 +134,8 @@ def test_the_command_adds_tables_to_one_file_and_repeats_nothing(commands: FakeC
 
 
 def test_what_the_demo_has_evaluated_is_not_evaluated_again(experiment: Experiment, commands: FakeCommands) -> None:
-    commands.run_python("recipes/evaluate.py", "--system=memory-r1", f"--output={experiment.folder / 'eval_sft'}")
-    table = experiment.table("answer")
+    write_evaluation(experiment.folder / "eval_sft", "memory-r1", str(experiment.folder_of("answer", "sft")))
+    table = table_of(experiment, "answer")
     assert [line["row"] for line in table] == list(ROWS)
     assert "memory-r1.sft.sft" not in commands.calls
     assert "memory-r1.sft.grpo" in commands.calls
