@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from memory_r1.errors import MemoryR1Error
+from memory_r1.errors import ConfigurationError, MemoryR1Error
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.training.rows import apply_completion
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 LogMetric = Callable[[str, float], None]
 
 ROW_FAILURES = (MemoryR1Error, ValueError, KeyError, TypeError, AttributeError)
-"""What a malformed row raises; anything else is a fault of the run."""
+"""What a malformed row raises; anything else is a fault of the run, and so is a `ConfigurationError`."""
 
 
 def each_row(name: str, work: Callable[..., Any], rows: Iterable[Sequence[Any]]) -> tuple[list[Any], int]:
@@ -25,6 +25,8 @@ def each_row(name: str, work: Callable[..., Any], rows: Iterable[Sequence[Any]])
     for row in rows:
         try:
             results.append(work(*row))
+        except ConfigurationError:
+            raise  # the run's fault, not the row's
         except ROW_FAILURES as error:
             logger.warning("%s: a row was left out: %s", name, error)
             results.append(None)

@@ -16,6 +16,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 IMPLEMENTATION = "memory_r1_tree"
+CHUNK = 512
+"""Queries of a long prompt that attend together."""
 
 
 class Tree:
@@ -121,9 +123,8 @@ def tree_attention(
         The output, `(D, Q, H, d)`, and no weights.
     """
     if tree is None:
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
-        )
+        options = {"dropout": dropout, "scaling": scaling, **kwargs}
+        return _in_chunks(module, query, key, value, attention_mask, options), None
     own = query.size(2) - tree.visible.size(1)  # queries of the prompt
     rows, heads, queries, size = query[:, :, own:].shape
     repeats = heads // key.size(1)
@@ -149,6 +150,34 @@ def tree_attention(
         is_causal=True,
     )
     return torch.cat([prompt, output], dim=1), None
+
+
+def _in_chunks(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    options: dict[str, Any],
+) -> torch.Tensor:
+    """Causal attention under a mask, `(D, Q, H, d)`, without most of what the mask hides.
+
+    With a mask, PyTorch computes the scores of every key and then hides those behind each query: twice the work of a
+    long prompt. A chunk of queries that is not shown the keys behind its own end leaves them out.
+    """
+    count, before = query.size(2), key.size(2) - query.size(2)
+    if mask is None or count < 2 * CHUNK:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+    outputs = []
+    for start in range(0, count, CHUNK):
+        stop = min(start + CHUNK, count)
+        seen = before + stop
+        hidden = mask[..., start:stop, :seen]
+        part = sdpa_attention_forward(
+            module, query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], hidden, **options
+        )
+        outputs.append(part[0])
+    return torch.cat(outputs, dim=1)
 
 
 AttentionInterface.register(IMPLEMENTATION, tree_attention)
