@@ -39,6 +39,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
     return {
         **dataclasses.asdict(settings),
         "threads": settings.threads or torch.get_num_threads(),
+        "spins of a waiting thread": os.environ.get("GOMP_SPINCOUNT"),
         "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores",
         "adapter": "LoRA of rank 16 on all linear layers, dropout 0",
         "both sides": "dynamic key-value cache, SDPA attention, temperature 1, beta 0, no activation checkpointing",
