@@ -77,7 +77,7 @@ def draw(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
         axis.set_title(PANELS[name], fontsize="medium")
         axis.set_xlabel("completions sampled")
         axis.grid(alpha=0.3)
-    figure.axes[0].legend(fontsize="small")
+        axis.legend(fontsize="small")
     figure.savefig(path, dpi=110)
 
 
@@ -88,7 +88,9 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, default=Path("outputs/curves"), metavar="FOLDER")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
-    runs = {folder.name: read_run(folder) for folder in options.runs}
+    names = [folder.name for folder in options.runs]
+    labels = names if len(set(names)) == len(names) else [str(folder) for folder in options.runs]
+    runs = {label: read_run(folder) for label, folder in zip(labels, options.runs, strict=True)}
     options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / "curves.json", runs)
     draw(runs, options.output / "curves.png")
@@ -96,7 +98,7 @@ def main(argv: Sequence[str]) -> int:
     for heading in ("run", "completions", "at the start", "best", "minutes"):
         table.add_column(heading)
     for name, run in runs.items():
-        scores = [f"{run[key]:.3f}" for key in ("start_validation", "best_validation")]
+        scores = ["-" if run[key] is None else f"{run[key]:.3f}" for key in ("start_validation", "best_validation")]
         table.add_row(name, str(run["completions"]), *scores, f"{run['wall_seconds'] / 60:.1f}")
     console.print(table)
     console.print(f"wrote {options.output / 'curves.png'}", soft_wrap=True)

@@ -61,15 +61,22 @@ class Demo:
         """Run the stages that no earlier launch finished."""
         before, started = self.finished["wall"], time.monotonic()
 
-        def ended(name: str, seconds: float) -> None:
-            self.finished["stages"][name] = seconds
+        def record() -> None:
             self.finished["wall"] = before + time.monotonic() - started
             write_json(self.record, self.finished)
+
+        def ended(name: str, seconds: float) -> None:
+            self.finished["stages"][name] = seconds
+            record()
 
         for name in self.finished["stages"]:
             console.print(f"[dim]{name}: done before[/dim]")
         left = [task for task in self.tasks() if task.name not in self.finished["stages"]]
-        run_tasks(left, self.folder / "logs", console, ended, lanes)
+        try:
+            run_tasks(left, self.folder / "logs", console, ended, lanes)
+        finally:
+            if left:  # the work of a stage that was cut is not lost, so its time counts
+                record()
 
     def _train(self, agent: str, method: str, after: tuple[str, ...], **paths: Path) -> Task:
         command = training(agent, method, output_dir=self.adapter(agent, method), **paths)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
+from filelock import FileLock
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 
 from data.banks import Banks, gold_banks, observation_banks
@@ -135,7 +136,8 @@ def load_banks(
     for source in sources:
         parts = [*decisive, arguments.recall_per_speaker, longest, dialogues_hash([source.dialogue])]
         paths.append(folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json")
-    with PartialState().main_process_first():
+    folder.mkdir(parents=True, exist_ok=True)
+    with PartialState().main_process_first(), FileLock(folder / "playing.lock"):  # a run beside this one plays the same
         missing = {path: source.dialogue for path, source in zip(paths, sources, strict=True) if not path.is_file()}
         if missing:
             language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)

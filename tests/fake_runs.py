@@ -20,12 +20,17 @@ RIGHT = {"base": 0, "sft": 1, "sft_continued": 2, "grpo": 3, "sft_all_labels": 4
 
 
 class FakeProcess:
-    """A process that has ended."""
+    """A process that has ended, under a number that no process has."""
+
+    pid = 2**30
 
     def __init__(self, returncode: int) -> None:
         self.returncode = returncode
 
     def poll(self) -> int:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
         return self.returncode
 
 
@@ -38,10 +43,9 @@ class FakeCommands:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.options: dict[str, dict[str, Any]] = {}
-        self.threads: dict[str, int | None] = {}
         self.fail_at: str | None = None
 
-    def start(self, task: Task, logs: Path, threads: int | None) -> Running:
+    def start(self, task: Task, logs: Path) -> Running:
         command = list(task.command())
         if "accelerate.commands.launch" in command:
             at = command.index("--config")
@@ -58,7 +62,6 @@ class FakeCommands:
             return Running(FakeProcess(1), log)
         self.calls.append(name)
         self.options[name] = options
-        self.threads[name] = threads
         run(options)
         return Running(FakeProcess(0), log)
 

@@ -160,24 +160,29 @@ def _in_chunks(
     mask: torch.Tensor | None,
     options: dict[str, Any],
 ) -> torch.Tensor:
-    """Causal attention under a mask, `(D, Q, H, d)`, without most of what the mask hides.
+    """Attention under a mask, `(D, Q, H, d)`, on a CPU without most of what a causal mask hides.
 
-    With a mask, PyTorch computes the scores of every key and then hides those behind each query: twice the work of a
-    long prompt. A chunk of queries that is not shown the keys behind its own end leaves them out.
+    With a mask, PyTorch's CPU kernel computes the scores of every key and then hides those behind each query: twice the
+    work of a long prompt. A chunk of queries that sees no key behind its own end leaves those out.
     """
     count, before = query.size(2), key.size(2) - query.size(2)
-    if mask is None or count < 2 * CHUNK:
+    if mask is None or count < 2 * CHUNK or query.device.type != "cpu" or mask.size(-2) != count:
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
     outputs = []
     for start in range(0, count, CHUNK):
         stop = min(start + CHUNK, count)
-        seen = before + stop
-        hidden = mask[..., start:stop, :seen]
+        shown = mask[..., start:stop, :]
+        seen = before + stop if _hides(shown[..., before + stop :]) else key.size(2)
         part = sdpa_attention_forward(
-            module, query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], hidden, **options
+            module, query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], shown[..., :seen], **options
         )
         outputs.append(part[0])
     return torch.cat(outputs, dim=1)
+
+
+def _hides(mask: torch.Tensor) -> bool:
+    """Whether a mask, boolean or added to the scores, shows nothing at all."""
+    return not bool((mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2).any())
 
 
 AttentionInterface.register(IMPLEMENTATION, tree_attention)

@@ -51,3 +51,18 @@ def test_chunks_change_nothing_and_leave_out_the_keys_behind_them(name: str, mon
     if name == "qwen3":
         layer = [(5, 5), *((8, 5 + end) for end in range(8, 41, 8))]
         assert sorted(seen) == sorted(layer * 2)
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_keys_behind_a_chunk_that_a_mask_shows_are_kept(added: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "CHUNK", 8)
+    torch.manual_seed(0)
+    query, key, value = (torch.randn(1, 2, 24, 4) for _ in range(3))
+    mask = torch.ones(1, 1, 24, 24, dtype=torch.bool).tril()
+    mask[..., 4:12, 4:12] = True  # sees both ways across the end of the first chunk, as the parts of an image do
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    given = torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min) if added else mask
+    module = torch.nn.Module()
+    module.is_causal = True
+    output, _ = attention.tree_attention(module, query, key, value, given)
+    torch.testing.assert_close(output.transpose(1, 2), expected)

@@ -45,6 +45,14 @@ def test_steps_count_as_the_completions_they_learned_from(tmp_path: Path, capsys
     assert "0.250" in capsys.readouterr().out
 
 
+def test_runs_of_one_name_are_told_apart_and_a_run_without_validation_is_shown(tmp_path: Path) -> None:
+    runs = [finished(tmp_path / seed / "run", generation_batch_size=32) for seed in ("0", "1")]
+    summary = read_json(runs[1] / "training_summary.json")
+    write_json(runs[1] / "training_summary.json", {**summary, "start_validation": None, "best_validation": None})
+    assert run_main(curves.main, [*map(str, runs), "--output", str(tmp_path / "out")]) == 0
+    assert set(read_json(tmp_path / "out" / "curves.json")) == set(map(str, runs))
+
+
 def test_a_run_that_sampled_nothing_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run_main(curves.main, [str(finished(tmp_path / "sft"))]) == 1
     assert "samples no completions" in capsys.readouterr().err

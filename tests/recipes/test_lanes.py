@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
-import time
+import signal
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from rich.console import Console
 from memory_r1.errors import TrainingError
 from recipes import lanes
 from recipes.lanes import Running, Task, run_tasks
+from tests.fake_runs import FakeProcess
 
 QUIET = Console(quiet=True)
 
@@ -55,10 +57,10 @@ def test_only_so_many_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     seen: list[int] = []
     real = lanes.start
 
-    def start(task: Task, logs: Path, threads: int | None) -> Running:
+    def start(task: Task, logs: Path) -> Running:
         running.add(task.name)
         seen.append(len(running))
-        return real(task, logs, threads)
+        return real(task, logs)
 
     monkeypatch.setattr(lanes, "start", start)
     tasks = [Task(name, python("import time; time.sleep(0.2)")) for name in "abc"]
@@ -66,37 +68,79 @@ def test_only_so_many_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert max(seen) == count
 
 
-def test_tasks_side_by_side_share_the_cores_and_one_alone_has_all(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    say = python("import os; print(os.environ.get('OMP_NUM_THREADS'))")
-    run_tasks([Task("a", say), Task("b", say), Task("c d", say, ("a", "b"))], tmp_path, QUIET)
-    assert [(tmp_path / f"{name}.log").read_text().strip() for name in ("a", "b", "c-d")] == ["3", "3", "None"]
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    run_tasks([Task("a", say), Task("b", say)], tmp_path, QUIET)
-    assert (tmp_path / "a.log").read_text().strip() == "5"
+# Starts a process of its own, as the launcher of a training run does, and waits for it.
+LAUNCHER = """
+import pathlib, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+pathlib.Path({path!r}).write_text(str(child.pid))
+child.wait()
+"""
 
 
-def test_a_failure_stops_the_others_and_says_its_last_line_and_log(tmp_path: Path) -> None:
-    slow = python("import time; time.sleep(60)")
-    fails = python("import sys; print('warming up'); sys.exit('error: no such file')")
-    started = time.monotonic()
+def is_running(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_a_failure_stops_the_others_with_all_they_started_and_says_its_last_line_and_log(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    launcher = python(LAUNCHER.format(path=str(pid)))
+    wait = f"import pathlib, time\nwhile not pathlib.Path({str(pid)!r}).exists(): time.sleep(0.05)\n"
+    fails = python(f"{wait}time.sleep(0.2); import sys; print('warming up'); sys.exit('error: no such file')")
+    tasks = [Task("slow", launcher), Task("bad", fails), Task("never", touch(tmp_path / "x"), ("bad",))]
     with pytest.raises(TrainingError, match=r"^'bad' ended with status 1: error: no such file .*bad\.log\)$"):
-        run_tasks(
-            [Task("slow", slow), Task("bad", fails), Task("never", touch(tmp_path / "x"), ("bad",))], tmp_path, QUIET
-        )
-    assert time.monotonic() - started < 30
+        run_tasks(tasks, tmp_path, QUIET)
+    assert not is_running(int(pid.read_text()))
     assert not (tmp_path / "x").exists()
+
+
+def test_a_polite_signal_stops_every_command(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+
+    def kill() -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return ["-c", "pass"]
+
+    before = signal.getsignal(signal.SIGTERM)
+    tasks = [
+        Task("slow", python(LAUNCHER.format(path=str(pid)))),
+        Task(
+            "waits", python(f"import pathlib, time\nwhile not pathlib.Path({str(pid)!r}).exists(): time.sleep(0.05)\n")
+        ),
+        Task("kills", kill, ("waits",)),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(tasks, tmp_path, QUIET)
+    assert not is_running(int(pid.read_text()))
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_ended_well_beside_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes, "start", lambda task, logs: Running(FakeProcess(task.name == "bad"), tmp_path / "log"))
+    (tmp_path / "log").write_text("")
+    told: list[str] = []
+    with pytest.raises(TrainingError, match="'bad' ended"):
+        run_tasks([Task("bad", list), Task("good", list)], tmp_path, QUIET, lambda name, _: told.append(name), lanes=2)
+    assert told == ["good"]
 
 
 def test_the_newest_state_of_a_bar_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"loading\n" + b"x" * 10_000 + b"\rstep 1/3\rstep 2/3\r \n\n")
     assert lanes.newest_line(log) == "step 2/3"
+    log.write_bytes(b"turns 3/4\n\x1b[A\x1b[2K")
+    assert lanes.newest_line(log) == "turns 3/4"
     log.write_bytes(b"")
     assert lanes.newest_line(log) == ""
+
+
+def test_a_log_is_shown_as_it_is(tmp_path: Path) -> None:
+    code = "import time; print('[rank0]: [/INST]', flush=True); time.sleep(0.5)"
+    shown = io.StringIO()
+    run_tasks([Task("prints", python(code))], tmp_path, Console(file=shown, force_terminal=True, width=80))
+    assert "[rank0]: [/INST]" in shown.getvalue()
 
 
 def test_tasks_that_wait_for_each_other_are_refused(tmp_path: Path) -> None:
