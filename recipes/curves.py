@@ -71,14 +71,14 @@ def draw(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     figure = Figure(figsize=(4.6 * len(shown), 3.4), layout="constrained")
     for place, name in enumerate(shown):
         axis = figure.add_subplot(1, len(shown), place + 1)
-        for label, run in runs.items():
+        for number, (label, run) in enumerate(runs.items()):  # a run has one colour in all panels
             if points := run["curves"][name]:
-                axis.plot(*zip(*points, strict=True), marker=".", label=label)
+                axis.plot(*zip(*points, strict=True), marker=".", color=f"C{number}", label=label)
         axis.set_title(PANELS[name], fontsize="medium")
         axis.set_xlabel("completions sampled")
         axis.grid(alpha=0.3)
         axis.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=80)
 
 
 def main(argv: Sequence[str]) -> int:
