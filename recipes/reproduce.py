@@ -56,34 +56,22 @@ class Experiment:
     def _training(self) -> list[Task]:
         """Training that is not finished, the longest way first, as in the demo."""
         sft = {agent: self.folder_of(agent, "sft") for agent in AGENTS}
+        start = {agent: {"warm_start": sft[agent], "manager_adapter": sft["manager"]} for agent in AGENTS}
+        both = ("manager sft", "answer sft")
         tasks = [
-            *(self._train(agent, "sft", "sft") for agent in AGENTS),
-            self._train(
-                "manager",
-                "grpo",
-                "grpo",
-                after=("manager sft", "answer sft"),
-                warm_start=sft["manager"],
-                manager_adapter=sft["manager"],
-                answer_adapter=sft["answer"],
-            ),
+            *(self._train(agent, "sft") for agent in AGENTS),
+            self._train("manager", "grpo", both, answer_adapter=sft["answer"], **start["manager"]),
             *(self._train_all_labels(agent) for agent in AGENTS if "sft-all-labels" in self.rows),
-            self._train(
-                "answer",
-                "grpo",
-                "grpo",
-                after=("manager sft", "answer sft"),
-                warm_start=sft["answer"],
-                manager_adapter=sft["manager"],
-            ),
+            self._train("answer", "grpo", both, **start["answer"]),
             *(self._train_continued(agent) for agent in AGENTS if "sft-continued" in self.rows),
         ]
         finished = {folder.name for folder in self.folder.glob("*") if (folder / "training_summary.json").is_file()}
         return [task for task in tasks if task.name.replace(" ", "_").replace("-", "_") not in finished]
 
-    def _train(self, agent: str, method: str, row: str, after: tuple[str, ...] = (), **options: object) -> Task:
-        command = training(agent, method, output_dir=self.folder_of(agent, row), seed=self.seed, **options)
-        return Task(f"{agent} {row}", lambda: command, after)
+    def _train(self, agent: str, method: str, after: tuple[str, ...] = (), **options: object) -> Task:
+        """A row of the tables that is named after its method."""
+        command = training(agent, method, output_dir=self.folder_of(agent, method), seed=self.seed, **options)
+        return Task(f"{agent} {method}", lambda: command, after)
 
     def _train_continued(self, agent: str) -> Task:
         def command() -> list[str]:
