@@ -19,7 +19,7 @@ from data.synthetic import generate_split
 from data.tuples import manager_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.language_model import LocalLanguageModel
-from memory_r1.agents.prefix import aligned, grouped
+from memory_r1.agents.prompt_trees import PromptTrees
 from memory_r1.agents.prompts import answer_prompt
 from memory_r1.errors import DataError
 from memory_r1.memory.retriever import RetrievalRequest
@@ -61,8 +61,7 @@ class CountingLanguageModel(LocalLanguageModel):
         self.completed += len(rows) * max_new_tokens
         self.tokens += len(rows) * max_new_tokens
         if self.shared:
-            distinct = aligned(grouped(rows).distinct, pad)
-            self.tokens += distinct.shared + sum(sum(mask) - distinct.shared for mask in distinct.mask)
+            self.tokens += PromptTrees(rows, pad).tokens
             return super()._generate_batch(rows, max_new_tokens, temperature)
         self.tokens += sum(len(row) for row in rows)
         width = max(len(row) for row in rows)

@@ -42,7 +42,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
         "spins of a waiting thread": os.environ.get("GOMP_SPINCOUNT"),
         "device": torch.cuda.get_device_name() if on_gpu else f"{platform.machine()} CPU, {os.cpu_count()} cores",
         "adapter": "LoRA of rank 16 on all linear layers, dropout 0",
-        "both sides": "dynamic key-value cache, SDPA attention, temperature 1, beta 0, no activation checkpointing",
+        "both sides": "dynamic key-value cache, temperature 1, beta 0, no activation checkpointing",
         "versions": package_versions(),
     }
 
@@ -122,7 +122,7 @@ def remark(name: str, details: Mapping[str, Any]) -> str:
             shown.append(f"{notes['peak_bytes'] / 2**30:.2f} GiB")
         if "rows_at_once" in notes:
             shown.append(f"{notes['rows_at_once']} rows a micro-batch ({notes['rows_fitting']} fit)")
-            shown.append(f"head: {notes['head']}")
+            shown.append(f"head: {notes['head']}, attention: {notes['attention']}")
         if side in details["failed"]:
             shown.append(details["failed"][side])
         said.append(f"{side} {', '.join(shown)}")

@@ -172,7 +172,7 @@ def train(
         if side == "stock":
             head = CompletionHead(policy, job.completion)
             trainer = make(everything)
-            clock.notes = _choose_head(trainer, head, job, longest)
+            clock.notes = _choose_head(trainer, head, job, longest) | _choose_attention(trainer, job, longest)
             meter.settle()
             clock.notes |= _choose_rows(functools.partial(_probe, trainer, meter), everything, longest, job.completion)
             if clock.notes["rows_at_once"] < everything:
@@ -269,6 +269,18 @@ def _choose_head(trainer: Any, head: CompletionHead, job: Job, prompt: int) -> d
         "head_seconds_completions_only": seconds[True],
         "head_seconds_as_shipped": seconds[False],
     }
+
+
+def _choose_attention(trainer: Any, job: Job, prompt: int) -> dict[str, Any]:
+    """Leave stock the faster of transformers' attentions, by one row each; PyTorch's fused one is not always."""
+    meter, seconds = Meter(trainer.model.device), {}
+    model = trainer.model.get_base_model()
+    for name in ("eager", "sdpa", "eager", "sdpa"):  # the first two warm up
+        model.set_attn_implementation(name)
+        seconds[name] = _probe(trainer, meter, 1, prompt, job.completion)[0]
+    faster = "eager" if seconds["eager"] < _CLEARLY * seconds["sdpa"] else "sdpa"
+    model.set_attn_implementation(faster)
+    return {"attention": faster, "attention_seconds": seconds}
 
 
 def _choose_rows(

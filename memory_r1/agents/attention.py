@@ -15,6 +15,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from memory_r1.agents import products
+from memory_r1.agents.products import Branches, attend_in_branches
+
 IMPLEMENTATION = "memory_r1_tree"
 CHUNK = 512
 """Queries of a long prompt that attend together."""
@@ -30,10 +33,19 @@ class Tree:
             are causal; where layers have windows they must be among the Q'.
         query_positions: Positions of the last Q' queries, `(D, Q')`.
         key_positions: `(D, K)`.
+        branches: What `visible` says, where it says no more than that the Q' are completions behind a prompt, and no
+            layer has a window.
     """
 
-    def __init__(self, visible: torch.Tensor, query_positions: torch.Tensor, key_positions: torch.Tensor) -> None:
+    def __init__(
+        self,
+        visible: torch.Tensor,
+        query_positions: torch.Tensor,
+        key_positions: torch.Tensor,
+        branches: Branches | None = None,
+    ) -> None:
         self.visible = visible
+        self.branches = branches
         self.query_positions = query_positions
         self.key_positions = key_positions
         self._masks: dict[tuple[int | None, int, torch.dtype], torch.Tensor] = {}
@@ -122,34 +134,43 @@ def tree_attention(
     Returns:
         The output, `(D, Q, H, d)`, and no weights.
     """
+    if scaling is None:
+        scaling = query.size(-1) ** -0.5
+    options = {"dropout": dropout, "scaling": scaling, **kwargs}
     if tree is None:
-        options = {"dropout": dropout, "scaling": scaling, **kwargs}
         return _in_chunks(module, query, key, value, attention_mask, options), None
+    window = kwargs.get("sliding_window")
     own = query.size(2) - tree.visible.size(1)  # queries of the prompt
-    rows, heads, queries, size = query[:, :, own:].shape
-    repeats = heads // key.size(1)
-    folded = F.scaled_dot_product_attention(
-        query[:, :, own:].reshape(rows, key.size(1), repeats * queries, size),
-        key,
-        value,
-        attn_mask=tree.mask(kwargs.get("sliding_window"), repeats, query.dtype),
-        dropout_p=dropout,
-        scale=scaling,
-    )
-    output = folded.reshape(rows, heads, queries, value.size(-1)).transpose(1, 2).contiguous()
+    if tree.branches is not None and query.device.type == "cpu" and not dropout:
+        output = attend_in_branches(query[:, :, own:], key, value, tree.branches, scaling)
+    else:
+        output = _under_mask(query[:, :, own:], key, value, tree, window, dropout, scaling)
+    output = output.transpose(1, 2).contiguous()
     if not own:
         return output, None
-    prompt, _ = sdpa_attention_forward(
-        module,
-        query[:, :, :own],
-        key[:, :, :own],
-        value[:, :, :own],
-        None,
-        dropout=dropout,
-        scaling=scaling,
-        is_causal=True,
-    )
+    prompt = _in_chunks(module, query[:, :, :own], key[:, :, :own], value[:, :, :own], None, options)
     return torch.cat([prompt, output], dim=1), None
+
+
+def _under_mask(
+    query: torch.Tensor,  # (D, H, Q, d)
+    key: torch.Tensor,
+    value: torch.Tensor,
+    tree: Tree,
+    window: int | None,
+    dropout: float,
+    scaling: float,
+) -> torch.Tensor:  # (D, H, Q, d)
+    """Attention of the queries that a tree speaks of, the heads of a group folded together."""
+    rows, heads, queries, size = query.shape
+    groups = key.size(1)
+    folded = query.reshape(rows, groups, heads // groups * queries, size)
+    mask = tree.mask(window, heads // groups, query.dtype)
+    if products.pay(query, dropout):
+        output = products.attend(folded, key, value, mask, scaling)
+    else:
+        output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
+    return output.reshape(rows, heads, queries, value.size(-1))
 
 
 def _in_chunks(
@@ -160,24 +181,50 @@ def _in_chunks(
     mask: torch.Tensor | None,
     options: dict[str, Any],
 ) -> torch.Tensor:
-    """Attention under a mask, `(D, Q, H, d)`, on a CPU without most of what a causal mask hides.
+    """Attention under a mask or, without one, a causal one, `(D, Q, H, d)`; on a CPU without most of what it hides.
 
-    With a mask, PyTorch's CPU kernel computes the scores of every key and then hides those behind each query: twice the
-    work of a long prompt. A chunk of queries that sees no key behind its own end leaves those out.
+    A chunk of queries that sees no key behind its own end leaves those out. The fused kernel would compute their scores
+    and then hide them, where it is given a mask: twice the work of a long prompt.
     """
     count, before = query.size(2), key.size(2) - query.size(2)
-    if mask is None or count < 2 * CHUNK or query.device.type != "cpu" or mask.size(-2) != count:
+    by_products = products.pay(query, options["dropout"]) and (mask is None or mask.size(1) == 1)
+    long = mask is not None and mask.size(-2) == count >= 2 * CHUNK and query.device.type == "cpu"
+    if not by_products and not long:
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+    chunk = products.at_once(query, key) if by_products else CHUNK
     outputs = []
-    for start in range(0, count, CHUNK):
-        stop = min(start + CHUNK, count)
-        shown = mask[..., start:stop, :]
-        seen = before + stop if _hides(shown[..., before + stop :]) else key.size(2)
-        part = sdpa_attention_forward(
-            module, query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen], shown[..., :seen], **options
-        )
-        outputs.append(part[0])
-    return torch.cat(outputs, dim=1)
+    for start in range(0, count, chunk):
+        stop = min(start + chunk, count)
+        shown = mask if mask is None or mask.size(-2) == 1 else mask[..., start:stop, :]
+        causal = shown is None or (stop < count and _hides(shown[..., before + stop :]))
+        seen = before + stop if causal else key.size(2)
+        part = query[:, :, start:stop], key[:, :, :seen], value[:, :, :seen]
+        shown = None if shown is None else shown[..., :seen]
+        if by_products:
+            outputs.append(_by_products(*part, shown, options["scaling"]))
+        else:
+            outputs.append(sdpa_attention_forward(module, *part, shown, **options)[0])
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _by_products(
+    query: torch.Tensor,  # (D, H, Q, d)
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+) -> torch.Tensor:  # (D, Q, H, d)
+    """Attention under a mask, boolean or added to the scores; without one, causal up to the last key."""
+    rows, heads, queries, size = query.shape
+    groups, keys = key.shape[1:3]
+    if mask is None:
+        mask = torch.ones(1, 1, queries, keys, dtype=torch.bool).tril(keys - queries)
+    if mask.dtype == torch.bool:
+        mask = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, torch.finfo(query.dtype).min)
+    added = mask.expand(-1, -1, queries, -1).repeat(1, 1, heads // groups, 1)
+    folded = query.reshape(rows, groups, heads // groups * queries, size)
+    output = products.attend(folded, key, value, added, scaling)
+    return output.view(rows, heads, queries, -1).transpose(1, 2).contiguous()
 
 
 def _hides(mask: torch.Tensor) -> bool:

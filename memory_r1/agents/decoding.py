@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from memory_r1.agents.attention import NO_MASK, Tree
-from memory_r1.agents.prefix import aligned, grouped, prefill
+from memory_r1.agents.prefix import prefill
+from memory_r1.agents.prompt_trees import PromptTrees
 
 # Prompts whose completions have all ended leave the batch once it shrinks to this share: leaving copies what stays.
 _WORTH_A_COPY = 0.75
@@ -37,15 +38,13 @@ def decode(
     Returns:
         B rows of completion ids, in order.
     """
-    groups = grouped(prompts)
-    rows, device = aligned(groups.distinct, pad), model.device
-    mask = torch.tensor(rows.mask, device=device)  # (D, P)
-    room = groups.size * max_new_tokens
-    logits, cache = prefill(model, torch.tensor(rows.ids, device=device), mask, rows.shared, room)  # (D, V)
-    growth = _Growth(mask, groups.size, max_new_tokens)
-    tokens = _drawn(logits[:, None].expand(-1, groups.size, -1), temperature)  # (D, G)
+    trees = PromptTrees(prompts, pad)
+    device = model.device
+    logits, cache = prefill(model, trees, room=trees.slots * max_new_tokens)  # (D, V)
+    growth = _Growth(torch.tensor(trees.lengths, device=device), trees.slots, max_new_tokens)
+    tokens = _drawn(logits[:, None].expand(-1, trees.slots, -1), temperature)  # (D, G)
     ended = torch.ones_like(tokens, dtype=torch.bool)
-    ended[groups.group, groups.slot] = False  # a smaller group's empty slots have nothing to say
+    ended[trees.row, trees.slot] = False  # a smaller group's empty slots have nothing to say
     stop_ids = torch.tensor(sorted(stops), device=device)
     running = torch.arange(len(tokens), device=device)  # the prompts whose completions still grow, D' of D
     drawn = tokens.new_full((*tokens.shape, max_new_tokens), pad)  # (D, G, T)
@@ -70,20 +69,22 @@ def decode(
         ).logits  # (D', G, V)
         tokens = _drawn(logits, temperature)
         drawn[running, :, step + 1] = tokens
-    return [until(row, stops) for row in drawn[groups.group, groups.slot].tolist()]
+    return [until(row, stops) for row in drawn[trees.row, trees.slot].tolist()]
 
 
 class _Growth:
     """Who sees whom while G completions grow behind each of D prompts: column `P + s * G + g` is step s of slot g."""
 
-    def __init__(self, mask: torch.Tensor, slots: int, steps: int) -> None:
-        self.slots, self.width = slots, mask.size(1)
-        count = mask.size(0)
-        own = torch.eye(slots, dtype=torch.bool, device=mask.device).repeat(1, steps)  # (G, S * G)
-        self.visible = torch.cat([mask.bool()[:, None].expand(-1, slots, -1), own.expand(count, -1, -1)], dim=-1)
-        lengths = mask.sum(-1, keepdim=True)  # (D, 1)
-        steps_of = torch.arange(steps, device=mask.device).repeat_interleave(slots)  # (S * G,)
-        self.positions = torch.cat([mask.cumsum(-1) - 1, lengths + steps_of], dim=-1)  # (D, P + S * G)
+    def __init__(self, lengths: torch.Tensor, slots: int, steps: int) -> None:
+        self.slots, self.width = slots, int(lengths.max())
+        columns = torch.arange(self.width, device=lengths.device)
+        prompts = (columns < lengths[:, None])[:, None].expand(-1, slots, -1)  # (D, G, P)
+        own = torch.eye(slots, dtype=torch.bool, device=lengths.device).repeat(1, steps)  # (G, S * G)
+        self.visible = torch.cat([prompts, own.expand(len(lengths), -1, -1)], dim=-1)
+        steps_of = torch.arange(steps, device=lengths.device).repeat_interleave(slots)  # (S * G,)
+        self.positions = torch.cat(
+            [columns.expand(len(lengths), -1), lengths[:, None] + steps_of], dim=-1
+        )  # (D, P + S * G)
 
     def select(self, rows: torch.Tensor) -> None:
         """Keep these prompts alone."""

@@ -98,8 +98,8 @@ def room_for(model: LanguageModel, prompt: Messages, max_new_tokens: int) -> int
 class LocalLanguageModel:
     """A transformers model, plain or a `PeftModel` whose adapters are chosen by name at each call.
 
-    Prompts are sorted by length and cut into batches that are left-padded, so that short prompts do not pay for long
-    ones; results come back in the order asked.
+    Prompts that begin alike are completed together, long ones apart from short ones; results come back in the order
+    asked.
 
     Args:
         model: A causal language model or a `PeftModel` around one.
@@ -182,11 +182,11 @@ class LocalLanguageModel:
         """
         import torch
 
-        order = sorted(range(len(prompts)), key=lambda row: (-len(prompts[row]), prompts[row]))
+        from memory_r1.agents.prompt_trees import batches
+
         completions: dict[int, list[int]] = {}
         with torch.no_grad():
-            for start in range(0, len(order), self.batch_size):
-                rows = order[start : start + self.batch_size]
+            for rows in batches(prompts, self.batch_size):
                 generated = self._generate_batch([prompts[row] for row in rows], max_new_tokens, temperature)
                 completions.update(zip(rows, generated, strict=True))
         return [completions[row] for row in range(len(prompts))]

@@ -10,30 +10,7 @@ import torch
 from transformers import Cache, DynamicLayer
 
 from memory_r1.agents.attention import NO_MASK, Tree, has_window
-
-
-@dataclass(frozen=True, slots=True)
-class AlignedRows:
-    """Rows of equal length: the `shared` tokens that all begin with, padding, then the rest of each row.
-
-    `ids` and `mask` are D lists of P numbers; the mask is 0 on padding, and positions are counted over the rest.
-    """
-
-    ids: list[list[int]]
-    mask: list[list[int]]
-    shared: int
-
-
-def aligned(rows: Sequence[list[int]], pad: int) -> AlignedRows:
-    """Align token rows; at least one token of every row is left out of what they share."""
-    shared = 0
-    shortest = min(len(row) for row in rows)
-    while shared < shortest - 1 and len({row[shared] for row in rows}) == 1:
-        shared += 1
-    width = max(len(row) for row in rows)
-    ids = [row[:shared] + [pad] * (width - len(row)) + row[shared:] for row in rows]
-    mask = [[1] * shared + [0] * (width - len(row)) + [1] * (len(row) - shared) for row in rows]
-    return AlignedRows(ids, mask, shared)
+from memory_r1.agents.prompt_trees import PromptTrees, TreePass
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +66,12 @@ class ReservedLayer(DynamicLayer):
         self.keys, self.values = (buffer[:, :, :end] for buffer in self._buffers)
         return self.keys, self.values
 
-    def batch_repeat_interleave(self, repeats: int) -> None:
-        """Repeat every row."""
-        self._buffers = (self.keys.repeat_interleave(repeats, 0), self.values.repeat_interleave(repeats, 0))
-        self.keys, self.values = self._buffers
+    def repeated(self, rows: int) -> ReservedLayer:
+        """A layer of its own with what this one row holds, for `rows` rows."""
+        layer = ReservedLayer(self.room)
+        if self.is_initialized:
+            layer.update(self.keys.expand(rows, -1, -1, -1), self.values.expand(rows, -1, -1, -1))
+        return layer
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
         """Keep these rows alone, and the room behind them."""
@@ -106,43 +85,65 @@ class ReservedLayer(DynamicLayer):
         return grown
 
 
-def prefill(model: Any, ids: torch.Tensor, mask: torch.Tensor, shared: int, room: int) -> tuple[torch.Tensor, Cache]:
-    """Run aligned rows, what they share once.
+def prefill(model: Any, trees: PromptTrees, room: int) -> tuple[torch.Tensor, Cache]:
+    """Run prompts, what they share once.
 
     Args:
         model: Causal language model under tree attention, in evaluation and under `no_grad`.
-        ids: Aligned rows, `(D, P)`.
-        mask: Their attention mask, `(D, P)`.
-        shared: Number of leading tokens that all rows share.
+        trees: The prompts.
         room: Positions that will be appended to the cache.
 
     Returns:
-        Logits of the last position, `(D, V)`, and the cache of all P.
+        Logits of the last token of each distinct prompt, `(D, V)`, and a cache with a row for each, padded behind to
+        the longest, `(D, H_kv, T, d)`.
     """
-    count, width = ids.shape
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)  # (D, P)
+    device, start = model.device, len(trees.shared)
     layers = model.config.get_text_config().num_hidden_layers
-    cache = Cache(layers=[ReservedLayer(room) for _ in range(layers)])
-    logits = ids
-    last = torch.tensor([-1], device=ids.device)
-    spans = [(1, 0, shared), (count, shared, width)] if shared and count > 1 else [(count, 0, width)]
-    for rows, start, stop in spans:
-        if start and count > 1:
-            cache.batch_repeat_interleave(count)
-        seen: dict[str, Any] = {"attention_mask": mask[:rows, :stop]}
-        if has_window(model):  # transformers counts a window in columns, over the padding between
-            columns = torch.arange(stop, device=ids.device)
-            causal = columns[start:, None] >= columns[None, :]  # (Q, K)
-            itself = columns[start:, None] == columns[None, :]  # padding sees itself: a row must see something
-            visible = (causal & mask[:rows, None, :stop].bool()) | itself
-            tree = Tree(visible, positions[:rows, start:stop], positions[:rows, :stop])
-            seen = {"attention_mask": NO_MASK, "tree": tree}
-        logits = model(
-            input_ids=ids[:rows, start:stop],
-            **seen,
-            position_ids=positions[:rows, start:stop],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=last,
-        ).logits[:, -1]
-    return logits, cache
+    beginning = [ReservedLayer(0) for _ in range(layers)]
+    if start:
+        shared = torch.tensor([trees.shared], device=device)  # (1, S)
+        seen: dict[str, Any] = {"attention_mask": torch.ones_like(shared)}
+        _run(model, shared, seen, torch.arange(start, device=device)[None], Cache(layers=beginning), 1)
+    ends, caches = [], []
+    for part in trees.passes:
+        cache = Cache(layers=[layer.repeated(len(part.ids)) for layer in beginning])
+        positions = part.positions.to(device)  # (N, S + P)
+        own = positions[:, start:]
+        seen = {"attention_mask": part.mask().to(device)}
+        if part.branching or has_window(model):  # transformers would count a window in columns
+            seen = {"attention_mask": NO_MASK, "tree": Tree(part.visible().to(device), own, positions)}
+        ends.append(_run(model, part.ids.to(device), seen, own, cache, part.leaves)[part.ends])  # (D of the pass, V)
+        caches.append(cache)
+    rows = [ReservedLayer(room) for _ in range(layers)]
+    for number, layer in enumerate(rows):
+        held = [
+            _by_prompt(part, cache, number, max(trees.lengths))
+            for part, cache in zip(trees.passes, caches, strict=True)
+        ]
+        layer.update(torch.cat([keys for keys, _ in held]), torch.cat([values for _, values in held]))
+    return torch.cat(ends), Cache(layers=rows)
+
+
+def _run(
+    model: Any, ids: torch.Tensor, seen: dict[str, Any], positions: torch.Tensor, cache: Cache, kept: int
+) -> torch.Tensor:
+    """Logits of the last `kept` columns, `(N, kept, V)`."""
+    # Named by an index: for a slice, a CPU would copy the head's weights for every row.
+    last = torch.arange(-kept, 0, device=ids.device)
+    output = model(
+        input_ids=ids, **seen, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
+    )
+    logits: torch.Tensor = output.logits
+    return logits
+
+
+def _by_prompt(part: TreePass, cache: Cache, number: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of one layer of a pass, a row for each of its prompts, `(D, H_kv, T, d)`; frees the layer."""
+    layer = cache.layers[number]
+    cache.layers[number] = ReservedLayer(0)
+    device = layer.keys.device
+    tree = torch.tensor(part.ends[0], device=device)[:, None]  # (D, 1)
+    # Padding repeats the first column: what it holds is a number, and hidden.
+    columns = torch.tensor([path + [0] * (width - len(path)) for path in part.paths], device=device)  # (D, T)
+    keys, values = (states.transpose(1, 2)[tree, columns].transpose(1, 2) for states in (layer.keys, layer.values))
+    return keys, values

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from trl import SFTTrainer
 
+from memory_r1.agents.attention import use_tree_attention
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.shared_prefix import (
     IGNORED,
@@ -29,6 +30,7 @@ class CompletionSFTTrainer(SFTTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         require_trainable(self.model)
+        use_tree_attention(self.model)  # on a CPU, faster without a tree too
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None

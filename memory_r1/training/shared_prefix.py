@@ -15,6 +15,7 @@ from transformers import DynamicCache
 
 from memory_r1.agents.attention import NO_MASK, Tree, has_window, keeps_keys_and_values_only
 from memory_r1.agents.prefix import grouped
+from memory_r1.agents.products import Branches
 
 IGNORED = -100
 
@@ -31,6 +32,7 @@ class PackedGroups:
         labels: Those tokens, `IGNORED` on padding, `(D, G * T)`.
         group: Sequence of each row of the batch, B numbers.
         slot: Its place among that sequence's completions, B numbers.
+        slots: G.
         prompt_length: P.
     """
 
@@ -41,6 +43,7 @@ class PackedGroups:
     labels: torch.Tensor
     group: list[int]
     slot: list[int]
+    slots: int
     prompt_length: int
 
     def visible_to_all(self) -> torch.Tensor:  # -> (D, L, L)
@@ -48,10 +51,15 @@ class PackedGroups:
         causal = torch.ones_like(self.visible[0, :1]).expand(self.prompt_length, -1).tril()  # (P, L)
         return torch.cat([causal.expand(len(self.visible), -1, -1), self.visible], dim=1)
 
+    def branches(self) -> Branches:
+        """What `visible` says, in a few numbers."""
+        steps = self.labels.size(1) // self.slots
+        prompts = self.visible[:, :1, : self.prompt_length]  # (D, 1, P)
+        return Branches(self.slots, steps, None if bool(prompts.all()) else ~prompts[:, None])
+
     def by_row(self, values: torch.Tensor) -> torch.Tensor:  # (D, G * T) -> (B, T)
         """Values of completion tokens, back in the rows of the batch."""
-        slots = max(self.slot) + 1
-        return values.view(len(values), slots, -1)[self.group, self.slot]
+        return values.view(len(values), self.slots, -1)[self.group, self.slot]
 
 
 def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int) -> PackedGroups:
@@ -84,6 +92,7 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_lengt
         labels=labels.flatten(1),
         group=groups.group,
         slot=groups.slot,
+        slots=slots,
         prompt_length=width,
     )
 
@@ -133,12 +142,13 @@ def shared_prefix_outputs(
     packed = pack(input_ids, attention_mask, completion_length)
     plain = model.module if hasattr(model, "module") else model
     # The prompt's own rows are causal: without them, attention takes its causal path there, and needs no L x L mask.
-    visible = packed.visible_to_all() if has_window(plain) else packed.visible
+    windowed = has_window(plain)
+    visible = packed.visible_to_all() if windowed else packed.visible
     own = slice(packed.ids.size(1) - visible.size(1), None)
     outputs = model(
         input_ids=packed.ids,
         attention_mask=NO_MASK,
-        tree=Tree(visible, packed.positions[:, own], packed.positions),
+        tree=Tree(visible, packed.positions[:, own], packed.positions, None if windowed else packed.branches()),
         position_ids=packed.positions,
         kept_positions=packed.predicting,
         shift_labels=packed.labels,

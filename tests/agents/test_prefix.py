@@ -8,8 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -23,7 +21,8 @@ from transformers import (
 
 from memory_r1.agents.attention import use_tree_attention
 from memory_r1.agents.language_model import LocalLanguageModel
-from memory_r1.agents.prefix import ReservedLayer, aligned, grouped, prefill
+from memory_r1.agents.prefix import ReservedLayer, grouped, prefill
+from memory_r1.agents.prompt_trees import PromptTrees
 from tests.tiny import load_tokenizer, sharpen
 
 SIZES: dict[str, Any] = {
@@ -54,41 +53,20 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),  # caps its scores: left to its own generate
 }
 COMMON = list(range(10, 25))
-# Instructions in common, two prompts twice, and rests of 3, 9 and 14 tokens.
+# Instructions in common, two prompts twice, and rests of 3, 9, 12 and 14 tokens.
 ROWS = [
     [*COMMON, 30, 31, 32],
     [*COMMON, *range(40, 49)],
     [*COMMON, 30, 31, 32],
     [*COMMON, *range(60, 74)],
     [*COMMON, *range(40, 49)],
+    [*COMMON, *range(80, 92)],
 ]
 
 
 def make_model(config: PretrainedConfig) -> Any:
     torch.manual_seed(0)
     return sharpen(AutoModelForCausalLM.from_config(config)).eval()
-
-
-def rows_of_tokens() -> st.SearchStrategy[list[list[int]]]:
-    return st.lists(st.lists(st.integers(1, 3), min_size=1, max_size=6), min_size=1, max_size=4)
-
-
-@given(rows_of_tokens())
-def test_aligned_rows_are_the_rows_with_padding_after_what_they_share(rows: list[list[int]]) -> None:
-    batch = aligned(rows, pad=0)
-    assert len({len(row) for row in batch.ids}) == 1
-    for row, ids, mask in zip(rows, batch.ids, batch.mask, strict=True):
-        assert [token for token, real in zip(ids, mask, strict=True) if real] == row
-        assert ids[: batch.shared] == rows[0][: batch.shared]
-        assert mask[: batch.shared] == [1] * batch.shared
-        assert mask[-1] == 1  # the next token is predicted in the last column
-        assert batch.shared < len(row)
-
-
-def test_all_that_is_shared_is_shared() -> None:
-    assert aligned([[5, 6, 7], [5, 6, 8, 9]], pad=0).ids == [[5, 6, 0, 7], [5, 6, 8, 9]]
-    assert aligned([[5, 6], [5, 6]], pad=0).shared == 1  # one token of each row is left to run with the completion
-    assert aligned([[5, 6], [6, 5]], pad=0).shared == 0
 
 
 def passes(model: Any) -> Iterator[list[tuple[int, ...]]]:
@@ -104,7 +82,7 @@ def test_a_batch_says_what_transformers_says_of_each_prompt(name: str, tiny_mode
     model, tokenizer = make_model(CONFIGS[name]), load_tokenizer(tiny_model)
     options: dict[str, Any] = {"max_new_tokens": 8, "do_sample": False, "pad_token_id": 0, "eos_token_id": 2}
     alone = [model.generate(input_ids=torch.tensor([row]), **options)[0, len(row) :].tolist() for row in ROWS]
-    assert len({tuple(ids) for ids in alone}) == 3
+    assert len({tuple(ids) for ids in alone}) == 4
     local = LocalLanguageModel(model, tokenizer, batch_size=8)
     assert local.generate_ids(ROWS, max_new_tokens=8) == alone
     assert local.generate_ids([ROWS[3]], max_new_tokens=8) == [alone[3]]
@@ -115,14 +93,29 @@ def test_what_rows_share_runs_once_and_equal_rows_too(name: str) -> None:
     model = make_model(CONFIGS[name])
     assert use_tree_attention(model)
     shapes = next(passes(model))
-    groups = grouped(ROWS)
-    batch = aligned(groups.distinct, pad=0)
+    trees = PromptTrees(ROWS, pad=0)
     with torch.no_grad():
-        logits, cache = prefill(model, torch.tensor(batch.ids), torch.tensor(batch.mask), batch.shared, room=4)
-        assert shapes == [(1, len(COMMON)), (3, 14)]
-        expected = torch.stack([model(input_ids=torch.tensor([row])).logits[0, -1] for row in groups.distinct])
+        logits, cache = prefill(model, trees, room=4)
+        # The rests of 9 and 3 tokens, which would be padding mostly, in passes of their own.
+        assert shapes == [(1, len(COMMON)), (2, 14), (1, 9), (1, 3)]
+        expected = torch.stack([model(input_ids=torch.tensor([row])).logits[0, -1] for row in ROWS])
     assert cache.get_seq_length() == len(COMMON) + 14
-    torch.testing.assert_close(logits, expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(logits[trees.row], expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral, sliding window"])
+def test_what_some_rows_share_runs_once_too(name: str) -> None:
+    model = make_model(CONFIGS[name])
+    assert use_tree_attention(model)
+    shapes = next(passes(model))
+    bank = [*COMMON, *range(100, 140)]
+    rows = [[*bank, 30, 31], [*bank, 30, 32], [*COMMON, 50, 51], [*bank, 33], [*COMMON, 50, 51]]
+    trees = PromptTrees(rows, pad=0)
+    with torch.no_grad():
+        logits, _ = prefill(model, trees, room=4)
+        assert shapes == [(1, len(COMMON)), (1, 40 + 1 + 3), (1, 2)]
+        expected = torch.stack([model(input_ids=torch.tensor([row])).logits[0, -1] for row in rows])
+    torch.testing.assert_close(logits[trees.row], expected, rtol=0, atol=1e-4)
 
 
 def test_a_prompt_that_holds_the_padding_token_is_not_taken_for_padding(tiny_model: Path) -> None:
@@ -146,13 +139,14 @@ def test_rows_are_numbered_in_their_order() -> None:
 
 def test_a_reserved_layer_holds_what_it_was_given() -> None:
     layer = ReservedLayer(room=2)
-    states = torch.randn(2, 1, 9, 4)
+    states = torch.randn(1, 1, 9, 4)
     for start, stop in ((0, 4), (4, 5), (5, 6), (6, 9)):
         keys, values = layer.update(states[:, :, start:stop], -states[:, :, start:stop])
     assert torch.equal(keys, states)
     assert torch.equal(values, -states)
     assert layer.get_seq_length() == 9
-    layer.batch_repeat_interleave(2)
-    keys, _ = layer.update(torch.zeros(4, 1, 1, 4), torch.zeros(4, 1, 1, 4))
+    apart = layer.repeated(2)
+    keys, _ = apart.update(torch.zeros(2, 1, 1, 4), torch.zeros(2, 1, 1, 4))
     assert torch.equal(keys[:, :, :9], states.repeat_interleave(2, dim=0))
-    assert layer.get_seq_length() == 10
+    assert (apart.get_seq_length(), layer.get_seq_length()) == (10, 9)
+    assert ReservedLayer(room=2).repeated(3).get_seq_length() == 0

@@ -328,6 +328,7 @@ def test_a_run_leaves_rows_and_a_figure_and_is_not_measured_twice(
     step = details["rows"]["step P=48 G=2 C=3"]
     assert step["stock"]["rows_fitting"] == 2 and step["stock"]["rows_at_once"] in (1, 2)
     assert "head" in step["stock"]
+    assert step["stock"]["attention"] in ("eager", "sdpa")
     for side, tokens in (("ours", 3 * 54), ("stock", 3 * 102)):  # a rollout, and a pass with its backward
         rate = tokens / step[side]["measurements"][0]["seconds"]["step"]
         assert step[side]["tokens_per_second"] == pytest.approx(rate)

@@ -166,6 +166,20 @@ def test_log_probabilities_and_gradients_are_those_of_trl(name: str, tiny_model:
         assert (gradients[key] - gradient).norm() <= 1e-4 * gradient.norm(), key
 
 
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_under_a_mask_as_on_a_gpu_they_are_the_same(
+    name: str, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer(make_policy(CONFIGS[name]()), tiny_model, tmp_path)
+    method = MemoryGRPOTrainer._get_per_token_logps_and_entropies
+    expected, _, expected_gradients = measured(trainer, method)
+    monkeypatch.setattr(PackedGroups, "branches", lambda packed: None)
+    found, _, gradients = measured(trainer, method)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    for key, gradient in expected_gradients.items():
+        assert (gradients[key] - gradient).norm() <= 1e-4 * gradient.norm(), key
+
+
 @pytest.mark.parametrize("column", [0, PROMPT_LENGTHS[0] - 1, PROMPT, PROMPT + COMPLETION + 2])
 def test_one_wrong_position_shows(
     column: int, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

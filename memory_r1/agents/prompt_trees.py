@@ -1,0 +1,205 @@
+"""Prompts that begin alike, as trees: what several of them begin with is computed once.
+
+Prompts differ late: every prompt of an agent opens with its instructions, questions to one bank go on with the same
+memories, and the rows of a group are one prompt. A tree's tokens stand in one sequence, each token sees the tokens on
+its own way from the root, and the last tokens of the prompts, whose next token is wanted, stand in the last columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+# A token's way through the layers costs as much as about so many scores (SmolLM2-135M on a CPU; larger models: more).
+_SCORES_A_TOKEN = 1000
+# Trees narrower than this share of a pass's widest run in a pass of their own, so that few columns are padding.
+_AS_WIDE = 0.8
+
+
+@dataclass(slots=True)
+class _Tree:
+    """One tree behind `start` tokens that all prompts share; columns are counted from there.
+
+    Attributes:
+        ids: Tokens of the columns, the prompts' last tokens apart.
+        positions: Theirs.
+        runs: First column and ancestors (columns) of each stretch of tokens that one prompt added.
+        paths: Columns that the last token of each distinct prompt sees.
+        last: Last token of each distinct prompt, and its position.
+    """
+
+    start: int
+    ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    runs: list[tuple[int, list[int]]] = field(default_factory=list)
+    paths: list[list[int]] = field(default_factory=list)
+    last: list[tuple[int, int]] = field(default_factory=list)
+    rows: list[tuple[int, ...]] = field(default_factory=list)
+
+    @property
+    def width(self) -> int:
+        """Its columns."""
+        return len(self.ids) + len(self.last)
+
+    def add(self, row: tuple[int, ...], common: int) -> None:
+        """Add a prompt whose first `common` tokens are those of the prompt added before."""
+        ancestors = self.paths[-1][: common - self.start] if self.paths else []
+        first, added = len(self.ids), row[common:-1]
+        self.runs.append((first, ancestors))
+        self.ids += added
+        self.positions += range(common, len(row) - 1)
+        self.paths.append([*ancestors, *range(first, len(self.ids))])
+        self.last.append((row[-1], len(row) - 1))
+        self.rows.append(row)
+
+    def gains(self, row: tuple[int, ...], common: int) -> bool:
+        """Whether a prompt costs less here than in a tree of its own.
+
+        Here the tokens in common are saved, but all queries of a tree compute the scores of all its columns.
+        """
+        together, alone = self.width + len(row) - common, len(row) - self.start
+        return (common - self.start) * _SCORES_A_TOKEN > together**2 - self.width**2 - alone**2
+
+
+def _planted(prompts: Sequence[Sequence[int]]) -> list[_Tree]:
+    """The trees of the distinct prompts, widest first; at least one token of each is left out of what all share."""
+    rows = sorted({tuple(prompt) for prompt in prompts})
+    start = min(_common(rows[0], rows[-1]), *(len(row) - 1 for row in rows)) if len(rows) > 1 else 0
+    trees: list[_Tree] = []
+    for number, row in enumerate(rows):
+        common = _common(rows[number - 1], row) if number else start
+        if not trees or not trees[-1].gains(row, common):
+            trees.append(_Tree(start))
+            common = start
+        trees[-1].add(row, common)
+    return sorted(trees, key=lambda tree: -tree.width)
+
+
+def _common(before: Sequence[int], row: Sequence[int]) -> int:
+    """Leading tokens that two prompts share, the last token of either left out."""
+    most = min(len(before), len(row)) - 1
+    return next((place for place in range(most) if before[place] != row[place]), most)
+
+
+def batches(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+    """Numbers of the prompts in batches of up to `size`, longest first: trees stay whole where they fit."""
+    asked: dict[tuple[int, ...], list[int]] = {}
+    for number, prompt in enumerate(prompts):
+        asked.setdefault(tuple(prompt), []).append(number)
+    cut: list[list[int]] = []
+    for tree in _planted(prompts) if prompts else []:
+        numbers = [number for row in tree.rows for number in asked[row]]
+        if cut and len(cut[-1]) + len(numbers) <= size:
+            cut[-1] += numbers
+        else:
+            cut += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return cut
+
+
+class TreePass:
+    """N trees that run in one pass: P columns behind S tokens that are run before.
+
+    Args:
+        trees: The trees.
+        pad: Id that fills gaps; never read.
+
+    Attributes:
+        ids: `(N, P)`; the last L columns are the last tokens of the distinct prompts, L those of the largest tree.
+        positions: `(N, S + P)`.
+        leaves: L.
+        prompts: Numbers of its distinct prompts, one after the other, by tree.
+        ends: Tree and leaf of each of them, two lists.
+        paths: Columns of each of them, first to last, S + P of them at most.
+    """
+
+    def __init__(self, trees: Sequence[_Tree], pad: int) -> None:
+        self._trees, self._start = trees, trees[0].start
+        self.leaves = max(len(tree.last) for tree in trees)
+        inner = max(len(tree.ids) for tree in trees)
+        self.ids = torch.full((len(trees), inner + self.leaves), pad)
+        self.positions = torch.zeros(len(trees), self._start + inner + self.leaves, dtype=torch.long)
+        self.positions[:, : self._start] = torch.arange(self._start)
+        for ids, positions, tree in zip(self.ids, self.positions[:, self._start :], trees, strict=True):
+            ends = slice(inner, inner + len(tree.last))
+            ids[: len(tree.ids)] = torch.tensor(tree.ids, dtype=torch.long)
+            positions[: len(tree.ids)] = torch.tensor(tree.positions, dtype=torch.long)
+            ids[ends], positions[ends] = torch.tensor(tree.last).T
+        leaves = [(number, leaf) for number, tree in enumerate(trees) for leaf in range(len(tree.last))]
+        self.ends = [number for number, _ in leaves], [leaf for _, leaf in leaves]
+        self.paths = [
+            [*range(self._start), *(self._start + column for column in (*trees[number].paths[leaf], inner + leaf))]
+            for number, leaf in leaves
+        ]
+
+    @property
+    def branching(self) -> bool:
+        """Whether some tree holds several prompts; where none does, a causal mask says all."""
+        return self.leaves > 1
+
+    def mask(self) -> torch.Tensor:
+        """1 for tokens and 0 for padding, `(N, S + P)`."""
+        mask = torch.zeros_like(self.positions)
+        for number, path in zip(self.ends[0], self.paths, strict=True):
+            mask[number, path] = 1
+        return mask
+
+    def visible(self) -> torch.Tensor:
+        """What each column behind the shared tokens sees, boolean, `(N, P, S + P)`; padding sees itself too."""
+        width = self.ids.size(1)
+        visible = torch.ones(len(self.ids), width, self._start + width, dtype=torch.bool)
+        visible[:, :, self._start :] = torch.eye(width, dtype=torch.bool)
+        for seen, tree in zip(visible[:, :, self._start :], self._trees, strict=True):
+            stops = [first for first, _ in tree.runs[1:]] + [len(tree.ids)]
+            for (first, ancestors), stop in zip(tree.runs, stops, strict=True):
+                seen[first:stop, ancestors] = True
+                seen[first:stop, first:stop] = torch.ones(stop - first, stop - first, dtype=torch.bool).tril()
+            for leaf, path in enumerate(tree.paths):
+                seen[width - self.leaves + leaf, path] = True
+        return visible
+
+
+class PromptTrees:
+    """B prompts, none empty, as trees behind S tokens that all share.
+
+    Args:
+        prompts: Token ids.
+        pad: Id that fills gaps; never read.
+
+    Attributes:
+        shared: The S tokens.
+        passes: The trees, those of about the same width together.
+        row: Number of each prompt among the D distinct ones, in the order of the passes.
+        slot: Its place among equal ones.
+        slots: G, the most that are equal.
+        lengths: Tokens of each distinct prompt, D numbers.
+        tokens: Tokens to be run, padding not counted.
+    """
+
+    def __init__(self, prompts: Sequence[Sequence[int]], pad: int) -> None:
+        trees = _planted(prompts)
+        self.shared = list(prompts[0][: trees[0].start])
+        self.passes = [TreePass(part, pad) for part in _as_wide(trees)]
+        self.tokens = len(self.shared) + sum(tree.width for tree in trees)
+        distinct = [row for tree in trees for row in tree.rows]
+        numbers = {row: number for number, row in enumerate(distinct)}
+        self.lengths = [len(row) for row in distinct]
+        self.row = [numbers[tuple(prompt)] for prompt in prompts]
+        taken = [0] * len(distinct)
+        self.slot: list[int] = []
+        for number in self.row:
+            self.slot.append(taken[number])
+            taken[number] += 1
+        self.slots = max(taken)
+
+
+def _as_wide(trees: Sequence[_Tree]) -> list[list[_Tree]]:
+    """The trees, widest first, cut where they get much narrower."""
+    cut: list[list[_Tree]] = []
+    for tree in trees:
+        if cut and tree.width >= _AS_WIDE * cut[-1][0].width:
+            cut[-1].append(tree)
+        else:
+            cut.append([tree])
+    return cut
