@@ -30,6 +30,7 @@ FORWARD_AND_BACKWARD = 2
 _SPARE = 0.9  # share of the available memory that stock's micro-batch is sized for
 _CLEARLY = 0.95  # below this share of another time, one is faster by more than noise
 _HEAD_PROBE_TOKENS = 256
+_ATTENTION_PROBE_TOKENS = 2048  # eager attention keeps every score: more may not fit
 
 
 class StepClock(TrainerCallback):
@@ -272,12 +273,12 @@ def _choose_head(trainer: Any, head: CompletionHead, job: Job, prompt: int) -> d
 
 
 def _choose_attention(trainer: Any, job: Job, prompt: int) -> dict[str, Any]:
-    """Leave stock the faster of transformers' attentions, by one row each; PyTorch's fused one is not always."""
-    meter, seconds = Meter(trainer.model.device), {}
+    """Leave stock the attention of transformers with which a row's pass is faster; it keeps it in the rollout too."""
+    meter, tokens, seconds = Meter(trainer.model.device), min(prompt, _ATTENTION_PROBE_TOKENS), {}
     model = trainer.model.get_base_model()
     for name in ("eager", "sdpa", "eager", "sdpa"):  # the first two warm up
         model.set_attn_implementation(name)
-        seconds[name] = _probe(trainer, meter, 1, prompt, job.completion)[0]
+        seconds[name] = _probe(trainer, meter, 1, tokens, job.completion)[0]
     faster = "eager" if seconds["eager"] < _CLEARLY * seconds["sdpa"] else "sdpa"
     model.set_attn_implementation(faster)
     return {"attention": faster, "attention_seconds": seconds}
@@ -301,7 +302,8 @@ def _probe(trainer: Any, meter: Meter, rows: int, prompt: int, completion: int) 
     ids = torch.randint(vocabulary, (rows, prompt + completion), generator=generator).to(trainer.model.device)  # (B, L)
     ids[:, :prompt] = ids[:1, :prompt]
     started = meter.restart()
-    log_probs, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), completion)
+    with trainer.accelerator.autocast():  # as in a step: adapters are float32 beside a base of lower precision
+        log_probs, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), completion)
     log_probs.mean().backward()
     seconds, peak = meter.time() - started, meter.peak()
     trainer.model.zero_grad()

@@ -1,8 +1,8 @@
 """Attention over rows that share a prompt: each row's tokens see the prompt and themselves, not their siblings.
 
-The rows of a group stand side by side in one sequence behind their prompt (a tree of depth one), so the prompt's keys
-and values exist once. Grouped query heads are folded into the query's positions, so that no key is copied per head
-either; both are what a decode step on a CPU spends its time on.
+The rows of a group stand side by side in one sequence behind their prompt, and prompts that begin alike in one tree,
+so that keys and values of what they share exist once. Grouped query heads are folded into the query's positions, so
+that no key is copied per head either; both are what a decode step on a CPU spends its time on.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def tree_attention(
         return _in_chunks(module, query, key, value, attention_mask, options), None
     window = kwargs.get("sliding_window")
     own = query.size(2) - tree.visible.size(1)  # queries of the prompt
-    if tree.branches is not None and query.device.type == "cpu" and not dropout:
+    if tree.branches is not None and products.pay_in_branches(query[:, :, own:], key, dropout):
         output = attend_in_branches(query[:, :, own:], key, value, tree.branches, scaling)
     else:
         output = _under_mask(query[:, :, own:], key, value, tree, window, dropout, scaling)
@@ -166,7 +166,7 @@ def _under_mask(
     groups = key.size(1)
     folded = query.reshape(rows, groups, heads // groups * queries, size)
     mask = tree.mask(window, heads // groups, query.dtype)
-    if products.pay(query, dropout):
+    if products.pay(query, key, dropout):
         output = products.attend(folded, key, value, mask, scaling)
     else:
         output = F.scaled_dot_product_attention(folded, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling)
@@ -187,10 +187,12 @@ def _in_chunks(
     and then hide them, where it is given a mask: twice the work of a long prompt.
     """
     count, before = query.size(2), key.size(2) - query.size(2)
-    by_products = products.pay(query, options["dropout"]) and (mask is None or mask.size(1) == 1)
+    by_products = products.pay(query, key, options["dropout"]) and _says_all(module, mask, count, before, options)
     long = mask is not None and mask.size(-2) == count >= 2 * CHUNK and query.device.type == "cpu"
     if not by_products and not long:
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
+    if by_products:
+        key, value = key.contiguous(), value.contiguous()  # once: each product would copy what it reads
     chunk = products.at_once(query, key) if by_products else CHUNK
     outputs = []
     for start in range(0, count, chunk):
@@ -205,6 +207,17 @@ def _in_chunks(
         else:
             outputs.append(sdpa_attention_forward(module, *part, shown, **options)[0])
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _says_all(
+    module: torch.nn.Module, mask: torch.Tensor | None, count: int, before: int, options: dict[str, Any]
+) -> bool:
+    """Whether a mask of one head, or causality where there is none, is all that decides who sees whom."""
+    if mask is not None:
+        return mask.size(1) == 1 and options.get("position_bias") is None
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    return bool(causal and (before == 0 or count == 1))
 
 
 def _by_products(

@@ -1,42 +1,14 @@
-"""Prompts that begin alike, computed once: the instructions that open every prompt, and prompts asked repeatedly."""
+"""The pass over a batch's prompts: what several begin with runs once, and each gets keys and values of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import Cache, DynamicLayer
 
 from memory_r1.agents.attention import NO_MASK, Tree, has_window
-from memory_r1.agents.prompt_trees import PromptTrees, TreePass
-
-
-@dataclass(frozen=True, slots=True)
-class Groups:
-    """B rows as D distinct ones, each repeated in up to G slots: row b stands in slot `slot[b]` of `group[b]`."""
-
-    distinct: list[list[int]]
-    group: list[int]
-    slot: list[int]
-
-    @property
-    def size(self) -> int:
-        """G, the slots of the largest group."""
-        return max(self.slot) + 1
-
-
-def grouped(rows: Sequence[list[int]]) -> Groups:
-    """Find equal rows; groups are numbered in the order of their first rows."""
-    number: dict[tuple[int, ...], int] = {}
-    group = [number.setdefault(tuple(row), len(number)) for row in rows]
-    taken = [0] * len(number)
-    slot = []
-    for index in group:
-        slot.append(taken[index])
-        taken[index] += 1
-    return Groups([list(row) for row in number], group, slot)
+from memory_r1.agents.prompt_trees import PromptTrees
 
 
 class ReservedLayer(DynamicLayer):
@@ -114,14 +86,7 @@ def prefill(model: Any, trees: PromptTrees, room: int) -> tuple[torch.Tensor, Ca
             seen = {"attention_mask": NO_MASK, "tree": Tree(part.visible().to(device), own, positions)}
         ends.append(_run(model, part.ids.to(device), seen, own, cache, part.leaves)[part.ends])  # (D of the pass, V)
         caches.append(cache)
-    rows = [ReservedLayer(room) for _ in range(layers)]
-    for number, layer in enumerate(rows):
-        held = [
-            _by_prompt(part, cache, number, max(trees.lengths))
-            for part, cache in zip(trees.passes, caches, strict=True)
-        ]
-        layer.update(torch.cat([keys for keys, _ in held]), torch.cat([values for _, values in held]))
-    return torch.cat(ends), Cache(layers=rows)
+    return torch.cat(ends), _by_prompt(trees, caches, room)
 
 
 def _run(
@@ -137,13 +102,25 @@ def _run(
     return logits
 
 
-def _by_prompt(part: TreePass, cache: Cache, number: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of one layer of a pass, a row for each of its prompts, `(D, H_kv, T, d)`; frees the layer."""
-    layer = cache.layers[number]
-    cache.layers[number] = ReservedLayer(0)
-    device = layer.keys.device
-    tree = torch.tensor(part.ends[0], device=device)[:, None]  # (D, 1)
-    # Padding repeats the first column: what it holds is a number, and hidden.
-    columns = torch.tensor([path + [0] * (width - len(path)) for path in part.paths], device=device)  # (D, T)
-    keys, values = (states.transpose(1, 2)[tree, columns].transpose(1, 2) for states in (layer.keys, layer.values))
-    return keys, values
+def _by_prompt(trees: PromptTrees, caches: list[Cache], room: int) -> Cache:
+    """A cache with a row for each distinct prompt, `(D, H_kv, T, d)`, out of those of the passes, which are emptied."""
+    width, device = max(trees.lengths), caches[0].layers[0].keys.device
+    places = [
+        # Padding repeats the first column: what it holds is a number, and hidden.
+        (torch.tensor(part.ends[0])[:, None], torch.tensor([path + [0] * (width - len(path)) for path in part.paths]))
+        for part in trees.passes
+    ]
+    places = [(tree.to(device), columns.to(device)) for tree, columns in places]  # (D of the pass, 1 and T)
+
+    def dealt(states: list[torch.Tensor]) -> torch.Tensor:
+        rows = [held.transpose(1, 2)[place] for held, place in zip(states, places, strict=True)]  # (D, T, H_kv, d)
+        return torch.cat(rows).transpose(1, 2)
+
+    layers = []
+    for number in range(len(caches[0].layers)):
+        held = [cache.layers[number] for cache in caches]
+        layers.append(ReservedLayer(room))
+        layers[-1].update(dealt([layer.keys for layer in held]), dealt([layer.values for layer in held]))
+        for cache in caches:
+            cache.layers[number] = ReservedLayer(0)  # frees what was dealt out
+    return Cache(layers=layers)

@@ -10,15 +10,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.autograd.function import once_differentiable
 
 SCORES = 4_000_000
 """Scores computed at once: with their weights, about what a CPU's cache holds."""
+KEPT = 50_000_000
+"""Most scores of a layer whose weights are kept for a backward; more are left to the fused kernel, which keeps none."""
 _FEWEST = 64  # queries at once, however many keys there are: a product of fewer rows is slow
 
 
-def pay(query: torch.Tensor, dropout: float) -> bool:
-    """Whether products are faster than the fused kernel; neither they nor it say so themselves."""
-    return query.device.type == "cpu" and query.dtype != torch.float32 and not dropout
+def pay(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
+    """Whether products beat the fused kernel, for queries `(D, H, Q, d)` and keys `(D, H_kv, K, d)`."""
+    return _can(query, key, dropout) and query.dtype == torch.bfloat16
+
+
+def pay_in_branches(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
+    """As `pay`, for completions behind a prompt: there they win in float32 too."""
+    return _can(query, key, dropout) and query.dtype in (torch.bfloat16, torch.float32)
+
+
+def _can(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
+    scores = query.shape[:3].numel() * key.size(2)
+    kept = scores if torch.is_grad_enabled() and query.requires_grad else 0
+    return query.device.type == "cpu" and not dropout and kept <= KEPT
 
 
 def attend(
@@ -67,6 +81,7 @@ def attend_in_branches(
     All completions read the prompt's keys in one product, and each its own in another; scores of siblings are never
     computed. Returns `(D, H, G * T, d)`.
     """
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, positions may have left them in float32
     rows, heads, _, size = query.shape
     groups, own = key.size(1), branches.count * branches.steps
     prompt = key.size(2) - own
@@ -123,12 +138,13 @@ class _BranchAttention(torch.autograd.Function):
         return output
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, prompt_key, prompt_value, own_key, own_value, shared_weights, own_weights, output = ctx.saved_tensors
         gradient = gradients[0].contiguous()  # (D, H_kv, G, N, d)
         flat = gradient.flatten(2, 3)
         # The softmax's backward: each weight's gradient less their mean under the weights, which is that of the output.
-        mean = (gradient.float() * output.float()).sum(-1, keepdim=True).to(query.dtype)  # (D, H_kv, G, N, 1)
+        mean = (gradient.float() * output.float()).sum(-1, keepdim=True)  # (D, H_kv, G, N, 1)
         shared = (flat @ prompt_value.transpose(-1, -2)).sub_(mean.flatten(2, 3)).mul_(shared_weights)
         own = (gradient @ own_value.transpose(-1, -2)).sub_(mean).mul_(own_weights)
         return (

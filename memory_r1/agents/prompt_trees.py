@@ -28,6 +28,7 @@ class _Tree:
         runs: First column and ancestors (columns) of each stretch of tokens that one prompt added.
         paths: Columns that the last token of each distinct prompt sees.
         last: Last token of each distinct prompt, and its position.
+        rows: The prompts themselves.
     """
 
     start: int
@@ -84,18 +85,42 @@ def _common(before: Sequence[int], row: Sequence[int]) -> int:
 
 
 def batches(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
-    """Numbers of the prompts in batches of up to `size`, longest first: trees stay whole where they fit."""
+    """Numbers of the prompts in batches of `size`: the trees of long prompts first, one after the other.
+
+    A tree that a batch's end cuts in two runs its beginning twice.
+    """
     asked: dict[tuple[int, ...], list[int]] = {}
     for number, prompt in enumerate(prompts):
         asked.setdefault(tuple(prompt), []).append(number)
-    cut: list[list[int]] = []
-    for tree in _planted(prompts) if prompts else []:
-        numbers = [number for row in tree.rows for number in asked[row]]
-        if cut and len(cut[-1]) + len(numbers) <= size:
-            cut[-1] += numbers
-        else:
-            cut += [numbers[start : start + size] for start in range(0, len(numbers), size)]
-    return cut
+    trees = sorted(_planted(prompts), key=lambda tree: -max(map(len, tree.rows))) if prompts else []
+    numbers = [number for tree in trees for row in tree.rows for number in asked[row]]
+    return [numbers[start : start + size] for start in range(0, len(numbers), size)]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """B rows as D distinct ones, each repeated in up to G slots: row b stands in slot `slot[b]` of `group[b]`."""
+
+    distinct: list[list[int]]
+    group: list[int]
+    slot: list[int]
+
+    @property
+    def size(self) -> int:
+        """G, the slots of the largest group."""
+        return max(self.slot) + 1
+
+
+def grouped(rows: Sequence[Sequence[int]]) -> Groups:
+    """Find equal rows; groups are numbered in the order of their first rows."""
+    number: dict[tuple[int, ...], int] = {}
+    group = [number.setdefault(tuple(row), len(number)) for row in rows]
+    taken = [0] * len(number)
+    slot = []
+    for index in group:
+        slot.append(taken[index])
+        taken[index] += 1
+    return Groups([list(row) for row in number], group, slot)
 
 
 class TreePass:
@@ -109,9 +134,8 @@ class TreePass:
         ids: `(N, P)`; the last L columns are the last tokens of the distinct prompts, L those of the largest tree.
         positions: `(N, S + P)`.
         leaves: L.
-        prompts: Numbers of its distinct prompts, one after the other, by tree.
-        ends: Tree and leaf of each of them, two lists.
-        paths: Columns of each of them, first to last, S + P of them at most.
+        ends: Tree and leaf of each distinct prompt, tree by tree, two lists.
+        paths: Its columns among the S + P, first to last.
     """
 
     def __init__(self, trees: Sequence[_Tree], pad: int) -> None:
@@ -178,27 +202,26 @@ class PromptTrees:
     """
 
     def __init__(self, prompts: Sequence[Sequence[int]], pad: int) -> None:
-        trees = _planted(prompts)
+        planted = _planted(prompts)
+        # A pass in which nothing branches needs no mask of its own.
+        trees = [tree for several in (True, False) for tree in planted if (len(tree.last) > 1) is several]
         self.shared = list(prompts[0][: trees[0].start])
         self.passes = [TreePass(part, pad) for part in _as_wide(trees)]
         self.tokens = len(self.shared) + sum(tree.width for tree in trees)
         distinct = [row for tree in trees for row in tree.rows]
-        numbers = {row: number for number, row in enumerate(distinct)}
         self.lengths = [len(row) for row in distinct]
+        numbers = {row: number for number, row in enumerate(distinct)}
+        groups = grouped(prompts)
         self.row = [numbers[tuple(prompt)] for prompt in prompts]
-        taken = [0] * len(distinct)
-        self.slot: list[int] = []
-        for number in self.row:
-            self.slot.append(taken[number])
-            taken[number] += 1
-        self.slots = max(taken)
+        self.slot, self.slots = groups.slot, groups.size
 
 
 def _as_wide(trees: Sequence[_Tree]) -> list[list[_Tree]]:
-    """The trees, widest first, cut where they get much narrower."""
+    """The trees cut into runs of about the same width, in which all hold several prompts or none does."""
     cut: list[list[_Tree]] = []
     for tree in trees:
-        if cut and tree.width >= _AS_WIDE * cut[-1][0].width:
+        first = cut[-1][0] if cut else tree
+        if cut and tree.width >= _AS_WIDE * first.width and (len(tree.last) > 1) is (len(first.last) > 1):
             cut[-1].append(tree)
         else:
             cut.append([tree])

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from memory_r1.agents.prefix import grouped
+from memory_r1.agents.prompt_trees import grouped
 from memory_r1.errors import TrainingError
 
 CRITIC_FILE = "critic.safetensors"

@@ -14,8 +14,8 @@ import torch
 from transformers import DynamicCache
 
 from memory_r1.agents.attention import NO_MASK, Tree, has_window, keeps_keys_and_values_only
-from memory_r1.agents.prefix import grouped
 from memory_r1.agents.products import Branches
+from memory_r1.agents.prompt_trees import grouped
 
 IGNORED = -100
 
@@ -51,8 +51,10 @@ class PackedGroups:
         causal = torch.ones_like(self.visible[0, :1]).expand(self.prompt_length, -1).tril()  # (P, L)
         return torch.cat([causal.expand(len(self.visible), -1, -1), self.visible], dim=1)
 
-    def branches(self) -> Branches:
-        """What `visible` says, in a few numbers."""
+    def branches(self) -> Branches | None:
+        """What `visible` says, in a few numbers; None off the CPU, where nobody reads it."""
+        if self.ids.device.type != "cpu":
+            return None
         steps = self.labels.size(1) // self.slots
         prompts = self.visible[:, :1, : self.prompt_length]  # (D, 1, P)
         return Branches(self.slots, steps, None if bool(prompts.all()) else ~prompts[:, None])

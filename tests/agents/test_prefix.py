@@ -21,8 +21,8 @@ from transformers import (
 
 from memory_r1.agents.attention import use_tree_attention
 from memory_r1.agents.language_model import LocalLanguageModel
-from memory_r1.agents.prefix import ReservedLayer, grouped, prefill
-from memory_r1.agents.prompt_trees import PromptTrees
+from memory_r1.agents.prefix import ReservedLayer, prefill
+from memory_r1.agents.prompt_trees import PromptTrees, grouped
 from tests.tiny import load_tokenizer, sharpen
 
 SIZES: dict[str, Any] = {
@@ -120,7 +120,7 @@ def test_what_some_rows_share_runs_once_too(name: str) -> None:
 
 def test_a_prompt_that_holds_the_padding_token_is_not_taken_for_padding(tiny_model: Path) -> None:
     model, tokenizer = make_model(CONFIGS["llama"]), load_tokenizer(tiny_model)
-    rows = [[5, 6, 7, 8], [5, 0, 6, 7, 8], [5, 9, 9, 9, 9]]  # padded, the first is 5 0 6 7 8 as well
+    rows = [[5, 6, 7, 8, 8, 9], [5, 6, 7, 8, 8, 0, 9], [5, 9, 9, 9, 9, 9]]  # padded, the first is 5 6 7 8 8 0 9 as well
     one_by_one = [LocalLanguageModel(model, tokenizer).generate_ids([row], max_new_tokens=4)[0] for row in rows]
     assert one_by_one[0] != one_by_one[1]
     assert LocalLanguageModel(model, tokenizer).generate_ids(rows, max_new_tokens=4) == one_by_one
@@ -129,6 +129,28 @@ def test_a_prompt_that_holds_the_padding_token_is_not_taken_for_padding(tiny_mod
 def test_a_prompt_of_one_token_is_completed(tiny_model: Path) -> None:
     model = make_model(CONFIGS["llama"])
     assert 1 <= len(LocalLanguageModel(model, load_tokenizer(tiny_model)).generate_ids([[5]], max_new_tokens=2)[0]) <= 2
+
+
+def test_trees_with_and_without_branches_are_completed_alike(tiny_model: Path) -> None:
+    bank = [*COMMON, *range(100, 140)]
+    rows = [
+        *([*bank, *range(200, 203), question] for question in (30, 31, 32)),
+        *([*COMMON, *range(first, first + 42)] for first in (220, 270)),
+        [*COMMON, 300],
+    ]
+    for dtype in (torch.float32, torch.bfloat16):
+        model = make_model(CONFIGS["llama"]).to(dtype)
+        assert use_tree_attention(model)
+        with torch.no_grad():
+            trees = PromptTrees(rows, pad=0)
+            assert [part.branching for part in trees.passes] == [True, False, False]
+            logits, _ = prefill(model, trees, room=2)
+            alone = torch.cat([model(input_ids=torch.tensor([row])).logits[:, -1] for row in rows])
+        torch.testing.assert_close(logits[trees.row], alone, rtol=0, atol=1e-4 if dtype == torch.float32 else 0.2)
+        local = LocalLanguageModel(model, load_tokenizer(tiny_model))
+        if dtype == torch.float32:
+            expected = [local.generate_ids([row], max_new_tokens=6)[0] for row in rows]
+            assert local.generate_ids(rows, max_new_tokens=6) == expected
 
 
 def test_rows_are_numbered_in_their_order() -> None:

@@ -54,20 +54,60 @@ def test_completions_attend_as_under_a_mask_and_so_do_their_gradients(name: str)
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
 
 
-def test_scores_of_siblings_are_not_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: Any, **options: Any) -> None:
-        raise AssertionError("attended under the whole mask")
+def test_in_bfloat16_completions_attend_nearly_as_exactly_as_the_fused_kernel_lets_them() -> None:
+    visible, branches = tree_of(LENGTHS["equal prompts"]), Branches(COUNT, STEPS, None)
+    halves = tensors(COUNT * STEPS, PROMPT + COUNT * STEPS, dtype=torch.bfloat16)
+    precise = [part.detach().float().requires_grad_() for part in halves]
+    expected = with_gradients(lambda *parts: fused(*parts, visible), precise)
+    found = with_gradients(lambda *parts: attend_in_branches(*parts, branches, SIZE**-0.5), halves)
+    kernel = with_gradients(lambda *parts: fused(*parts, visible), halves)
+    for exact, one, other in zip(expected, found, kernel, strict=True):
+        assert (one.float() - exact).norm() <= 3 * (other.float() - exact).norm() <= 0.05 * exact.norm()
 
-    monkeypatch.setattr(F, "scaled_dot_product_attention", refuse)
+
+def test_completions_attend_and_learn_under_autocast() -> None:
+    # As a float32 model does whose positions turn queries and keys, and not values, back into float32.
+    query, key, value = tensors(COUNT * STEPS, PROMPT + COUNT * STEPS)
+    branches, visible = Branches(COUNT, STEPS, None), tree_of(LENGTHS["equal prompts"])
+    with torch.autocast("cpu", torch.bfloat16):
+        output = attend_in_branches(query, key, value.bfloat16(), branches, SIZE**-0.5)
+    output.float().sum().backward()
+    torch.testing.assert_close(output.float(), fused(query, key, value, visible), rtol=0.05, atol=0.05)
+    assert all(part.grad is not None and part.grad.dtype == torch.float32 for part in (query, key, value))
+
+
+def test_what_siblings_hold_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, value = (part.detach() for part in tensors(COUNT * STEPS, PROMPT + COUNT * STEPS))
+    for part in (key, value):
+        part[:, :, PROMPT : PROMPT + STEPS] = torch.nan  # of the first branch
+    places = torch.zeros(2, COUNT * STEPS), torch.zeros(2, PROMPT + COUNT * STEPS)
     visible = tree_of(LENGTHS["equal prompts"])[:, 0]
-    inputs = tensors(COUNT * STEPS, PROMPT + COUNT * STEPS)
-    for branches in (Branches(COUNT, STEPS, None), None):
-        tree = Tree(visible, torch.zeros(2, COUNT * STEPS), torch.zeros(2, PROMPT + COUNT * STEPS), branches)
-        if branches is None:
-            with pytest.raises(AssertionError, match="under the whole mask"):
-                tree_attention(torch.nn.Module(), *inputs, None, tree=tree)
-        else:
-            tree_attention(torch.nn.Module(), *inputs, None, tree=tree)
+    module = torch.nn.Module()
+    apart, _ = tree_attention(
+        module, query, key, value, None, tree=Tree(visible, *places, Branches(COUNT, STEPS, None))
+    )
+    assert apart[:, :STEPS].isnan().all() and apart[:, STEPS:].isfinite().all()
+    masked, _ = tree_attention(module, query, key, value, None, tree=Tree(visible, *places))
+    assert masked.isnan().all()
+
+
+def test_weights_that_would_take_too_much_memory_are_left_to_the_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    query, key, _ = tensors(4, 4, dtype=torch.bfloat16)
+    assert products.pay(query, key, 0.0) and products.pay_in_branches(query, key, 0.0)
+    monkeypatch.setattr(products, "KEPT", 2 * HEADS * 4 * 4 - 1)
+    assert not products.pay(query, key, 0.0) and not products.pay_in_branches(query, key, 0.0)
+    with torch.no_grad():
+        assert products.pay(query, key, 0.0)
+    assert not products.pay(query.detach(), key, 0.1) and not products.pay(query.detach().float(), key, 0.0)
+
+
+def test_what_sees_both_ways_is_left_to_the_fused_kernel() -> None:
+    query, key, value = (part.detach() for part in tensors(6, 6, dtype=torch.bfloat16))
+    everything = torch.ones(2, 1, 6, 6, dtype=torch.bool)
+    tower = torch.nn.Module()
+    tower.is_causal, tower.num_key_value_groups = False, HEADS // GROUPS  # of a picture, say
+    output, _ = tree_attention(tower, query, key, value, None)
+    torch.testing.assert_close(output.transpose(1, 2), fused(query, key, value, everything), rtol=0.05, atol=0.05)
 
 
 @pytest.mark.parametrize("at_once", [10, 4_000_000])

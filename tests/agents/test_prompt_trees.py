@@ -78,8 +78,9 @@ def test_batches_hold_every_prompt_once(rows: list[list[int]], size: int) -> Non
     assert max(map(len, cut)) <= size
 
 
-def test_prompts_of_one_tree_are_completed_together() -> None:
-    banks = [[number, *range(100, 150)] for number in (1, 2, 3)]
+def test_long_prompts_come_first_and_those_of_one_tree_together() -> None:
+    banks = [[number, *range(100, 150 + number)] for number in (1, 2, 3)]
     rows = [[*bank, 7, question] for question in (8, 9) for bank in banks]
-    assert batches(rows, 4) == [[0, 3, 1, 4], [2, 5]]
+    assert batches(rows, 4) == [[2, 5, 1, 4], [0, 3]]
+    assert batches(rows, 3) == [[2, 5, 1], [4, 0, 3]]  # full, though a tree is cut
     assert batches([], 4) == []
