@@ -79,7 +79,7 @@ def prefill(model: Any, trees: PromptTrees, room: int) -> tuple[torch.Tensor, Ca
     ends, caches = [], []
     for part in trees.passes:
         cache = Cache(layers=[layer.repeated(len(part.ids)) for layer in beginning])
-        positions = part.positions.to(device)  # (N, S + P)
+        positions = part.positions.to(device)  # (M, S + P)
         own = positions[:, start:]
         seen = {"attention_mask": part.mask().to(device)}
         if part.branching or has_window(model):  # transformers would count a window in columns
@@ -92,7 +92,7 @@ def prefill(model: Any, trees: PromptTrees, room: int) -> tuple[torch.Tensor, Ca
 def _run(
     model: Any, ids: torch.Tensor, seen: dict[str, Any], positions: torch.Tensor, cache: Cache, kept: int
 ) -> torch.Tensor:
-    """Logits of the last `kept` columns, `(N, kept, V)`."""
+    """Logits of the last `kept` columns, `(M, kept, V)`."""
     # Named by an index: for a slice, a CPU would copy the head's weights for every row.
     last = torch.arange(-kept, 0, device=ids.device)
     output = model(

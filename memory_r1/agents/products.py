@@ -115,7 +115,7 @@ class _BranchAttention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        query: torch.Tensor,  # (D, H_kv, G, N, d), N = R * T
+        query: torch.Tensor,  # (D, H_kv, G, R * T, d)
         prompt_key: torch.Tensor,  # (D, H_kv, P, d)
         prompt_value: torch.Tensor,
         own_key: torch.Tensor,  # (D, H_kv, G, T, d)
@@ -123,16 +123,16 @@ class _BranchAttention(torch.autograd.Function):
         padding: torch.Tensor | None,
     ) -> torch.Tensor:
         steps = own_key.size(3)
-        shared = (query.flatten(2, 3) @ prompt_key.transpose(-1, -2)).float()  # (D, H_kv, G * N, P)
+        shared = (query.flatten(2, 3) @ prompt_key.transpose(-1, -2)).float()  # (D, H_kv, G * R * T, P)
         if padding is not None:
             shared.masked_fill_(padding, float("-inf"))
-        later = torch.ones(steps, steps, dtype=torch.bool).triu(1).repeat(query.size(3) // steps, 1)  # (N, T)
+        later = torch.ones(steps, steps, dtype=torch.bool).triu(1).repeat(query.size(3) // steps, 1)  # (R * T, T)
         own = (query @ own_key.transpose(-1, -2)).float().masked_fill_(later, float("-inf")).flatten(2, 3)
         highest = torch.maximum(shared.amax(-1, keepdim=True), own.amax(-1, keepdim=True))
         shared, own = shared.sub_(highest).exp_(), own.sub_(highest).exp_()
         total = shared.sum(-1, keepdim=True) + own.sum(-1, keepdim=True)
-        shared_weights = shared.div_(total).to(query.dtype)  # (D, H_kv, G * N, P)
-        own_weights = own.div_(total).to(query.dtype).view(*query.shape[:-1], steps)  # (D, H_kv, G, N, T)
+        shared_weights = shared.div_(total).to(query.dtype)  # (D, H_kv, G * R * T, P)
+        own_weights = own.div_(total).to(query.dtype).view(*query.shape[:-1], steps)  # (D, H_kv, G, R * T, T)
         output = (shared_weights @ prompt_value).view(*query.shape[:-1], -1) + own_weights @ own_value
         ctx.save_for_backward(query, prompt_key, prompt_value, own_key, own_value, shared_weights, own_weights, output)
         return output
@@ -141,10 +141,10 @@ class _BranchAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         query, prompt_key, prompt_value, own_key, own_value, shared_weights, own_weights, output = ctx.saved_tensors
-        gradient = gradients[0].contiguous()  # (D, H_kv, G, N, d)
+        gradient = gradients[0].contiguous()  # (D, H_kv, G, R * T, d)
         flat = gradient.flatten(2, 3)
         # The softmax's backward: each weight's gradient less their mean under the weights, which is that of the output.
-        mean = (gradient.float() * output.float()).sum(-1, keepdim=True)  # (D, H_kv, G, N, 1)
+        mean = (gradient.float() * output.float()).sum(-1, keepdim=True)  # (D, H_kv, G, R * T, 1)
         shared = (flat @ prompt_value.transpose(-1, -2)).sub_(mean.flatten(2, 3)).mul_(shared_weights)
         own = (gradient @ own_value.transpose(-1, -2)).sub_(mean).mul_(own_weights)
         return (

@@ -124,15 +124,15 @@ def grouped(rows: Sequence[Sequence[int]]) -> Groups:
 
 
 class TreePass:
-    """N trees that run in one pass: P columns behind S tokens that are run before.
+    """M trees that run in one pass: P columns behind S tokens that are run before.
 
     Args:
         trees: The trees.
         pad: Id that fills gaps; never read.
 
     Attributes:
-        ids: `(N, P)`; the last L columns are the last tokens of the distinct prompts, L those of the largest tree.
-        positions: `(N, S + P)`.
+        ids: `(M, P)`; the last L columns are the last tokens of the distinct prompts, L those of the largest tree.
+        positions: `(M, S + P)`.
         leaves: L.
         ends: Tree and leaf of each distinct prompt, tree by tree, two lists.
         paths: Its columns among the S + P, first to last.
@@ -163,14 +163,14 @@ class TreePass:
         return self.leaves > 1
 
     def mask(self) -> torch.Tensor:
-        """1 for tokens and 0 for padding, `(N, S + P)`."""
+        """1 for tokens and 0 for padding, `(M, S + P)`."""
         mask = torch.zeros_like(self.positions)
         for number, path in zip(self.ends[0], self.paths, strict=True):
             mask[number, path] = 1
         return mask
 
     def visible(self) -> torch.Tensor:
-        """What each column behind the shared tokens sees, boolean, `(N, P, S + P)`; padding sees itself too."""
+        """What each column behind the shared tokens sees, boolean, `(M, P, S + P)`; padding sees itself too."""
         width = self.ids.size(1)
         visible = torch.ones(len(self.ids), width, self._start + width, dtype=torch.bool)
         visible[:, :, self._start :] = torch.eye(width, dtype=torch.bool)
