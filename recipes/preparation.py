@@ -15,6 +15,7 @@ from typing import Any
 from accelerate import PartialState
 from filelock import FileLock
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+from trl import GRPOConfig
 
 from data.banks import Banks, gold_banks, observation_banks
 from data.sources import Source, training_sources
@@ -205,6 +206,21 @@ def require_rows(rows: list[Row], limit: int | None, what: str) -> list[Row]:
     if limit is None or len(rows) <= limit:
         return rows
     return [rows[index * len(rows) // limit] for index in range(limit)]
+
+
+def refuse_too_few(rows: int, config: GRPOConfig) -> None:
+    """Refuse fewer training rows than a rollout has distinct prompts: TRL would skip it, and train for no step at all.
+
+    Raises:
+        ConfigurationError: There are fewer.
+    """
+    prompts = int(config.generation_batch_size or 0) // int(config.num_generations or 1)
+    if rows < prompts:
+        raise ConfigurationError(
+            f"{rows} training rows are fewer than the {prompts} distinct prompts of a rollout (generation_batch_size "
+            f"{config.generation_batch_size} / num_generations {config.num_generations}): no step would be trained; "
+            "give more train_dialogues or a smaller per_device_train_batch_size"
+        )
 
 
 def refuse_past_window(prompts: Iterable[Messages], tokens: int, model: WindowedLanguageModel) -> None:

@@ -75,6 +75,7 @@ def reinforce(
     with preparation.whole_models(config):
         train, validation = preparation.load_sources(arguments)
     datasets, rollout = _load_rows(arguments, config, model, retriever, train, validation)
+    preparation.refuse_too_few(len(datasets["training"]), config)
     policy, tokenizer, source = _load_policy(arguments, config, model)
     reader = LocalLanguageModel(policy, tokenizer)
     prompts = [prompt for rows in datasets.values() for prompt in rows["prompt"]]

@@ -12,7 +12,7 @@ from memory_r1.agents.language_model import LocalLanguageModel, active_adapter, 
 from memory_r1.errors import ConfigurationError, ModelError, PromptTooLongError
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora, write_adapter
 
-# Of different lengths, so that a batch of them is padded; not in the order of their lengths.
+# Of different lengths, and not in the order of their lengths.
 PROMPTS = messages(
     [
         "Ann: I moved to Lisbon.",
@@ -52,7 +52,7 @@ def trainable(model: Any) -> dict[str, bool]:
     return {name: parameter.requires_grad for name, parameter in model.named_parameters()}
 
 
-def test_a_left_padded_batch_says_what_one_prompt_at_a_time_says_in_the_order_asked(base: Path) -> None:
+def test_a_batch_says_what_one_prompt_at_a_time_says_in_the_order_asked(base: Path) -> None:
     model, tokenizer = load_base(base), load_tokenizer(base)
     one_by_one = [LocalLanguageModel(model, tokenizer).generate([p], max_new_tokens=8)[0] for p in PROMPTS]
     assert len({completion.text for completion in one_by_one}) > 2  # else any order would pass

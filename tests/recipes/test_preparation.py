@@ -17,7 +17,7 @@ from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.banks import PlayedBanks
 from memory_r1.types import Dialogue
 from recipes import preparation
-from recipes.preparation import manager_tokens, refuse_past_window
+from recipes.preparation import manager_tokens, refuse_past_window, refuse_too_few
 from recipes.reinforcement import _answering
 
 
@@ -52,6 +52,13 @@ def test_a_prompt_that_leaves_no_room_for_its_completion_is_refused_before_train
     with pytest.raises(ConfigurationError, match="longest prompt has 12 tokens, with max_completion_length 9"):
         refuse_past_window(prompts, 9, model)
     refuse_past_window(prompts, 9, SimpleNamespace(window=None, prompt_tokens=len))  # type: ignore[arg-type]
+
+
+def test_fewer_rows_than_a_rollout_has_prompts_are_refused() -> None:
+    config: Any = SimpleNamespace(generation_batch_size=32, num_generations=8)
+    refuse_too_few(4, config)
+    with pytest.raises(ConfigurationError, match="3 training rows are fewer than the 4 distinct prompts of a rollout"):
+        refuse_too_few(3, config)
 
 
 def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
