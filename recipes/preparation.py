@@ -255,13 +255,32 @@ def finish_run(
     started: float,
     results: Mapping[str, Any],
 ) -> None:
-    """Save the best adapter with its card and summary, then drop the checkpoints (main process only)."""
+    """Save the best adapter with its card and summary, drop the checkpoints, and leave the process group together."""
     # All processes take part in putting a split adapter together.
     whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharding_of(trainer.args) == 3 else None
-    if not trainer.accelerator.is_main_process:
-        return
-    policy = trainer.accelerator.unwrap_model(trainer.model)
-    summary = {
+    if trainer.accelerator.is_main_process:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        summary = _summary(trainer, policy, arguments, method, recipe, model, source, started) | dict(results)
+        save_adapter(policy, trainer.processing_class, trainer.args.output_dir, summary, whole)
+        remove_checkpoints(trainer.args.output_dir)
+        logger.info("adapter written to %s", trainer.args.output_dir)
+    # A process that goes alone may abort while it takes its connections down, and the launcher then stops the others,
+    # whatever they are saving.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+def _summary(
+    trainer: Any,
+    policy: Any,
+    arguments: MemoryArguments,
+    method: str,
+    recipe: Mapping[str, Any],
+    model: str,
+    source: str,
+    started: float,
+) -> dict[str, Any]:
+    return {
         "agent": arguments.agent,
         "method": method,
         "recipe": recipe,
@@ -270,14 +289,10 @@ def finish_run(
         "seed": trainer.args.seed,
         "trainable_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in policy.parameters() if p.requires_grad),
         "wall_seconds": time.monotonic() - started,
-        **results,
         "git_revision": git_revision(),
         "versions": package_versions(),
         "log_history": trainer.state.log_history,
     }
-    save_adapter(policy, trainer.processing_class, trainer.args.output_dir, summary, whole)
-    remove_checkpoints(trainer.args.output_dir)
-    logger.info("adapter written to %s", trainer.args.output_dir)
 
 
 def _gold(source: Source) -> Mapping[str, Any]:
