@@ -133,7 +133,7 @@ def tuple_rows(retriever: Any, recalled: int, count: int) -> list[Row]:
 
 def run_reward(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
     """Whole steps of the manager with its outcome reward."""
-    policy, tokenizer = load(settings)
+    policy, tokenizer = load(settings, side)
     retriever = load_retriever(settings.embedder)
     model = _answerer(policy, tokenizer, side, BATCH)
     outcome = _outcome(_frozen(model, retriever, job))
@@ -153,7 +153,7 @@ def run_reward(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
 
 def run_answering(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
     """Answers alone: distinct prompts in batches against one by one, or repeated requests once against each time."""
-    policy, tokenizer = load(settings)
+    policy, tokenizer = load(settings, side)
     retriever = load_retriever(settings.embedder)
     repeated = job.kind == "de-duplication"
     asked = _repeated_questions(retriever, job) if repeated else _distinct_questions(retriever, job)

@@ -147,7 +147,7 @@ class CompletionHead:
 
 def run_steps(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
     """Steps on prompts of exactly P tokens, with a reward that costs nothing."""
-    policy, tokenizer = load(settings)
+    policy, tokenizer = load(settings, side)
     rows = [{"prompt": prompt_of(tokenizer, job.prompt, number)} for number in range(job.prompts * job.steps)]
     train(turns, side, job, settings, policy, tokenizer, rows, text_length)
 
@@ -186,11 +186,13 @@ def train(
         trainer.train()
 
 
-def load(settings: Settings) -> tuple[Any, Any]:
-    """A fresh LoRA policy whose completions never end of themselves, and its tokenizer."""
-    policy, tokenizer, _ = load_policy(
-        settings.model, dtype=settings.dtype, warm_start=None, autocast=settings.dtype != "float32"
-    )
+def load(settings: Settings, side: Side) -> tuple[Any, Any]:
+    """A fresh LoRA policy whose completions never end of themselves, and its tokenizer.
+
+    Stock generates outside autocast, so there its adapters cast what they read themselves.
+    """
+    autocast = side == "ours" and settings.dtype != "float32"
+    policy, tokenizer, _ = load_policy(settings.model, dtype=settings.dtype, warm_start=None, autocast=autocast)
     policy = policy.to(device())
     ends = policy.generation_config.eos_token_id
     stops = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}

@@ -120,7 +120,7 @@ def test_the_completion_head_changes_no_number_of_stock(tiny_model: Path) -> Non
 
 
 def test_no_side_can_sample_a_stop(tiny_model: Path) -> None:
-    policy, tokenizer = load(Settings(str(tiny_model), "float32", "", 0))
+    policy, tokenizer = load(Settings(str(tiny_model), "float32", "", 0), "ours")
     logits = policy(input_ids=torch.tensor([[5, 6, 7]])).logits
     assert (logits[..., tokenizer.eos_token_id] == float("-inf")).all()
     assert torch.isfinite(logits).sum() == logits.numel() - 3
@@ -200,7 +200,7 @@ def test_stock_gets_the_faster_of_the_micro_batches_that_fit(
 
 def test_the_peak_is_measured_and_a_token_costs_two_operations_a_weight(tiny_model: Path) -> None:
     assert 1e8 < measured_peak(Settings("", "float32", "", 1)) < 1e16
-    policy, _ = load(Settings(str(tiny_model), "float32", "", 0))
+    policy, _ = load(Settings(str(tiny_model), "float32", "", 0), "ours")
     config = policy.config
     size, inner, heads = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.head_dim
     # Two layers of query and output, key and value, and three of the MLP.
@@ -223,7 +223,7 @@ def test_both_ways_of_answering_say_the_same_and_count_their_tokens(tiny_model: 
     prompts = [[{"role": "user", "content": text}] for text in ("Where is Ann?", "Where is Ben?", "Where is Ann?")]
     found = []
     for shared in (True, False):
-        policy, _ = load(Settings(str(tiny_model), "float32", "", 0))
+        policy, _ = load(Settings(str(tiny_model), "float32", "", 0), "ours")
         model = CountingLanguageModel(sharpen(policy), tokenizer, 8, shared)
         completions = model.generate(prompts, max_new_tokens=4, adapter=POLICY)
         found.append(([completion.text for completion in completions], model.take_tokens()))
@@ -306,6 +306,14 @@ def test_one_side_out_of_memory_leaves_the_other_its_turns(monkeypatch: pytest.M
     assert len(advanced) == 4
     row = json.loads((tmp_path / "training.json").read_text())[0]
     assert (row["ours_seconds"], row["stock_seconds"]) == (1.0, None)
+
+
+@pytest.mark.slow
+def test_both_sides_run_in_bfloat16(tiny_model: Path, tmp_path: Path) -> None:
+    arguments = ["--model", str(tiny_model), "--cases", "48x2x3", "--parts", "step", "--repeats", "1"]
+    assert run_main(bench.main, [*arguments, "--dtype", "bfloat16", "--threads", "1", "--output", str(tmp_path)]) == 0
+    (row,) = json.loads((tmp_path / "training.json").read_text())
+    assert row["ratio"] > 0
 
 
 @pytest.mark.slow
