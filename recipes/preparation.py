@@ -260,7 +260,21 @@ def finish_run(
     whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharding_of(trainer.args) == 3 else None
     if trainer.accelerator.is_main_process:
         policy = trainer.accelerator.unwrap_model(trainer.model)
-        summary = _summary(trainer, policy, arguments, method, recipe, model, source, started) | dict(results)
+        trainable = (parameter for parameter in policy.parameters() if parameter.requires_grad)
+        summary = {
+            "agent": arguments.agent,
+            "method": method,
+            "recipe": recipe,
+            "base_model": base_model_record(source, model),
+            "steps": trainer.state.global_step,
+            "seed": trainer.args.seed,
+            "trainable_parameters": sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in trainable),
+            "wall_seconds": time.monotonic() - started,
+            **results,
+            "git_revision": git_revision(),
+            "versions": package_versions(),
+            "log_history": trainer.state.log_history,
+        }
         save_adapter(policy, trainer.processing_class, trainer.args.output_dir, summary, whole)
         remove_checkpoints(trainer.args.output_dir)
         logger.info("adapter written to %s", trainer.args.output_dir)
@@ -268,31 +282,6 @@ def finish_run(
     # whatever they are saving.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
-
-
-def _summary(
-    trainer: Any,
-    policy: Any,
-    arguments: MemoryArguments,
-    method: str,
-    recipe: Mapping[str, Any],
-    model: str,
-    source: str,
-    started: float,
-) -> dict[str, Any]:
-    return {
-        "agent": arguments.agent,
-        "method": method,
-        "recipe": recipe,
-        "base_model": base_model_record(source, model),
-        "steps": trainer.state.global_step,
-        "seed": trainer.args.seed,
-        "trainable_parameters": sum(getattr(p, "ds_numel", p.numel()) for p in policy.parameters() if p.requires_grad),
-        "wall_seconds": time.monotonic() - started,
-        "git_revision": git_revision(),
-        "versions": package_versions(),
-        "log_history": trainer.state.log_history,
-    }
 
 
 def _gold(source: Source) -> Mapping[str, Any]:

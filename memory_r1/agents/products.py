@@ -1,6 +1,6 @@
 """Attention as matrix products, for CPUs, on which PyTorch's fused kernel does not pay everywhere.
 
-In half precision it runs at a fraction of a product's speed, and under a mask it computes what the mask hides: most of
+In bfloat16 it runs at a fraction of a product's speed, and under a mask it computes what the mask hides: most of
 what the completions of a group would see of each other (docs/performance.md has the measurements).
 """
 
