@@ -17,7 +17,7 @@ from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.banks import PlayedBanks
 from memory_r1.types import Dialogue
 from recipes import preparation
-from recipes.preparation import manager_tokens, refuse_past_window, refuse_too_few
+from recipes.preparation import finish_run, manager_tokens, refuse_past_window, refuse_too_few
 from recipes.reinforcement import _answering
 
 
@@ -59,6 +59,20 @@ def test_fewer_rows_than_a_rollout_has_prompts_are_refused() -> None:
     refuse_too_few(4, config)
     with pytest.raises(ConfigurationError, match="3 training rows are fewer than the 4 distinct prompts of a rollout"):
         refuse_too_few(3, config)
+
+
+def test_a_process_that_saves_nothing_waits_for_the_one_that_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    accelerator = SimpleNamespace(
+        is_main_process=False,
+        wait_for_everyone=lambda: done.append("waited"),
+        end_training=lambda: done.append("left"),
+    )
+    monkeypatch.setattr(preparation, "sharding_of", lambda config: 0)
+    trainer = SimpleNamespace(accelerator=accelerator, args=None)
+    arguments = MemoryArguments(agent="manager")
+    finish_run(trainer, arguments, method="sft", recipe={}, model="", source="", started=0.0, results={})
+    assert done == ["waited", "left"]
 
 
 def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(

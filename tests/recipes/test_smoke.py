@@ -444,6 +444,8 @@ def bad_fields(case: str, folder: Path, warm: dict[str, Path]) -> tuple[dict[str
         return {"warm_start": str(foreign)}, "was trained on 'other/model'"
     if case == "missing model":
         return {"model_name_or_path": str(folder / "nowhere")}, "nowhere"
+    if case == "fewer rows than a rollout has prompts":
+        return {"max_train_rows": 1, "num_generations": 2}, "fewer than the 2 distinct prompts of a rollout"
     if case == "malformed dialogue line":
         path = write_lines(folder / "own.jsonl", dialogue("d1"), '{"dialogue_id": "d2", ')
         return {"dataset": path}, "own.jsonl:2"
@@ -469,6 +471,7 @@ CASES = (
     "missing manager adapter",
     "foreign adapter",
     "missing model",
+    "fewer rows than a rollout has prompts",
     "malformed dialogue line",
     "empty dialogue",
     "no gold operations",

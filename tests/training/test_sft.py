@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 
+from memory_r1.agents.attention import IMPLEMENTATION
 from memory_r1.errors import TrainingError
 from memory_r1.training.arguments import MemorySFTConfig
 from memory_r1.training.policy import require_trainable
@@ -61,6 +62,10 @@ def trainer(tiny_model: Path, tmp_path: Path) -> CompletionSFTTrainer:
     return make_trainer(
         with_lora(sharpen(load_base(tiny_model)), seed=1), tiny_model, tmp_path, activation_checkpointing=False
     )
+
+
+def test_a_warm_start_attends_as_the_other_trainers_do(trainer: CompletionSFTTrainer) -> None:
+    assert trainer.model.config._attn_implementation == IMPLEMENTATION
 
 
 def gradients(model: Any, loss: torch.Tensor) -> dict[str, torch.Tensor]:
