@@ -129,6 +129,7 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.evaluation.records import RunInfo
     from memory_r1.evaluation.resume import discard_folder
     from memory_r1.evaluation.runner import evaluate
+    from memory_r1.systems.bank_cache import BankCache
 
     adapters = {name: folder for name in ("manager", "answer") if (folder := getattr(options, name))}
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
@@ -161,7 +162,16 @@ def main(arguments: Sequence[str]) -> int:
         limit=options.limit,
         budget_tokens=options.budget_tokens,
         batch_size=options.batch_size,
-        banks=options.banks or options.output.parent / "banks",
+        banks=BankCache.of_manager(
+            options.banks or options.output.parent / "banks",
+            system=options.system,
+            model=options.model,
+            dtype=options.dtype,
+            manager=options.manager,
+            embedder=options.embedder,
+            top_k=options.manager_top_k,
+            max_new_tokens=options.manager_tokens,
+        ),
         rebuild_banks=options.rebuild_banks,
         progress=not options.quiet,
     )

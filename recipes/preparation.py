@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from filelock import FileLock
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
 from trl import GRPOConfig
 
@@ -22,17 +19,16 @@ from data.sources import Source, training_sources
 from data.tuples import answer_tuples, manager_tuples, session_tuples
 from memory_r1.agents.language_model import LocalLanguageModel, Messages, WindowedLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
-from memory_r1.agents.prompts import MANAGER_INSTRUCTIONS
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.evaluation.resume import dialogues_hash
-from memory_r1.jsonl import read_json, write_json
-from memory_r1.memory.bank import entries_from_json, entries_to_json
 from memory_r1.memory.embedder import SentenceEmbedder
+from memory_r1.memory.log import ListLog
 from memory_r1.memory.retriever import Retriever
-from memory_r1.models import adapter_hash, check_adapter, resolve_embedder, resolve_model
+from memory_r1.models import check_adapter, resolve_embedder, resolve_model
 from memory_r1.provenance import git_revision, package_versions
+from memory_r1.systems.bank_cache import BankCache
+from memory_r1.systems.player import banks_along, play_manager
+from memory_r1.systems.state import ScopeState
 from memory_r1.training.arguments import MemoryArguments
-from memory_r1.training.banks import PlayedBanks, play_banks
 from memory_r1.training.engines import sharding_of
 from memory_r1.training.rows import Row
 from memory_r1.training.runs import base_model_record, remove_checkpoints, save_adapter
@@ -124,34 +120,36 @@ def load_banks(
 ) -> list[Banks]:
     """The bank before each turn of each dialogue, as the recipe's `banks` says; `longest` bounds a completion.
 
-    A manager's banks are kept in `folder`, each dialogue's under the hash of all that decides them, so that runs beside
-    each other play a manager on a dialogue once.
+    A manager's banks are kept in `folder` (see `BankCache`): runs beside each other play a manager on a dialogue once.
     """
     if arguments.banks == "gold":
         return [gold_banks(source.dialogue, _gold(source)) for source in sources]
     if arguments.banks == "observations":
         return [observation_banks(source.dialogue, source.observations) for source in sources]
-    check_adapter(str(arguments.manager_adapter), resolve_model(model))
-    decisive = [adapter_hash(str(arguments.manager_adapter)), MANAGER_INSTRUCTIONS, model, dtype, arguments.embedder]
-    paths = []
-    for source in sources:
-        parts = [*decisive, arguments.recall_per_speaker, longest, dialogues_hash([source.dialogue])]
-        paths.append(folder / f"{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.json")
-    folder.mkdir(parents=True, exist_ok=True)
-    with PartialState().main_process_first(), FileLock(folder / "playing.lock"):  # a run beside this one plays the same
-        missing = {path: source.dialogue for path, source in zip(paths, sources, strict=True) if not path.is_file()}
+    adapter, top_k = str(arguments.manager_adapter), arguments.recall_per_speaker
+    check_adapter(adapter, resolve_model(model))
+    cache = BankCache.of_manager(
+        folder,
+        model=model,
+        dtype=dtype,
+        manager=adapter,
+        embedder=arguments.embedder,
+        top_k=top_k,
+        max_new_tokens=longest,
+    )
+    dialogues = [source.dialogue for source in sources]
+    log = ListLog(ScopeState())
+    with PartialState().main_process_first(), cache.lock():  # a run beside this one plays the same
+        taken = cache.take(log, dialogues)
+        missing = [dialogue for dialogue in dialogues if dialogue.dialogue_id not in taken]
         if missing:
-            language_model = LocalLanguageModel.load(model, {"manager": str(arguments.manager_adapter)}, dtype=dtype)
-            manager = MemoryManager(
-                language_model,
-                retriever,
-                adapter="manager",
-                top_k=arguments.recall_per_speaker,
-                max_new_tokens=longest,
-            )
-            for path, played in zip(missing, play_banks(list(missing.values()), manager), strict=True):
-                write_json(path, _to_json(played))
-        return [_from_json(read_json(path)) for path in paths]
+            language_model = LocalLanguageModel.load(model, {"manager": adapter}, dtype=dtype)
+            manager = MemoryManager(language_model, retriever, adapter="manager", top_k=top_k, max_new_tokens=longest)
+            played = play_manager(missing, manager, progress=True)
+            cache.keep(played, missing)
+            for dialogue in missing:
+                log.extend(dialogue.dialogue_id, played.records(dialogue.dialogue_id))
+    return [Banks(*banks_along(log.records(dialogue.dialogue_id))) for dialogue in dialogues]
 
 
 def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[ManagerTuple]:
@@ -290,15 +288,3 @@ def _gold(source: Source) -> Mapping[str, Any]:
             f"dialogue {source.dialogue.dialogue_id} has no gold operations; use dataset: synthetic, or banks: manager"
         )
     return source.gold
-
-
-def _to_json(played: PlayedBanks) -> dict[str, Any]:
-    return {
-        "before": {turn_id: entries_to_json(entries) for turn_id, entries in played.before.items()},
-        "final": entries_to_json(played.final),
-    }
-
-
-def _from_json(played: Mapping[str, Any]) -> Banks:
-    before = {turn_id: entries_from_json(entries) for turn_id, entries in played["before"].items()}
-    return Banks(before, entries_from_json(played["final"]))

@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from memory_r1.agents.language_model import Completion, Messages
 from memory_r1.errors import PromptTooLongError
+from memory_r1.memory.embedder import text_key
 
 
 class FakeEmbedder:
     """Hashed bag of words: texts that share words are similar, the same text always gives the same vector.
 
-    `calls` lists the texts of every `embed` call, for tests that count them.
+    `calls` lists the texts of every `embed` call that it was not told to remember, for tests that count them.
     """
 
     dimension = 64
@@ -24,15 +25,21 @@ class FakeEmbedder:
     def __init__(self) -> None:
         self.calls: list[list[str]] = []
         self.clears = 0
+        self.remembered: dict[bytes, np.ndarray] = {}
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        self.calls.append(list(texts))
+        self.calls.append([text for text in texts if text_key(text) not in self.remembered])
         rows = np.zeros((len(texts), self.dimension), dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in re.findall(r"\w+", text.lower()) or [""]:
                 row[int.from_bytes(hashlib.sha256(word.encode()).digest()[:4], "big") % self.dimension] += 1
             row /= np.linalg.norm(row)
         return rows
+
+    identity = "hashed words"
+
+    def remember(self, vectors: Mapping[bytes, np.ndarray]) -> None:
+        self.remembered.update(vectors)
 
     def clear(self) -> None:
         self.clears += 1

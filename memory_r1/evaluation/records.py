@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from memory_r1.errors import DataError
-from memory_r1.jsonl import read_json, read_rows, write_json
+from memory_r1.jsonl import read_json, read_rows, rewrite_rows, write_json
+from memory_r1.memory.log import Record
 from memory_r1.types import MemoryEntry, OperationKind
 
 PREDICTIONS = "predictions.jsonl"
@@ -16,6 +19,9 @@ OPERATIONS = "operations.jsonl"
 RUN = "run.json"
 RESULTS = "results.json"
 
+MEMORY = "memory.db"
+
+_COST = ("prompt_tokens", "completion_tokens", "model_calls", "cut")
 STATUSES = ("applied", "refused", "parse_failure", "empty")
 
 
@@ -100,7 +106,8 @@ class OperationRow:
     """One row of `operations.jsonl`: an operation on the bank and what became of it.
 
     `entry_id` is the bank's; for an applied ADD it is the id the new entry got. `status` is one of `STATUSES`:
-    "parse_failure" rows have no `op`, "empty" ones mark a turn for which nothing was proposed.
+    "parse_failure" rows have no `op`, "empty" ones mark a turn for which nothing was proposed. `proposed` is what the
+    manager wrote, which ADD-only turns into something else; `raw` is its text where that was not applied.
     """
 
     dialogue_id: str
@@ -111,6 +118,8 @@ class OperationRow:
     status: str
     reason: str | None = None
     parse_failure: str | None = None
+    proposed: OperationKind | None = None
+    raw: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """The row as JSON values."""
@@ -133,7 +142,32 @@ class OperationRow:
             status=status,
             reason=_optional(row, "reason", str),
             parse_failure=_optional(row, "parse_failure", str),
+            proposed=None if row.get("proposed") not in OperationKind.__members__ else OperationKind(row["proposed"]),
+            raw=_get(row, "raw", str, ""),
         )
+
+    @classmethod
+    def of_turn(cls, dialogue_id: str, record: Record) -> list[Self]:
+        """What a turn's record of the log says, in the order of its completion; at least one row for each turn."""
+        if record.turn is None:
+            return []
+        here = partial(cls, dialogue_id, record.turn.turn_id)
+        if record.failure:
+            raw = record.completion
+            return [here(None, None, None, "parse_failure", record.failure, parse_failure=record.failure, raw=raw)]
+        rows = {
+            refusal.index: here(None, None, None, "refused", refusal.reason, raw=refusal.raw)
+            for refusal in record.refusals
+        }
+        places = (place for place in count() if place not in rows)
+        applied = {}
+        for place, event in zip(places, record.events, strict=False):
+            kind, text = OperationKind(event.kind), event.payload.get("text")
+            instead_of = event.payload.get("instead_of")
+            proposed = OperationKind(instead_of) if instead_of else kind if record.model_calls else None
+            applied[place] = here(kind, event.item, text, "applied", proposed=proposed)
+        ordered = {**rows, **applied}
+        return [ordered[place] for place in sorted(ordered)] or [here(None, None, None, "empty")]
 
     @property
     def applied(self) -> bool:
@@ -151,7 +185,7 @@ class RunInfo:
     """`run.json`: what was run, on what, and what it cost.
 
     `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter). `banks` says, for
-    a system whose writing asks a model, under which `key` its banks are kept and whether they were `reused`. `cost`
+    a system whose writing asks a model, under which `key` they are kept and which dialogues' were `reused`. `cost`
     counts `write_tokens`, `read_tokens` and `model_calls`, also those of banks that were reused; `cut_entries`, which
     recalls left out; and `cut_writing`, what managers' prompts left out. `category_names` maps a category to its names
     by naming scheme.
@@ -206,6 +240,21 @@ def read_predictions(folder: Path | str) -> list[Prediction]:
 def read_operations(folder: Path | str) -> list[OperationRow]:
     """The rows of `operations.jsonl`; DataError names file, line and field."""
     return _read_all(OperationRow, Path(folder) / OPERATIONS)
+
+
+def write_operations(folder: Path | str, logs: Mapping[str, Sequence[Record]]) -> None:
+    """Write `operations.jsonl` from each dialogue's log, as a whole or not at all.
+
+    A turn's first row says what writing on it cost.
+    """
+    rows = []
+    for dialogue_id, records in logs.items():
+        for record in records:
+            of_turn = [row.to_dict() for row in OperationRow.of_turn(dialogue_id, record)]
+            for row in of_turn[:1]:
+                row |= {name: getattr(record, name) for name in _COST}
+            rows += of_turn
+    rewrite_rows(Path(folder) / OPERATIONS, rows)
 
 
 def read_run(folder: Path | str) -> RunInfo:

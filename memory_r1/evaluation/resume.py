@@ -6,24 +6,16 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.evaluation.records import OPERATIONS, PREDICTIONS, RUN, OperationRow, RunInfo, read_run, write_run
-from memory_r1.jsonl import read_rows, rewrite_rows
-from memory_r1.systems.base import OperationRecord, Outcome
-from memory_r1.systems.log import record_from_json
+from memory_r1.errors import ConfigurationError
+from memory_r1.evaluation.records import MEMORY, OPERATIONS, PREDICTIONS, RUN, RunInfo, read_run, write_run
 from memory_r1.types import Dialogue
 
-Played = dict[tuple[str, str], tuple[OperationRecord, ...]]
-"""Records of a turn by (dialogue id, turn id)."""
-
 _IDENTITY = ("benchmark", "split", "system", "model", "manager", "answer", "seed")
-# What replaying an operation needs beyond `OperationRow`.
-_REPLAY_FIELDS = ("proposed", "raw", "index", "count", "prompt_tokens", "completion_tokens", "model_calls", "cut")
 # How many rows are computed together changes no score, and an audit of the gold no answer: a run may go on with another
 # number, or with an audit that was fetched meanwhile.
 _FREE_OPTIONS = frozenset({"batch_size", "config_sha256", "audit"})
@@ -54,7 +46,7 @@ def open_folder(folder: Path, run: RunInfo) -> RunInfo:
         ConfigurationError: It holds another run; the message names what differs and the ways on.
     """
     if not (folder / RUN).exists():
-        rows = [name for name in (OPERATIONS, PREDICTIONS) if (folder / name).exists()]
+        rows = [name for name in (MEMORY, OPERATIONS, PREDICTIONS) if (folder / name).exists()]
         if rows:
             raise ConfigurationError(
                 f"{folder} holds {' and '.join(rows)} but no {RUN}, so it is unknown which run they belong to: "
@@ -71,6 +63,11 @@ def open_folder(folder: Path, run: RunInfo) -> RunInfo:
             f"{folder} holds another run ({found}): choose another output folder, delete this one to start afresh, "
             "or go on with the settings of its run.json"
         )
+    if (folder / OPERATIONS).exists() and not (folder / MEMORY).exists():
+        raise ConfigurationError(
+            f"{folder} holds {OPERATIONS} but no {MEMORY}: it was begun by an earlier version, which left no log "
+            "to go on from. It can still be rescored and reported; choose another output folder, or --restart this one"
+        )
     if earlier.git_revision != run.git_revision:
         logger.warning("%s was begun with revision %s, goes on with %s", folder, earlier.git_revision, run.git_revision)
     return replace(run, banks=earlier.banks)
@@ -83,54 +80,6 @@ def discard_folder(folder: Path) -> None:
     if not (folder / RUN).exists() and any(folder.iterdir()):
         raise ConfigurationError(f"{folder} holds files but no {RUN}, so it is no evaluation: delete it yourself")
     shutil.rmtree(folder)
-
-
-def load_played(folder: Path) -> Played:
-    """Return the turns whose records are all there; rows of a turn cut off by a kill are taken out of the file."""
-    path = folder / OPERATIONS
-    if not path.exists():
-        return {}
-    played: dict[tuple[str, str], list[OperationRecord]] = {}
-    rows = read_rows(path)
-    for number, row in enumerate(rows, start=1):
-        try:
-            record = record_from_json(_row_to_record(row))
-        except DataError as error:
-            raise DataError(f"{path}, line {number}: {error}; delete the folder to start afresh") from None
-        played.setdefault((record.scope, record.turn_id), []).append(record)
-    whole = {
-        key: tuple(records)
-        for key, records in played.items()
-        if [record.index for record in records] == list(range(records[0].count))
-    }
-    if len(whole) < len(played):
-        rewrite_rows(path, [row for records in whole.values() for row in operation_rows(records)])
-    return whole
-
-
-def operation_rows(records: Sequence[OperationRecord]) -> list[dict[str, Any]]:
-    """Return the rows of `operations.jsonl` for a turn: those of `OperationRow`, and what replaying needs besides."""
-    rows = []
-    for record in records:
-        row = OperationRow(
-            dialogue_id=record.scope,
-            turn_id=record.turn_id,
-            op=record.kind,
-            entry_id=record.entry_id,
-            text=record.text,
-            status=record.outcome.value,
-            reason=record.reason or None,
-            parse_failure=record.reason if record.outcome is Outcome.PARSE_FAILURE else None,
-        ).to_dict()
-        extra = asdict(record)
-        rows.append(row | {name: extra[name] for name in _REPLAY_FIELDS})
-    return rows
-
-
-def _row_to_record(row: dict[str, Any]) -> dict[str, Any]:
-    renamed = {"dialogue_id": "scope", "op": "kind", "status": "outcome"}
-    fields = {renamed.get(name, name): value for name, value in row.items()}
-    return fields | {"reason": fields.get("reason") or ""}
 
 
 def identity(run: RunInfo) -> dict[str, Any]:

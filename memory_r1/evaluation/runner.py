@@ -7,8 +7,7 @@ snapshot, so order, batching and resuming change no score.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import accumulate
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,49 +15,32 @@ from rich.progress import Progress
 
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.language_model import window_of
-from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation.asking import ask, questions_of
-from memory_r1.evaluation.banks import BankCache
 from memory_r1.evaluation.progress import progress_bars
-from memory_r1.evaluation.records import OPERATIONS, PREDICTIONS, RESULTS, RunInfo, read_predictions, write_run
+from memory_r1.evaluation.records import (
+    MEMORY,
+    PREDICTIONS,
+    RESULTS,
+    RunInfo,
+    read_predictions,
+    write_operations,
+    write_run,
+)
 from memory_r1.evaluation.report import write_report
 from memory_r1.evaluation.results import write_results
-from memory_r1.evaluation.resume import (
-    Played,
-    config_hash,
-    dialogues_hash,
-    load_played,
-    open_folder,
-    operation_rows,
-)
-from memory_r1.evaluation.selection import batches, check_selected, select
+from memory_r1.evaluation.resume import config_hash, dialogues_hash, open_folder
+from memory_r1.evaluation.selection import check_selected, select
 from memory_r1.jsonl import JsonLinesWriter, read_json
+from memory_r1.memory.log import Log
 from memory_r1.provenance import git_revision, package_versions
-from memory_r1.systems.base import Capability, MemorySystem, OperationRecord
+from memory_r1.systems.bank_cache import BankCache
+from memory_r1.systems.banked import BankedSystem
+from memory_r1.systems.base import Capability, MemorySystem
 from memory_r1.systems.baselines import Oracle
-from memory_r1.types import Dialogue, Turn
-
-
-@dataclass(slots=True)
-class _Script:
-    """A dialogue being played: its scope, turns, each session's time by its last turn, how many turns are `done`."""
-
-    scope: str
-    turns: tuple[Turn, ...]
-    closings: dict[int, str]
-    done: int = 0
-
-    @classmethod
-    def of(cls, dialogue: Dialogue) -> _Script:
-        ends = accumulate(len(session.turns) for session in dialogue.sessions)
-        closings = {end - 1: of.timestamp for end, of in zip(ends, dialogue.sessions, strict=True) if of.turns}
-        return cls(dialogue.dialogue_id, dialogue.turns(), closings)
-
-    def finish_turn(self, system: MemorySystem) -> None:
-        """Count the turn that was just observed, and end the session if it was its last."""
-        if self.done in self.closings:
-            system.end_session(self.scope, self.closings[self.done])
-        self.done += 1
+from memory_r1.systems.player import Episode, play, turns_of
+from memory_r1.systems.state import ScopeState
+from memory_r1.types import Dialogue
 
 
 def evaluate(
@@ -72,25 +54,26 @@ def evaluate(
     limit: int | None = None,
     budget_tokens: int | None = None,
     batch_size: int = 16,
-    banks: Path | None = None,
+    banks: BankCache | None = None,
     rebuild_banks: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
     """Evaluate `system`, going on where an earlier call on the same folder was cut short.
 
     Args:
-        system: Empty; its banks are built here, one scope a dialogue.
+        system: Empty; its banks are built here, one scope for each dialogue, in the folder's `memory.db`.
         answer_agent: Answers every question, for every system in the same way.
         dialogues: Whole dialogues of one split.
-        folder: Receives `predictions.jsonl`, `operations.jsonl`, `run.json`, `results.json` and `report.html`.
+        folder: Receives the memory's log (`memory.db`), `operations.jsonl` (its export), `predictions.jsonl`,
+            `run.json`, `results.json` and `report.html`.
         run: What is evaluated, for `run.json`; the options below, revision, versions and cost are filled in here.
         sessions: Play the first so many sessions of each dialogue and ask only what they answer; None: all.
         limit: Ask at most so many questions, in proportion over dialogues and categories; None: all.
         budget_tokens: Bounds each recall; None, or more than that: what the prompt and the longest answer leave of the
             model's window. What exceeds it is cut by the system's `cut_rule` and counted.
         batch_size: Dialogues played, and questions asked, together.
-        banks: Where finished banks are kept by the hash of what decides them, so that the same ones are written once;
-            None: nowhere. Only systems whose writing asks a model use it.
+        banks: Where finished banks are kept, so that the same ones are written once; None: nowhere. Only systems whose
+            writing asks a model use it.
         rebuild_banks: Write them anew even so.
         progress: Show bars on the terminal.
 
@@ -116,24 +99,60 @@ def evaluate(
         "batch_size": batch_size,
         "data_sha256": dialogues_hash(chosen),
     }
+    for dialogue in chosen:
+        if system.records(dialogue.dialogue_id):
+            raise ConfigurationError(
+                f"the memory system already holds {dialogue.dialogue_id!r}: evaluate a newly built one"
+            )
     run = open_folder(folder, _completed(run, options))
-    cache = None
-    if banks is not None and Capability.MODEL_WRITES in system.capabilities:
-        cache = BankCache.of(banks, run, chosen)
-        run = cache.take(folder, run, rebuild_banks)
-    played = load_played(folder)
+    system.load(folder / MEMORY, create=True)
     with progress_bars(progress) as bars:
-        with JsonLinesWriter(folder / OPERATIONS) as writer:
-            records = _play(system, chosen, played, writer, batch_size, bars)
-        if cache is not None:
-            cache.keep(folder, run)
+        run = _write(system, chosen, folder, run, banks, rebuild_banks, batch_size, bars)
         if isinstance(system, Oracle):
             for dialogue in chosen:
                 for question in dialogue.questions:  # one by one: two may have the same wording
                     system.reveal(dialogue.dialogue_id, {question.question: question.evidence})
         with JsonLinesWriter(folder / PREDICTIONS) as writer:
             ask(system, answer_agent, asked, writer, batch_size, bars)
-    return _finish(folder, run, chosen, records)
+    return _finish(system, folder, run, chosen)
+
+
+def _write(
+    system: MemorySystem,
+    dialogues: Sequence[Dialogue],
+    folder: Path,
+    run: RunInfo,
+    banks: BankCache | None,
+    rebuild: bool,
+    batch_size: int,
+    bars: Progress,
+) -> RunInfo:
+    """Have the system remember every turn, and export its log; returns `run` with where its banks come from."""
+    episodes = [Episode.of(dialogue) for dialogue in dialogues]
+    log = system.log if isinstance(system, BankedSystem) and Capability.MODEL_WRITES in system.capabilities else None
+    if banks is not None and log is not None:
+        run = _take_banks(log, dialogues, folder, run, banks, rebuild)
+    held = {episode.scope: len(turns_of(system.records(episode.scope))) for episode in episodes}
+    task = bars.add_task("turns", total=sum(len(episode.turns) for episode in episodes))
+    play(system, episodes, batch_size=batch_size, advance=lambda turns: bars.advance(task, turns))
+    write_operations(folder, {episode.scope: system.records(episode.scope) for episode in episodes})
+    if banks is not None and log is not None and run.banks["key"] == banks.key:  # else other code began to write them
+        banks.keep(log, [each for each in dialogues if held[each.dialogue_id] < len(each.turns())])
+    return run
+
+
+def _take_banks(
+    log: Log[ScopeState], dialogues: Sequence[Dialogue], folder: Path, run: RunInfo, banks: BankCache, rebuild: bool
+) -> RunInfo:
+    """Take over the banks that are kept, and note which in `run.json`."""
+    reused = list(run.banks.get("reused", ()))
+    if rebuild and reused:
+        raise ConfigurationError(f"{folder} took banks over from {banks.folder}: restart it to write them anew")
+    if not rebuild:
+        reused += banks.take(log, dialogues)
+    run = replace(run, banks={"key": banks.key, **run.banks, "reused": reused})
+    write_run(folder, run)
+    return run
 
 
 def _completed(run: RunInfo, options: dict[str, Any]) -> RunInfo:
@@ -144,60 +163,13 @@ def _completed(run: RunInfo, options: dict[str, Any]) -> RunInfo:
     return replace(run, config={**run.config, "config_sha256": config_hash(run)})
 
 
-def _play(
-    system: MemorySystem,
-    dialogues: Sequence[Dialogue],
-    played: Played,
-    writer: JsonLinesWriter,
-    batch_size: int,
-    bars: Progress,
-) -> list[OperationRecord]:
-    """Play turn i of all dialogues together, then turn i + 1; return the whole operation log."""
-    scripts = [_Script.of(dialogue) for dialogue in dialogues]
-    records = []
-    for dialogue, script in zip(dialogues, scripts, strict=True):
-        if system.operations(script.scope):
-            raise ConfigurationError(f"the memory system already holds {script.scope!r}: evaluate a newly built one")
-        system.begin(script.scope, dialogue.speakers)
-        records += _replay(system, script, played)
-    if len(played) > sum(script.done for script in scripts):
-        raise DataError(f"{writer.path} does not follow the order of the turns: delete the folder to start afresh")
-    task = bars.add_task("turns", total=sum(len(s.turns) for s in scripts), completed=sum(s.done for s in scripts))
-    for position in range(max(len(script.turns) for script in scripts)):
-        wave = [script for script in scripts if script.done <= position < len(script.turns)]
-        for chunk in batches(len(wave), batch_size):
-            together = [wave[index] for index in chunk]
-            observed = system.observe_many([(script.turns[position], script.scope) for script in together])
-            # One write for the whole batch: a kill leaves all of a turn's rows or a cut that `load_played` removes.
-            writer.append(*(row for of_turn in observed for row in operation_rows(of_turn)))
-            records += [record for of_turn in observed for record in of_turn]
-            for script in together:
-                script.finish_turn(system)
-            bars.advance(task, len(together))
-    return records
-
-
-def _replay(system: MemorySystem, script: _Script, played: Played) -> list[OperationRecord]:
-    """Rebuild a scope from the turns that an earlier call played, up to the first that is missing."""
-    records: list[OperationRecord] = []
-    for turn in script.turns:
-        of_turn = played.get((script.scope, turn.turn_id))
-        if of_turn is None:
-            break
-        system.replay(turn, script.scope, of_turn)
-        script.finish_turn(system)
-        records += of_turn
-    return records
-
-
-def _finish(
-    folder: Path, run: RunInfo, dialogues: Sequence[Dialogue], records: Sequence[OperationRecord]
-) -> dict[str, Any]:
+def _finish(system: MemorySystem, folder: Path, run: RunInfo, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
     """Write the cost, the results and the report.
 
-    Everything is counted from the folder's rows, so that a resumed run costs what it would have cost in one go. Each
-    question counts as one model call, also where a batch held the same prompt twice.
+    Everything is counted from the log and the folder's rows, so that a resumed run costs what it would have cost in one
+    go. Each question counts as one model call, also where a batch held the same prompt twice.
     """
+    records = [record for dialogue in dialogues for record in system.records(dialogue.dialogue_id)]
     predictions = read_predictions(folder)
     cost = {
         "write_tokens": sum(record.prompt_tokens + record.completion_tokens for record in records),

@@ -4,31 +4,38 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from typing import Any
+
+from immutables import Map
 
 from memory_r1.errors import DataError, StoreError
+from memory_r1.memory.log import Event
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
 
 class MemoryBank:
-    """Live entries in order of first insertion.
+    """Live entries in the order of their ids, which is that of first insertion.
 
-    Every write replaces the mapping instead of changing it, so a view costs nothing until it is written to, no write
-    to one bank ever shows in another, and a failed `apply` leaves no trace.
+    They stand in a persistent map, so that a view costs nothing, a write costs the same in a bank of any size, and no
+    write to one bank shows in another.
     """
 
     def __init__(self, entries: Iterable[MemoryEntry] = (), *, highest_id: int = 0) -> None:
-        """`highest_id` is the highest id ever used, where that entry may be gone: ids are never given twice."""
+        """`highest_id` is the highest id ever used, if that entry may be gone: ids are never given twice."""
         listed = tuple(entries)
-        self._entries = {entry.entry_id: entry for entry in listed}
+        self._entries: Map[int, MemoryEntry] = Map((entry.entry_id, entry) for entry in listed)
         if len(self._entries) != len(listed):
             raise StoreError(
                 f"{len(listed)} entries have only {len(self._entries)} different ids; give each its own id"
             )
         self._highest_id = max(highest_id, *self._entries, 0)
+        self._listed: tuple[MemoryEntry, ...] | None = None
 
     def entries(self) -> tuple[MemoryEntry, ...]:
-        return tuple(self._entries.values())
+        if self._listed is None:
+            self._listed = tuple(self._entries[entry_id] for entry_id in sorted(self._entries))
+        return self._listed
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -41,16 +48,20 @@ class MemoryBank:
         """The highest id ever used; 0 for a bank that never held an entry."""
         return self._highest_id
 
+    def find(self, entry_id: int) -> MemoryEntry | None:
+        """Return the live entry with this id, if there is one."""
+        return self._entries.get(entry_id)
+
     def get(self, entry_id: int) -> MemoryEntry:
-        """Raises StoreError where no live entry has this id."""
+        """Raises StoreError if no live entry has this id."""
         if entry_id not in self._entries:
             raise StoreError(f"no live entry has id {entry_id}; the bank holds {len(self._entries)} entries")
         return self._entries[entry_id]
 
     def view(self) -> MemoryBank:
         """A bank that starts from this one's entries; neither sees what is written to the other."""
-        child = MemoryBank(highest_id=self._highest_id)
-        child._entries = self._entries
+        child = MemoryBank()
+        child._entries, child._highest_id, child._listed = self._entries, self._highest_id, self._listed
         return child
 
     def apply(self, operations: Iterable[Operation], turn: Turn) -> tuple[MemoryEntry, ...]:
@@ -65,33 +76,46 @@ class MemoryBank:
         trial = self.view()
         touched: dict[int, None] = {}
         for operation in operations:
-            entry_id = trial._apply_one(operation, turn)
-            if entry_id is not None:
-                touched[entry_id] = None
-        self._entries, self._highest_id = trial._entries, trial._highest_id
+            event = trial.event(operation, turn)
+            trial.play(event)
+            if event.item is not None:
+                touched[event.item] = None
+        self._entries, self._highest_id, self._listed = trial._entries, trial._highest_id, trial._listed
         return tuple(self._entries[entry_id] for entry_id in touched if entry_id in self._entries)
 
-    def _apply_one(self, operation: Operation, turn: Turn) -> int | None:
+    def event(self, operation: Operation, turn: Turn) -> Event:
+        """Return what an operation (with bank ids) changes here, as the log keeps it; nothing is changed yet.
+
+        Raises:
+            StoreError: It names an id that is not live, or lacks the text it needs.
+        """
+        kind = operation.kind.value
         if operation.kind is OperationKind.NOOP:
-            return None
+            return Event(kind)
         if operation.kind is OperationKind.ADD:
-            entry_id = self._highest_id + 1
-            entry = MemoryEntry(entry_id, _text(operation), turn.speaker, turn.timestamp, (turn.turn_id,))
-            self._entries = {**self._entries, entry_id: entry}
-            self._highest_id = entry_id
-            return entry_id
+            return Event(kind, self._highest_id + 1, _version(_text(operation), turn, (turn.turn_id,)))
         if operation.entry_id is None:
             raise StoreError(f"{operation.kind} names no entry; give it the id of a live one")
         old = self.get(operation.entry_id)
         if operation.kind is OperationKind.DELETE:
-            self._entries = {key: entry for key, entry in self._entries.items() if key != old.entry_id}
-            return None
-        sources = old.source_turn_ids if turn.turn_id in old.source_turn_ids else (*old.source_turn_ids, turn.turn_id)
-        entry = replace(
-            old, text=_text(operation), speaker=turn.speaker, timestamp=turn.timestamp, source_turn_ids=sources
-        )
-        self._entries = {**self._entries, entry.entry_id: entry}
-        return entry.entry_id
+            return Event(kind, old.entry_id)
+        sources = dict.fromkeys((*old.source_turn_ids, turn.turn_id))
+        return Event(kind, old.entry_id, _version(_text(operation), turn, tuple(sources)))
+
+    def play(self, event: Event) -> None:
+        """Do what an event says; one of a kind that banks do not know changes nothing, and its id is taken."""
+        if event.item is None:
+            return
+        self._listed = None
+        self._highest_id = max(self._highest_id, event.item)
+        if event.kind in (OperationKind.ADD, OperationKind.UPDATE):
+            version = event.payload
+            entry = MemoryEntry(
+                event.item, version["text"], version["speaker"], version["timestamp"], tuple(version["turn_ids"])
+            )
+            self._entries = self._entries.set(event.item, entry)
+        elif event.kind == OperationKind.DELETE and event.item in self._entries:
+            self._entries = self._entries.delete(event.item)
 
 
 def entries_to_json(entries: Iterable[MemoryEntry]) -> str:
@@ -127,6 +151,10 @@ def _entry(record: object) -> MemoryEntry:
     if not all(isinstance(value, str) for value in fields.values()):
         raise ValueError(f"a field of entry {entry_id} is not a string")
     return MemoryEntry(entry_id, **fields, source_turn_ids=tuple(sources))
+
+
+def _version(text: str, turn: Turn, turn_ids: tuple[str, ...]) -> dict[str, Any]:
+    return {"text": text, "speaker": turn.speaker, "timestamp": turn.timestamp, "turn_ids": list(turn_ids)}
 
 
 def _text(operation: Operation) -> str:

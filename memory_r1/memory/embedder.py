@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from memory_r1.errors import ModelError
+from memory_r1.weights import hash_weights
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -27,9 +28,23 @@ class Embedder(Protocol):
         """Shape (len(texts), E), float32, rows of length one, in the order of the texts."""
         ...
 
+    @property
+    def identity(self) -> str:
+        """What decides a text's vector: equal identities embed alike."""
+        ...
+
+    def remember(self, vectors: Mapping[bytes, np.ndarray]) -> None:
+        """Take over vectors of shape (E,) by `text_key`, which this model made at another time."""
+        ...
+
     def clear(self) -> None:
         """Drops what was kept of earlier texts, so that what is to be forgotten lives on in no cache."""
         ...
+
+
+def text_key(text: str) -> bytes:
+    """SHA-256 of a text: the key of its vector."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 class SentenceEmbedder:
@@ -62,7 +77,7 @@ class SentenceEmbedder:
         """
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        keys = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+        keys = [text_key(text) for text in texts]
         unseen = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cache}
         if unseen:
             self._cache.update(zip(unseen, self._encode(list(unseen.values())), strict=True))
@@ -70,6 +85,15 @@ class SentenceEmbedder:
         while len(self._cache) > self._max_cached:
             del self._cache[next(iter(self._cache))]
         return rows
+
+    @property
+    def identity(self) -> str:
+        """The hash of its weights or, if it has no safetensors here, its name."""
+        folder = Path(self._name)
+        return (hash_weights(folder) if folder.is_dir() else None) or self._name
+
+    def remember(self, vectors: Mapping[bytes, np.ndarray]) -> None:
+        self._cache.update(vectors)
 
     def clear(self) -> None:
         self._cache.clear()

@@ -44,6 +44,8 @@ class RefusalReason(StrEnum):
     SECOND_OPERATION = "second_operation"
     OVER_LIMIT = "over_limit"
     UNKNOWN_TURN = "unknown_turn"
+    CONFLICT = "conflict"
+    """The entry was changed by another writer after the prompt that named it was made."""
     MALFORMED = "malformed"
 
 

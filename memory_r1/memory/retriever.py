@@ -10,8 +10,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from memory_r1.errors import ConfigurationError
-from memory_r1.memory.embedder import Embedder
+from memory_r1.memory.embedder import Embedder, text_key
 from memory_r1.memory.index import LexicalIndex, VectorIndex
+from memory_r1.memory.log import Vectors
 from memory_r1.types import MemoryEntry
 
 RetrievalMode = Literal["hybrid", "dense", "bm25"]
@@ -91,6 +92,27 @@ class Retriever:
             _take(request, _rank(request.query, len(texts), indexes[texts], vectors))
             for request, texts in zip(requests, banks, strict=True)
         ]
+
+    @property
+    def embedder_identity(self) -> str | None:
+        """`Embedder.identity`; None if nothing is embedded."""
+        return self._embedder.identity if self._embedder is not None else None
+
+    def remember(self, vectors: Vectors) -> None:
+        """Take over embeddings that a log kept, so that their entries need none made."""
+        if self._embedder is not None:
+            self._embedder.remember({key: np.frombuffer(row, dtype=np.float32) for key, row in vectors.items()})
+
+    def vectors(self, entries: Sequence[MemoryEntry]) -> list[tuple[int, bytes, bytes]]:
+        """Return entries' embeddings as a log keeps them: id, key of the text, float32 bytes."""
+        if self._embedder is None:
+            return []
+        rows = self._embedder.embed([_indexed_text(entry) for entry in entries])  # (N, E)
+        return [(entry.entry_id, self.key(entry), row.tobytes()) for entry, row in zip(entries, rows, strict=True)]
+
+    def key(self, entry: MemoryEntry) -> bytes:
+        """Return what an entry's embedding is kept under: the key of the text that is embedded for it."""
+        return text_key(_indexed_text(entry))
 
     def clear(self) -> None:
         """Drops all indexes and the embedder's cache: part of forgetting an entry for good."""

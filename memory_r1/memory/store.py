@@ -1,191 +1,156 @@
-"""The event log: the only truth about what is remembered.
+"""The log in a SQLite file: the one persistence of memory.
 
-Every ADD, UPDATE, DELETE, UNDO and REDO is a row that is never changed. The live entries of a scope, now or after any
-event, are what its rows give when replayed. Only `forget` takes anything away.
+A file belongs to one memory system, whose name it carries. Several processes and threads may use it at once: each write
+is one transaction, and readers see whole transactions. A process that is killed loses nothing that was written.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import fields
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
-from types import TracebackType
-from typing import Literal
+from typing import Any
 
-from memory_r1.errors import ScopeError, StoreError
-from memory_r1.memory.bank import MemoryBank
-from memory_r1.memory.events import EventKind, Replay, StoreEvent, marker_event, operation_event
-from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
+from memory_r1.errors import StoreError
+from memory_r1.memory.log import Event, Log, Record, Refusal, S, Vectors, check_scope
+from memory_r1.types import Turn
 
 _APPLICATION = 0x4D52314C  # "MR1L" in the file header: one of our logs.
-_FORMAT = 1  # In the file's user_version; raise it with every change of the schema.
+_FORMAT = 2  # In the file's user_version; raise it with every change of the schema.
+_BUSY_SECONDS = 60
 _SCHEMA = """
+CREATE TABLE log (system TEXT NOT NULL, erasures INTEGER NOT NULL);
+CREATE TABLE records (
+    scope TEXT NOT NULL, number INTEGER NOT NULL,
+    turn_id TEXT, speaker TEXT, text TEXT, session_id TEXT, timestamp TEXT,
+    refusals TEXT NOT NULL, completion TEXT NOT NULL, failure TEXT NOT NULL,
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, model_calls INTEGER NOT NULL,
+    cut INTEGER NOT NULL, written_at TEXT NOT NULL,
+    PRIMARY KEY (scope, number)
+);
 CREATE TABLE events (
-    scope TEXT NOT NULL,
-    event_id INTEGER NOT NULL,
-    kind TEXT NOT NULL,
-    entry_id INTEGER NOT NULL,
-    text TEXT,
-    speaker TEXT NOT NULL,
-    timestamp TEXT NOT NULL,
-    turn_ids TEXT NOT NULL,
-    target INTEGER,
-    created TEXT NOT NULL,
-    PRIMARY KEY (scope, event_id)
-) WITHOUT ROWID
+    scope TEXT NOT NULL, number INTEGER NOT NULL, record INTEGER NOT NULL,
+    kind TEXT NOT NULL, item INTEGER, payload TEXT NOT NULL, tensor BLOB,
+    PRIMARY KEY (scope, number)
+);
+CREATE TABLE vectors (
+    scope TEXT NOT NULL, embedder TEXT NOT NULL, item INTEGER NOT NULL, text_sha256 BLOB NOT NULL, vector BLOB NOT NULL,
+    PRIMARY KEY (scope, embedder, item, text_sha256)
+);
 """
-_COLUMNS = ", ".join(column.name for column in fields(StoreEvent))
 
 
-class MemoryStore:
-    """A SQLite event log over many scopes (users or dialogues), none of which sees another's entries.
+class MemoryStore(Log[S]):
+    """A `Log` in a SQLite file.
 
-    Ids are counted per scope and never given twice, also after `undo` and `forget`. A store belongs to the thread that
-    made it; several processes may open the same file, and each write is one transaction.
+    Args:
+        path: The file; it is made if it is missing.
+        start: The state before the first record of a scope.
+        system: Name of the memory system whose log it is.
+
+    Raises:
+        StoreError: The file is no store, one of another format, or another system's.
     """
 
-    def __init__(self, path: Path | str = ":memory:") -> None:
-        """Opens the file, or makes it.
+    persistent = True
 
-        Raises:
-            StoreError: The file is no store, or one of another format.
-        """
-        self._path = str(path)
-        self._replays: dict[str, Replay] = {}
+    def __init__(self, path: Path | str, start: S, *, system: str) -> None:
+        super().__init__(start)
+        self.path = Path(path)
+        self.system = system
+        self._erasures = 0
         with self._errors("opened"):
-            self._connection = sqlite3.connect(self._path, isolation_level=None, timeout=30)
+            # Threads take turns by the log's lock.
+            self._connection = sqlite3.connect(
+                self.path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
+            )
             try:
                 self._prepare()
             except BaseException:
                 self._connection.close()
                 raise
-            self._data_version = self._number("PRAGMA data_version")
-
-    def __enter__(self) -> MemoryStore:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
-        self._connection.close()
+        with self._lock:
+            self._connection.close()
 
     def scopes(self) -> tuple[str, ...]:
-        """Names of all scopes that have events, sorted."""
-        with self._errors("read"):
-            return tuple(scope for (scope,) in self._connection.execute("SELECT DISTINCT scope FROM events ORDER BY 1"))
+        return tuple(scope for (scope,) in self._rows("SELECT DISTINCT scope FROM records ORDER BY 1"))
 
-    def apply(self, scope: str, operations: Iterable[Operation], turn: Turn) -> tuple[MemoryEntry, ...]:
-        """Applies operations (with the scope's own ids) as `MemoryBank.apply` does, all or none, and logs them.
+    def records(self, scope: str, since: int = 0) -> tuple[Record, ...]:
+        check_scope(scope)
+        with self._lock, self._reading():
+            events: dict[int, list[Event]] = {}
+            for record, number, kind, item, payload, tensor in self._rows(
+                "SELECT record, number, kind, item, payload, tensor FROM events WHERE scope = ? AND record > ? "
+                "ORDER BY number",
+                (scope, since),
+            ):
+                events.setdefault(record, []).append(Event(kind, item, json.loads(payload), tensor, number))
+            return tuple(
+                Record(
+                    None if row[1] is None else Turn(*row[1:6]),
+                    tuple(events.get(row[0], ())),
+                    tuple(Refusal(*refusal) for refusal in json.loads(row[6])),
+                    *row[7:],
+                )
+                for row in self._rows(
+                    "SELECT number, turn_id, speaker, text, session_id, timestamp, refusals, completion, failure, "
+                    "prompt_tokens, completion_tokens, model_calls, cut, written_at "
+                    "FROM records WHERE scope = ? AND number > ? ORDER BY number",
+                    (scope, since),
+                )
+            )
 
-        A NOOP changes nothing and leaves no event.
+    def vectors(self, scope: str, embedder: str) -> Vectors:
+        return dict(
+            self._rows(
+                "SELECT text_sha256, vector FROM vectors WHERE scope = ? AND embedder = ?",
+                (check_scope(scope), embedder),
+            )
+        )
 
-        Raises:
-            ScopeError: The scope is empty.
-            StoreError: An operation names an id that is not live in this scope, or the file cannot be written.
-        """
-        _check_scope(scope)
-        with self._transaction(scope, "written") as replay:
-            bank = replay.bank()
-            touched: dict[int, None] = {}
-            events: list[StoreEvent] = []
-            for operation in operations:
-                changed = bank.apply([operation], turn)
-                touched.update((entry.entry_id, None) for entry in changed)
-                if operation.kind is not OperationKind.NOOP:
-                    events.append(operation_event(scope, replay.last_event + len(events) + 1, operation, changed, turn))
-            self._append(events)
-        return tuple(bank.get(entry_id) for entry_id in touched if entry_id in bank)
+    def keep_vectors(self, scope: str, embedder: str, vectors: Iterable[tuple[int, bytes, bytes]]) -> None:
+        rows = [(check_scope(scope), embedder, *vector) for vector in vectors]
+        with self._lock, self._writing():
+            self._connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
 
-    def bank(self, scope: str, at: int | None = None) -> MemoryBank:
-        """The live entries, now or as they were after event `at` (0: before the first).
+    def copy_to(self, path: Path) -> None:
+        """Write the whole log, all scopes, to another file, replacing it as a whole or not at all."""
+        with self._lock:
+            _replace(path, self._connection.backup)
 
-        Raises:
-            ScopeError: The scope is empty.
-            StoreError: There is no event `at` yet.
-        """
-        _check_scope(scope)
-        with self._transaction(scope, "read") as current:
-            if at is None:
-                return current.bank()
-            if not 0 <= at <= current.last_event:
-                raise StoreError(f"scope {scope!r} has no event {at}; allowed are 0 to {current.last_event}")
-            past = Replay()
-            for event in self._select("scope = ? AND event_id <= ?", (scope, at)):
-                past.play(event)
-            return past.bank()
+    def _append(self, scope: str, number: int, record: Record) -> None:
+        turn = record.turn
+        said = (turn.turn_id, turn.speaker, turn.text, turn.session_id, turn.timestamp) if turn else (None,) * 5
+        refusals = json.dumps([(refusal.index, refusal.reason, refusal.raw) for refusal in record.refusals])
+        self._connection.execute(
+            "INSERT INTO records VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                *(scope, number, *said, refusals, record.completion, record.failure),
+                *(record.prompt_tokens, record.completion_tokens, record.model_calls, record.cut, record.written_at),
+            ),
+        )
+        self._connection.executemany(
+            "INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [
+                (scope, event.number, number, event.kind, event.item, _json(event.payload), event.tensor)
+                for event in record.events
+            ],
+        )
 
-    def events(self, scope: str) -> list[StoreEvent]:
-        """All events of a scope, oldest first."""
-        _check_scope(scope)
-        return self._select("scope = ?", (scope,))
-
-    def history(self, scope: str, entry_id: int) -> list[StoreEvent]:
-        """All events of one entry, oldest first; none where the scope never had it."""
-        _check_scope(scope)
-        return self._select("scope = ? AND entry_id = ?", (scope, entry_id))
-
-    def undo(self, scope: str, count: int = 1) -> int:
-        """Takes back the latest `count` operations that stand, newest first; nothing is lost, `redo` restores them.
-
-        Returns:
-            How many were taken back: fewer than `count` where no more stand.
-        """
-        return self._travel(scope, count, EventKind.UNDO)
-
-    def redo(self, scope: str, count: int = 1) -> int:
-        """Restores what the latest undos took back, as long as nothing new was applied since."""
-        return self._travel(scope, count, EventKind.REDO)
-
-    def forget(self, scope: str, ids: Sequence[int] | None = None) -> int:
-        """Erases entries for good, every version of them, or with `ids` None the whole scope. It cannot be undone.
-
-        The file is rewritten, so that the erased text is in none of its bytes. An erased entry leaves one FORGET event
-        with its id alone; an erased scope leaves nothing.
-
-        Returns:
-            The number of rows erased.
-
-        Raises:
-            ScopeError: The scope is empty, or never had one of the entries.
-            StoreError: Another connection keeps the file from being rewritten; the rows are gone then, but not yet
-                all bytes of them: call again.
-        """
-        _check_scope(scope)
-        wanted = None if ids is None else sorted(set(ids))
-        with self._transaction(scope, "written") as replay:
-            if wanted is None:
-                erased = self._connection.execute("DELETE FROM events WHERE scope = ?", (scope,)).rowcount
-            else:
-                erased = self._erase_entries(scope, wanted, replay.last_event)
-            self._replays.pop(scope, None)
-        self._scrub()
-        return erased
-
-    def copy_to(self, path: Path | str) -> None:
-        """Writes the whole log, all scopes, to another file, over any store that lies there."""
-        with self._errors(f"copied to {path}"), closing(sqlite3.connect(path)) as copy:
-            self._connection.backup(copy)
-
-    def _erase_entries(self, scope: str, ids: Sequence[int], last_event: int) -> int:
-        known = {event.entry_id for event in self.events(scope)}
-        if unknown := [entry_id for entry_id in ids if entry_id not in known]:
-            raise ScopeError(f"scope {scope!r} never had the entries {unknown}; forget only ids of this scope")
-        erased = 0
-        for entry_id in ids:
-            rows = self._connection.execute(
-                "DELETE FROM events WHERE scope = ? AND entry_id = ? AND kind != ?",
-                (scope, entry_id, EventKind.FORGET.value),
-            ).rowcount
-            if rows:
-                last_event += 1
-                self._append([marker_event(scope, last_event, EventKind.FORGET, entry_id)])
-            erased += rows
-        return erased
+    def _erase(self, scope: str, redacted: Sequence[Record] | None, items: Collection[int]) -> None:
+        for table in ("records", "events"):
+            self._connection.execute(f"DELETE FROM {table} WHERE scope = ?", (scope,))
+        self._connection.executemany(
+            "DELETE FROM vectors WHERE scope = ? AND item = ?", [(scope, item) for item in items]
+        )
+        for number, record in enumerate(redacted or (), start=1):
+            self._append(scope, number, record)
+        self._connection.execute("UPDATE log SET erasures = erasures + 1")
 
     def _scrub(self) -> None:
         with self._errors("rewritten"):
@@ -193,92 +158,104 @@ class MemoryStore:
             busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreError(
-                f"the store {self._path} is in use, so bytes of erased text may be left; close its other users and "
+                f"the store {self.path} is in use, so bytes of erased text may be left; close its other users and "
                 "forget again"
             )
 
-    def _travel(self, scope: str, count: int, kind: EventKind) -> int:
-        _check_scope(scope)
-        if count < 1:
-            raise StoreError(f"count is {count}; give the number of operations, at least 1")
-        with self._transaction(scope, "written") as replay:
-            standing = replay.done if kind is EventKind.UNDO else replay.undone
-            targets = [event for event, _ in reversed(standing[-count:])]
-            self._append(
-                marker_event(scope, replay.last_event + number, kind, event.entry_id, event.event_id)
-                for number, event in enumerate(targets, start=1)
-            )
-        return len(targets)
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._errors("read"):
+            inside = self._connection.in_transaction
+        with nullcontext() if inside else self._transaction("BEGIN", "read"):
+            yield
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        with self._transaction("BEGIN IMMEDIATE", "written"):
+            yield
+
+    @contextmanager
+    def _transaction(self, begin: str, action: str) -> Iterator[None]:
+        with self._errors(action):
+            self._connection.execute(begin)
+            try:
+                (erasures,) = self._connection.execute("SELECT erasures FROM log").fetchone()
+                if erasures != self._erasures:  # what was folded in may be gone from the file
+                    self._folded.clear()
+                    self._erasures = erasures
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._folded.clear()
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
 
     def _prepare(self) -> None:
         self._connection.execute("PRAGMA secure_delete = ON")
         self._connection.execute("PRAGMA temp_store = MEMORY")  # VACUUM must not copy texts into a temporary file.
+        # In WAL mode a killed process loses nothing; a power cut may lose the last transactions, and never half of one.
+        self._connection.execute("PRAGMA synchronous = NORMAL")
         if not self._number("SELECT count(*) FROM sqlite_master"):
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("BEGIN IMMEDIATE")
             if not self._number("SELECT count(*) FROM sqlite_master"):  # Another process may have been quicker.
-                self._connection.execute(_SCHEMA)
+                for statement in _SCHEMA.split(";"):
+                    self._connection.execute(statement)
+                self._connection.execute("INSERT INTO log VALUES (?, 0)", (self.system,))
                 self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
                 self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
             self._connection.execute("COMMIT")
         application, version = self._number("PRAGMA application_id"), self._number("PRAGMA user_version")
         if application != _APPLICATION:
-            raise StoreError(
-                f"{self._path} is another program's database; give the path of a memory store or a new one"
-            )
+            raise StoreError(f"{self.path} is another program's database; give the path of a memory store or a new one")
         if version != _FORMAT:
             raise StoreError(
-                f"{self._path} is a memory store of format {version}; this version of memory-r1 reads {_FORMAT}"
+                f"{self.path} is a memory store of format {version}, which this version of memory-r1 (format {_FORMAT})"
+                " does not read: play its dialogues into a new file, or open it with the version that wrote it"
             )
+        ((system, self._erasures),) = self._connection.execute("SELECT system, erasures FROM log").fetchall()
+        if system != self.system:
+            raise StoreError(f"{self.path} was written by system {system!r}; open it with that, not {self.system!r}")
 
     def _number(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0])
 
-    def _current(self, scope: str) -> Replay:
-        """The state of a scope, replayed from where this store last read it; to be called in a transaction."""
-        version = self._number("PRAGMA data_version")
-        if version != self._data_version:  # Another connection wrote, and may have erased rows already replayed.
-            self._replays.clear()
-            self._data_version = version
-        replay = self._replays.setdefault(scope, Replay())
-        for event in self._select("scope = ? AND event_id > ?", (scope, replay.last_event)):
-            replay.play(event)
-        return replay
-
-    def _select(self, condition: str, values: Sequence[object]) -> list[StoreEvent]:
-        query = f"SELECT {_COLUMNS} FROM events WHERE {condition} ORDER BY event_id"
-        with self._errors("read"):
-            rows = self._connection.execute(query, values).fetchall()
-        return [StoreEvent.from_row(row) for row in rows]
-
-    def _append(self, events: Iterable[StoreEvent]) -> None:
-        marks = ", ".join("?" * len(fields(StoreEvent)))
-        self._connection.executemany(
-            f"INSERT INTO events ({_COLUMNS}) VALUES ({marks})", [event.to_row() for event in events]
-        )
-
-    @contextmanager
-    def _transaction(self, scope: str, action: Literal["read", "written"]) -> Iterator[Replay]:
-        """One transaction, over the scope's state as no other connection can change it meanwhile."""
-        with self._errors(action):
-            self._connection.execute("BEGIN IMMEDIATE" if action == "written" else "BEGIN")
-            try:
-                yield self._current(scope)
-                self._connection.execute("COMMIT")
-            except BaseException:
-                self._replays.pop(scope, None)
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
+    def _rows(self, query: str, values: Sequence[object] = ()) -> list[Any]:
+        with self._lock, self._errors("read"):
+            return self._connection.execute(query, values).fetchall()
 
     @contextmanager
     def _errors(self, action: str) -> Iterator[None]:
         try:
             yield
         except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
-            raise StoreError(f"the store {self._path} cannot be {action}: {error}") from error
+            raise StoreError(f"the store {self.path} cannot be {action}: {error}") from error
 
 
-def _check_scope(scope: str) -> None:
-    if not isinstance(scope, str) or not scope.strip():
-        raise ScopeError(f"the scope is {scope!r}; name the user or dialogue whose memories are meant")
+def save_log(log: Log[Any], path: Path | str, *, system: str) -> None:
+    """Write a whole log to a store file at `path`, replacing the file as a whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(log, MemoryStore):
+        log.copy_to(path)
+        return
+    with MemoryStore(":memory:", log.start, system=system) as copy:
+        for scope in log.scopes():
+            copy.extend(scope, log.records(scope))
+        copy.copy_to(path)
+
+
+def _replace(path: Path, backup: Any) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
+    partial.unlink(missing_ok=True)
+    with closing(sqlite3.connect(partial)) as copy:
+        backup(copy)
+        copy.execute("PRAGMA journal_mode = DELETE")  # all of it in the one file that is moved
+    for name in ("-wal", "-shm"):  # of the file that is replaced
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    partial.replace(path)
+
+
+def _json(payload: Any) -> str:
+    return json.dumps(dict(payload), ensure_ascii=False)

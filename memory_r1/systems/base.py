@@ -1,4 +1,4 @@
-"""The interface every memory system stands behind, and the records it exchanges with its caller.
+"""The interface every memory system stands behind.
 
 A system is told turns (`observe`) and asked for memories (`recall`). It never sees a question before the evaluation
 asks it, and never the gold answer. What it is told under one scope (a user or a dialogue) cannot be read under another.
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from memory_r1.errors import ScopeError
-from memory_r1.types import MemoryEntry, OperationKind, Recall, Turn
+from memory_r1.memory.log import Record, check_scope
+from memory_r1.types import MemoryEntry, Recall, Turn
 
 TokenCounter = Callable[[str], int]
 
@@ -31,44 +31,6 @@ class Capability(StrEnum):
     """`feedback` changes later recalls."""
     GOLD_EVIDENCE = "gold_evidence"
     """Is shown the gold evidence of the questions: an upper bound, not a memory."""
-
-
-class Outcome(StrEnum):
-    """What became of a line of the operation log."""
-
-    APPLIED = "applied"
-    REFUSED = "refused"
-    PARSE_FAILURE = "parse_failure"
-    EMPTY = "empty"
-    """The turn was read and nothing was proposed: the line only marks it as played."""
-
-
-@dataclass(frozen=True, slots=True)
-class OperationRecord:
-    """One line of the operation log; every observed turn has at least one, so that a log says which turns it covers.
-
-    `kind` is what was done, `proposed` what the manager wrote where the system did something else with it (ADD-only
-    turns an UPDATE into an ADD). `entry_id` is the bank's; for an ADD it is the id the entry was given. `reason` and
-    `raw` say why something was refused or did not parse. `index` counts a turn's records from 0, `count` is how many
-    there are. Tokens, model calls and `cut` (what the manager's prompt left out for its model's window: earlier turns,
-    memories, the end of the turn) are those of the whole turn and stand on its first record only.
-    """
-
-    scope: str
-    turn_id: str
-    index: int
-    count: int
-    outcome: Outcome
-    kind: OperationKind | None = None
-    proposed: OperationKind | None = None
-    entry_id: int | None = None
-    text: str | None = None
-    reason: str = ""
-    raw: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    model_calls: int = 0
-    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,26 +52,22 @@ class MemorySystem(ABC):
     """What a recall leaves out first where it would exceed its budget."""
 
     @abstractmethod
-    def observe(self, turn: Turn, scope: str) -> tuple[OperationRecord, ...]:
+    def observe(self, turn: Turn, scope: str) -> Record:
         """Read one turn into `scope` and return what was done about it."""
 
-    def observe_many(self, observations: Sequence[tuple[Turn, str]]) -> list[tuple[OperationRecord, ...]]:
-        """Read many (turn, scope) pairs, those of one scope strictly in the order given; one tuple of records each."""
+    def observe_many(self, observations: Sequence[tuple[Turn, str]]) -> list[Record]:
+        """Read many (turn, scope) pairs, those of one scope strictly in the order given; one record each."""
         return [self.observe(turn, scope) for turn, scope in observations]
-
-    def replay(self, turn: Turn, scope: str, records: Sequence[OperationRecord]) -> None:
-        """Redo what `observe` once did, from its records and without asking a model.
-
-        The default observes again, which is right for systems that ask none.
-        """
-        self.observe(turn, scope)
 
     def begin(self, scope: str, speakers: Sequence[str]) -> None:
         """Announce who speaks in `scope`; optional, otherwise speakers are learnt as their turns are observed."""
         check_scope(scope)
 
     def end_session(self, scope: str, now: str) -> None:
-        """Say that the running session of `scope` is over; what is consolidated at a session's end happens here."""
+        """Say that the running session of `scope` is over; what is consolidated at a session's end happens here.
+
+        A session that nothing was said in since it ended is not ended again.
+        """
         check_scope(scope)
 
     @abstractmethod
@@ -128,8 +86,8 @@ class MemorySystem(ABC):
         """Return what is remembered under `scope`, in order of first insertion; unknown scopes remember nothing."""
 
     @abstractmethod
-    def operations(self, scope: str) -> tuple[OperationRecord, ...]:
-        """Return the operation log of `scope`."""
+    def records(self, scope: str) -> tuple[Record, ...]:
+        """Return the log of `scope`: what each turn did to memory, oldest first."""
 
     @abstractmethod
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
@@ -137,18 +95,19 @@ class MemorySystem(ABC):
 
     @abstractmethod
     def save(self, path: Path | str) -> None:
-        """Write everything remembered to one file at `path`, replacing it as a whole or not at all."""
+        """Write a backup of the log to `path`, replacing the file as a whole or not at all."""
 
     @abstractmethod
-    def load(self, path: Path | str) -> None:
-        """Replace everything remembered by what `save` wrote; StoreError where the file is not such a one."""
+    def load(self, path: Path | str, *, create: bool = False) -> None:
+        """Go on with the log in the file at `path`, which what is observed from now on is written to.
 
+        Args:
+            path: What `save` wrote, or an earlier `load` made.
+            create: Make the file if it is missing.
 
-def check_scope(scope: str) -> str:
-    """Return `scope`, or raise ScopeError: no read or write goes without one."""
-    if not isinstance(scope, str) or not scope.strip():
-        raise ScopeError(f"found scope {scope!r}: name the user or dialogue, a non-empty string")
-    return scope
+        Raises:
+            StoreError: The file is missing, damaged, no such log, or another system's; nothing changes then.
+        """
 
 
 def approximate_tokens(text: str) -> int:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from memory_r1.systems.banked import BankedSystem, Draft, Proposal
+from memory_r1.systems.banked import BankedSystem, Proposal
 from memory_r1.systems.base import (
     Capability,
-    Outcome,
     RecallRequest,
     TokenCounter,
     approximate_tokens,
@@ -19,10 +18,7 @@ from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
 def add_every_turn(turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
     """Propose each turn with words in it as an entry of its own, as it was said."""
-    return [
-        Proposal((Draft(Outcome.APPLIED, Operation(OperationKind.ADD, turn.text)),) if turn.text.strip() else ())
-        for turn, _ in turns
-    ]
+    return [Proposal((Operation(OperationKind.ADD, turn.text),) if turn.text.strip() else ()) for turn, _ in turns]
 
 
 class NoMemory(BankedSystem):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from memory_r1.agents.memory_manager import Management, ManageRequest, MemoryManager
-from memory_r1.memory.operations import CheckedOperation
+from memory_r1.memory.log import Refusal
 from memory_r1.memory.retriever import Retriever
-from memory_r1.systems.banked import Draft, Proposal
-from memory_r1.systems.base import Capability, Outcome, TokenCounter, approximate_tokens
+from memory_r1.systems.banked import Proposal
+from memory_r1.systems.base import Capability, TokenCounter, approximate_tokens
 from memory_r1.systems.retrieval import RetrievingSystem
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
@@ -28,9 +28,10 @@ class ManagedMemory(RetrievingSystem):
         *,
         top_k: int,
         count_tokens: TokenCounter = approximate_tokens,
+        states: Mapping[str, ScopeState] | None = None,
     ) -> None:
         """`retriever` and `top_k` serve `recall`; what the manager is shown of the bank is its own affair."""
-        super().__init__(retriever, top_k=top_k, count_tokens=count_tokens)
+        super().__init__(retriever, top_k=top_k, count_tokens=count_tokens, states=states)
         self._manager = manager
 
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
@@ -39,7 +40,7 @@ class ManagedMemory(RetrievingSystem):
                 turn=turn,
                 previous=state.previous(turn),
                 bank=state.bank.view(),
-                # Who speaks now is a speaker, announced or not; `note` makes that lasting once the turn is applied.
+                # Who speaks now is a speaker, announced or not; the state knows it once the turn is written.
                 speakers=tuple(dict.fromkeys([*state.speakers, turn.speaker])),
             )
             for turn, state in turns
@@ -53,36 +54,30 @@ class ManagedMemory(RetrievingSystem):
 
     def _proposal(self, management: Management) -> Proposal:
         checked, completion = management.checked, management.completion
-        if checked.failure is not None:
-            drafts: tuple[Draft, ...] = (
-                Draft(
-                    Outcome.PARSE_FAILURE,
-                    reason=checked.failure.reason.value,
-                    raw=completion.text,
-                ),
-            )
-        else:
-            drafts = tuple(self._draft(operation) for operation in checked.operations)
+        proposed = checked.accepted
+        done = tuple(self._permitted(operation) for operation in proposed)
         return Proposal(
-            drafts,
+            done,
+            tuple(
+                Refusal(index, item.refusal.value, json.dumps(item.raw, ensure_ascii=False))
+                for index, item in enumerate(checked.operations)
+                if item.refusal is not None
+            ),
+            completion.text,
+            checked.failure.reason.value if checked.failure else "",
             completion.prompt_tokens,
             completion.completion_tokens,
             model_calls=1,
             cut=management.cut,
+            instead_of={
+                number: wrote.kind
+                for number, (wrote, does) in enumerate(zip(proposed, done, strict=True))
+                if wrote.kind is not does.kind
+            },
         )
 
-    def _draft(self, checked: CheckedOperation) -> Draft:
-        if checked.operation is None:
-            reason = checked.refusal.value if checked.refusal else ""
-            return Draft(
-                Outcome.REFUSED,
-                reason=reason,
-                raw=json.dumps(checked.raw, ensure_ascii=False),
-            )
-        return Draft(Outcome.APPLIED, self._permitted(checked.operation), checked.operation.kind)
-
     def _permitted(self, operation: Operation) -> Operation:
-        """Return what is done where the manager proposed `operation`."""
+        """Return what is done if the manager proposed `operation`."""
         return operation
 
 

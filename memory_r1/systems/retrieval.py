@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.systems.banked import BankedSystem, Proposal
@@ -10,6 +11,8 @@ from memory_r1.systems.base import RecallRequest, TokenCounter, approximate_toke
 from memory_r1.systems.baselines import add_every_turn
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import MemoryEntry, Turn
+
+Entries = tuple[MemoryEntry, ...]
 
 
 class RetrievingSystem(BankedSystem):
@@ -21,28 +24,61 @@ class RetrievingSystem(BankedSystem):
         *,
         top_k: int,
         count_tokens: TokenCounter = approximate_tokens,
+        states: Mapping[str, ScopeState] | None = None,
     ) -> None:
-        super().__init__(count_tokens=count_tokens)
+        super().__init__(count_tokens=count_tokens, states=states)
         self._retriever = retriever
         self._top_k = top_k
+        self._embedded: dict[str, dict[int, MemoryEntry]] = {}  # by scope and id: those whose embedding the log holds
 
-    def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
-        return self._retriever.retrieve_many(
+    def _rank(self, requests: Sequence[RecallRequest]) -> list[Entries]:
+        states = {request.scope: self._log.state(request.scope) for request in requests}
+        for scope in states:
+            self._remember_embeddings(scope)
+        ranked = self._retriever.retrieve_many(
             [
                 RetrievalRequest(
                     request.query,
-                    self.entries(request.scope),
+                    states[request.scope].bank.entries(),
                     self._top_k,
-                    self.speakers(request.scope),
+                    states[request.scope].speakers,
                 )
                 for request in requests
             ]
         )
+        for scope, state in states.items():
+            self._keep_embeddings(scope, state.bank.entries())
+        return ranked
+
+    def _remember_embeddings(self, scope: str) -> None:
+        """Take over the embeddings that the log holds, the first time that a scope is searched."""
+        identity = self._retriever.embedder_identity
+        if scope in self._embedded or identity is None:
+            return
+        vectors = self._log.vectors(scope, identity)
+        self._retriever.remember(vectors)
+        held = (entry for entry in (self.entries(scope) if vectors else ()) if self._retriever.key(entry) in vectors)
+        self._embedded[scope] = {entry.entry_id: entry for entry in held}
+
+    def _keep_embeddings(self, scope: str, entries: Entries) -> None:
+        """Have the log keep the embeddings of entries that are new to it; the search has made them already."""
+        identity, held = self._retriever.embedder_identity, self._embedded.get(scope, {})
+        if identity is None or not self._log.persistent:
+            return
+        fresh = [entry for entry in entries if held.get(entry.entry_id) is not entry]
+        if fresh:
+            self._log.keep_vectors(scope, identity, self._retriever.vectors(fresh))
+            held.update((entry.entry_id, entry) for entry in fresh)
 
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
         erased = super().forget(scope, ids)
         self._retriever.clear()
+        self._embedded.pop(scope, None)
         return erased
+
+    def load(self, path: Path | str, *, create: bool = False) -> None:
+        super().load(path, create=create)
+        self._embedded.clear()
 
 
 class Rag(RetrievingSystem):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from trl.models.utils import disable_gradient_checkpointing
@@ -24,11 +25,13 @@ from memory_r1.agents.memory_manager import ManageRequest, MemoryManager
 from memory_r1.agents.prompts import session_prompt
 from memory_r1.memory.bank import MemoryBank, entries_to_json
 from memory_r1.memory.retriever import Retriever, reciprocal_rank_fusion
-from memory_r1.training.banks import Entries, Game, Script, play, script_of
+from memory_r1.systems.manager import ManagedMemory
+from memory_r1.systems.player import Entries, Episode, play
+from memory_r1.systems.state import ScopeState
 from memory_r1.training.policy import POLICY
 from memory_r1.training.rollouts import shared_prefix_rollout
 from memory_r1.training.rows import Row, apply_completion, manager_columns, manager_rows, recalled_for
-from memory_r1.types import BranchPoint, ManagerTuple, MemoryEntry, SessionTuple
+from memory_r1.types import PREVIOUS_TURNS, BranchPoint, ManagerTuple, MemoryEntry, SessionTuple
 
 MAX_SESSION_MEMORIES = 60
 """Memories that a session's prompt shows at most, as many as the paper recalls for a question."""
@@ -135,11 +138,9 @@ class BranchRollout:
     def _reach(self, points: Sequence[BranchPoint], step: int, manager: MemoryManager) -> list[Row]:
         """The manager row at each point, over the bank that the policy itself has by then; equal points share one."""
         distinct = {_name(point): point for point in points}
-        games = [Game(_before(point), point.dialogue.speakers) for point in distinct.values()]
-        tuples = [
-            self._tuple(point, played.final, step)
-            for point, played in zip(distinct.values(), play(games, manager), strict=True)
-        ]
+        system = self._system(manager)
+        play(system, [_before(point) for point in distinct.values()])
+        tuples = [self._tuple(point, system.entries(name), step) for name, point in distinct.items()]
         rows = dict(zip(distinct, manager_rows(tuples, self.retriever, self.top_k), strict=True))
         return [rows[_name(point)] for point in points]
 
@@ -155,7 +156,7 @@ class BranchRollout:
             tuple_id=_name(point),
             dialogue_id=point.dialogue.dialogue_id,
             turn=session.turns[point.turn],
-            previous=script_of(point.dialogue)[_place(point)][1],
+            previous=point.dialogue.previous_turns()[session.turns[point.turn].turn_id],
             speakers=point.dialogue.speakers,
             bank=bank,
             linked=point.linked,
@@ -167,15 +168,20 @@ class BranchRollout:
         self, points: Sequence[BranchPoint], rows: Sequence[Row], completions: Sequence[str], manager: MemoryManager
     ) -> list[Entries]:
         """The bank of each branch when its session is over; branches with equal banks are played on once."""
-        states: list[tuple[str, Entries]] = []
-        games: dict[tuple[str, Entries], Game] = {}
+        branches: list[tuple[str, Entries]] = []
+        states: dict[tuple[str, Entries], tuple[BranchPoint, ScopeState]] = {}
         for point, row, completion in zip(points, rows, completions, strict=True):
             _, bank = apply_completion(completion, row["turn"], row["bank"], row["recalled_ids"])
-            state = (_name(point), bank.entries())
-            states.append(state)
-            games.setdefault(state, Game(_after(point), point.dialogue.speakers, bank))
-        played = dict(zip(games, play(list(games.values()), manager), strict=True))
-        return [played[state].final for state in states]
+            branch = (_name(point), bank.entries())
+            branches.append(branch)
+            states.setdefault(branch, (point, _state_behind(point, bank)))
+        scopes = {branch: f"{number}" for number, branch in enumerate(states)}
+        system = self._system(manager, {scopes[branch]: state for branch, (_, state) in states.items()})
+        play(system, [_after(point, scopes[branch]) for branch, (point, _) in states.items()])
+        return [system.entries(scopes[branch]) for branch in branches]
+
+    def _system(self, manager: MemoryManager, states: dict[str, ScopeState] | None = None) -> ManagedMemory:
+        return ManagedMemory(manager, self.retriever, top_k=self.top_k, states=states)
 
 
 def _recall_sessions(tuples: Sequence[SessionTuple], retriever: Retriever, top_k: int) -> list[tuple[MemoryEntry, ...]]:
@@ -196,16 +202,20 @@ def _name(point: BranchPoint) -> str:
     return f"{point.dialogue.dialogue_id}/{point.dialogue.sessions[point.session].turns[point.turn].turn_id}"
 
 
-def _place(point: BranchPoint) -> int:
-    """Where among all turns of its dialogue a point lies."""
-    return sum(len(session.turns) for session in point.dialogue.sessions[: point.session]) + point.turn
+def _before(point: BranchPoint) -> Episode:
+    """The turns up to a point."""
+    earlier = sum(len(session.turns) for session in point.dialogue.sessions[: point.session])
+    whole = Episode.of(point.dialogue)
+    return replace(whole, scope=_name(point), turns=whole.turns[: earlier + point.turn])
 
 
-def _before(point: BranchPoint) -> Script:
-    return script_of(point.dialogue)[: _place(point)]
-
-
-def _after(point: BranchPoint) -> Script:
+def _after(point: BranchPoint, scope: str) -> Episode:
     """What is left of the session behind a point."""
-    left = len(point.dialogue.sessions[point.session].turns) - point.turn - 1
-    return script_of(point.dialogue)[_place(point) + 1 :][:left]
+    session = point.dialogue.sessions[point.session]
+    return Episode(scope, point.dialogue.speakers, session.turns[point.turn + 1 :])
+
+
+def _state_behind(point: BranchPoint, bank: MemoryBank) -> ScopeState:
+    """What a branch is played on from: its bank, and the turns just said."""
+    said = point.dialogue.sessions[point.session].turns[: point.turn + 1]
+    return ScopeState(bank, point.dialogue.speakers, said[-PREVIOUS_TURNS:], ended=False)

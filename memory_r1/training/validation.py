@@ -13,8 +13,8 @@ from typing import Any
 from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.metrics import f1_squad
+from memory_r1.systems.player import play_manager
 from memory_r1.training.answering import BankQuestion, FrozenAnswering
-from memory_r1.training.banks import play_banks
 from memory_r1.training.policy import POLICY
 from memory_r1.training.rows import Row
 from memory_r1.types import Dialogue
@@ -93,17 +93,18 @@ class PlayedDialogues:
             top_k=self.top_k,
             max_new_tokens=max_new_tokens,
         )
-        played = play_banks(dialogues, manager, progress=False)
+        log = play_manager(dialogues, manager)
+        banks = {dialogue.dialogue_id: log.state(dialogue.dialogue_id).bank.entries() for dialogue in dialogues}
         asked = [
-            BankQuestion(question, banks.final, dialogue.speakers)
-            for dialogue, banks in zip(dialogues, played, strict=True)
+            BankQuestion(question, banks[dialogue.dialogue_id], dialogue.speakers)
+            for dialogue in dialogues
             for question in dialogue.questions
         ]
         scores = [
             None if answer is None else f1_squad(answer.text, item.question.answer)
             for item, answer in zip(asked, self.answering.answer(asked), strict=True)
         ]
-        return scores, {"entries": sum(len(banks.final) for banks in played) / len(played)}
+        return scores, {"entries": sum(map(len, banks.values())) / len(banks)}
 
 
 def merged(shares: Sequence[Scores]) -> tuple[float, dict[str, float]]:

@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from memory_r1.evaluation.records import read_run
+from memory_r1.memory.store import MemoryStore
+from memory_r1.systems.player import turns_of
+from memory_r1.systems.state import ScopeState
 from tests.fakes import ScriptedLanguageModel
 from tests.fixtures.killed_evaluation import KILLED
 from tests.small_runs import QUESTIONS, RUN, TURNS, comparable, rows, run_it
@@ -32,7 +35,7 @@ def test_a_run_killed_three_times_gives_the_results_of_an_undisturbed_one(tmp_pa
     expected = run_it(tmp_path / "whole")
     folder, log = tmp_path / "killed", tmp_path / "log"
     lost = 0
-    # The second write holds one turn of each dialogue; a third of its rows is never written.
+    # The second wave holds one turn of each dialogue; its transaction is never finished.
     for death in ("writing:2", "between:3", "answering:2"):
         before = len(asked(log))
         assert attempt(folder, log, death) != 0
@@ -58,6 +61,6 @@ def test_an_audit_fetched_meanwhile_does_not_make_it_another_run(tmp_path: Path)
 
 
 def test_the_deaths_are_deaths(tmp_path: Path) -> None:
-    assert attempt(tmp_path / "run", tmp_path / "log", "writing:1") == KILLED
-    content = (tmp_path / "run" / "operations.jsonl").read_bytes()
-    assert content and not content.endswith(b"\n")
+    assert attempt(tmp_path / "run", tmp_path / "log", "writing:2") == KILLED
+    with MemoryStore(tmp_path / "run" / "memory.db", ScopeState(), system="memory-r1") as store:
+        assert [len(turns_of(store.records(scope))) for scope in ("a", "c")] == [1, 1]  # of the second wave nothing

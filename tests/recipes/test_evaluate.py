@@ -64,8 +64,8 @@ def test_banks_are_taken_over_by_another_answer_agent_and_the_options_reach_the_
     quoting = ["--answer-style", "quotes", "--answer-tokens", "7"]
     assert run_main(recipe.main, [*arguments, "--output", str(second), *quoting]) == 0
     runs = [json.loads((folder / "run.json").read_text()) for folder in (first, second)]
-    assert [run["banks"]["reused"] for run in runs] == [False, True]
-    assert f"taken over from {tmp_path / 'banks' / runs[0]['banks']['key']}" in caplog.text
+    assert [len(run["banks"]["reused"]) for run in runs] == [0, 1]
+    assert f"taken over from {tmp_path / 'banks'}" in caplog.text
     config = [
         {name: run["config"][name] for name in ("manager_tokens", "answer_tokens", "answer_style")} for run in runs
     ]

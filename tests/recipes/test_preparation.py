@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
+from data.banks import Banks
 from data.sources import Source
 from data.synthetic import generate_split
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.retriever import Retriever
+from memory_r1.systems import bank_cache
 from memory_r1.training.arguments import MemoryArguments
-from memory_r1.training.banks import PlayedBanks
-from memory_r1.types import Dialogue
 from recipes import preparation
 from recipes.preparation import finish_run, manager_tokens, refuse_past_window, refuse_too_few
 from recipes.reinforcement import _answering
+from tests.fakes import ScriptedLanguageModel
 
 
 @pytest.mark.parametrize(
@@ -78,28 +79,28 @@ def test_a_process_that_saves_nothing_waits_for_the_one_that_does(monkeypatch: p
 def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    played: list[list[str]] = []
-
-    def play(dialogues: Sequence[Dialogue], manager: Any) -> list[PlayedBanks]:
-        played.append([dialogue.dialogue_id for dialogue in dialogues])
-        return [PlayedBanks({turn.turn_id: () for turn in dialogue.turns()}) for dialogue in dialogues]
-
-    monkeypatch.setattr(preparation, "play_banks", play)
+    model = ScriptedLanguageModel()
     monkeypatch.setattr(preparation, "check_adapter", lambda *given: None)
-    monkeypatch.setattr(preparation, "resolve_model", str)
-    monkeypatch.setattr(preparation, "adapter_hash", str)
-    monkeypatch.setattr(preparation.LocalLanguageModel, "load", lambda *given, **options: None)
+    for module, name in ((preparation, "resolve_model"), (bank_cache, "resolve_model"), (bank_cache, "adapter_hash")):
+        monkeypatch.setattr(module, name, str)
+    monkeypatch.setattr(bank_cache, "resolve_embedder", str)
+    monkeypatch.setattr(bank_cache, "weights_hash", str)
+    monkeypatch.setattr(preparation.LocalLanguageModel, "load", lambda *given, **options: model)
     sources = [Source(example.dialogue) for example in generate_split("train", 3, 0)]
     retriever = Retriever(None, "bm25")
 
-    def load(asked: Sequence[Source], longest: int = 48) -> list[Any]:
+    def load(asked: Sequence[Source], longest: int = 48) -> tuple[list[Banks], int]:
+        """The banks, and how many turns the manager was asked about."""
+        before = len(model.prompts)
         arguments = MemoryArguments(agent="answer", banks="manager", manager_adapter="folder")
-        return preparation.load_banks(arguments, asked, "model", "float32", retriever, tmp_path, longest)
+        banks = preparation.load_banks(arguments, asked, "model", "float32", retriever, tmp_path, longest)
+        return banks, len(model.prompts) - before
 
-    ids = [source.dialogue.dialogue_id for source in sources]
-    load(sources[:2])
-    banks = load([sources[2], sources[0]])
-    assert played == [ids[:2], [ids[2]]]
-    assert [set(of) for of in banks] == [{turn.turn_id for turn in sources[n].dialogue.turns()} for n in (2, 0)]
-    load(sources[:1], longest=64)
-    assert played[2:] == [ids[:1]]
+    turns = [len(source.dialogue.turns()) for source in sources]
+    first, asked = load(sources[:2])
+    assert asked == turns[0] + turns[1]
+    (third, again), asked = load([sources[2], sources[0]])
+    assert asked == turns[2]
+    assert (dict(again), again.final) == (dict(first[0]), first[0].final)
+    assert set(third) == {turn.turn_id for turn in sources[2].dialogue.turns()}
+    assert load(sources[:1], longest=64)[1] == turns[0]

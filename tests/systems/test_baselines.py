@@ -76,7 +76,7 @@ def test_what_was_revealed_goes_with_the_scope_and_is_not_saved(tmp_path: Path) 
     system = tell(Oracle())
     system.reveal("a", {"the secret question?": ["D1:1"]})
     system.save(tmp_path / "memory")
-    assert "secret" not in (tmp_path / "memory").read_text()
+    assert b"secret" not in (tmp_path / "memory").read_bytes()
     fresh = Oracle()
     fresh.load(tmp_path / "memory")
     assert recalled(fresh, "the secret question?") == []

@@ -1,0 +1,431 @@
+"""The log: the only truth about what is remembered.
+
+Its unit is the turn. One `Record` holds what was said, what the model wrote about it and at what cost, what was refused
+and why, and the `Event`s that it led to. What is remembered is a fold over the records: a state that can give the
+next one (`Folding.after`). States are cheap to keep and to fork, so a rollout starts from one and never sees a file.
+
+`ListLog` keeps records in memory; `memory/store.py` keeps them in a SQLite file.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from memory_r1.errors import ScopeError, StoreError
+from memory_r1.types import Turn
+
+UNDO, REDO, FORGET = "UNDO", "REDO", "FORGET"
+NOOP, SPEAKERS, SESSION_END = "NOOP", "SPEAKERS", "SESSION_END"
+"""Kinds with a meaning of their own; every other kind is an edit, which `undo` takes back. Systems name theirs."""
+_MARKERS = frozenset({UNDO, REDO})
+_NO_EDITS = frozenset({UNDO, REDO, NOOP, SPEAKERS, SESSION_END})
+
+Vectors = dict[bytes, bytes]
+"""SHA-256 of a text to its embedding, as float32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One change of memory.
+
+    Attributes:
+        kind: What happened. `UNDO` and `REDO` name the event they take back or restore in `payload["target"]`;
+            `FORGET` keeps the id of an erased item from being given again.
+        item: Id of what changed (an entry, later an edge or a node), counted from 1 in each scope.
+        payload: JSON values: the whole new version of the item.
+        tensor: What JSON cannot hold, as safetensors bytes.
+        number: Place among the scope's events, from 1; the log gives it.
+    """
+
+    kind: str
+    item: int | None = None
+    payload: Mapping[str, Any] = field(default_factory=dict)
+    tensor: bytes | None = None
+    number: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An element of a completion that was not applied: its place there, why, and what it said (JSON)."""
+
+    index: int
+    reason: str
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """All that one turn did to memory, written in one transaction; without a turn, what was done at no turn.
+
+    Attributes:
+        turn: What was said.
+        events: What changed, in order.
+        refusals: What was proposed and not applied.
+        completion: What the model wrote.
+        failure: Why the whole completion could not be read; empty if it could.
+        prompt_tokens: Tokens that the model read.
+        completion_tokens: Tokens that it wrote.
+        model_calls: How often it was asked.
+        cut: What its prompt left out to fit the window: earlier turns, memories, the turn's end.
+        written_at: ISO 8601, UTC; the log gives it.
+    """
+
+    turn: Turn | None = None
+    events: tuple[Event, ...] = ()
+    refusals: tuple[Refusal, ...] = ()
+    completion: str = ""
+    failure: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    model_calls: int = 0
+    cut: int = 0
+    written_at: str = field(default="", compare=False)
+
+
+class Folding(Protocol):
+    """A state of memory: immutable, and able to give the state after one more record."""
+
+    def after(self, record: Record) -> Self:
+        """Return the state after `record`; events of a kind that the state does not know change nothing.
+
+        An event that was undone or forgotten arrives as `FORGET`, so that its id stays taken.
+        """
+        ...
+
+    def holds(self, item: int) -> bool:
+        """Whether `item` is remembered now."""
+        ...
+
+
+S = TypeVar("S", bound=Folding)
+Decide = Callable[[S], Record]
+"""Turns the state as it is now into the record to write. It runs inside the transaction, so it asks no model."""
+
+
+@dataclass
+class _Folded(Generic[S]):
+    """A scope's state after its first `records` records, and what an undo or redo would take next.
+
+    `done` and `undone` are stacks of (event number, item).
+    """
+
+    start: S
+    state: S
+    records: int = 0
+    events: int = 0
+    done: list[tuple[int, int | None]] = field(default_factory=list)
+    undone: list[tuple[int, int | None]] = field(default_factory=list)
+
+    def play(self, records: Sequence[Record], everything: Callable[[], Sequence[Record]]) -> None:
+        """Fold in `records`. Where they undo or redo something, fold `everything` anew."""
+        for record in records:
+            for event in record.events:
+                self._note(event)
+        self.records += len(records)
+        if any(event.kind in _MARKERS for record in records for event in record.events):
+            standing = {number for number, _ in self.done}
+            self.state = self.start
+            records = [_standing(record, standing) for record in everything()[: self.records]]
+        for record in records:
+            self.state = self.state.after(record)
+
+    def _note(self, event: Event) -> None:
+        self.events = max(self.events, event.number)
+        if event.kind in _MARKERS:
+            source, target = (self.done, self.undone) if event.kind == UNDO else (self.undone, self.done)
+            if not source or source[-1][0] != event.payload.get("target"):
+                raise StoreError(
+                    f"event {event.number} is a {event.kind} of event {event.payload.get('target')}, which was not "
+                    "the next in line; the log was changed by another program, restore it from a copy"
+                )
+            target.append(source.pop())
+        elif event.kind == FORGET:
+            self.undone.clear()
+        elif event.kind not in _NO_EDITS:
+            self.undone.clear()
+            self.done.append((event.number, event.item))
+
+
+class Log(ABC, Generic[S]):
+    """Records of many scopes (users or dialogues), none of which sees another's.
+
+    A log may be used from several threads. Ids of items are never given twice, also after `undo` and `forget`.
+
+    Args:
+        start: The state before the first record of a scope.
+    """
+
+    persistent = False
+    """Whether records outlive the process."""
+
+    def __init__(self, start: S) -> None:
+        self.start = start
+        self._lock = threading.RLock()
+        self._folded: dict[str, _Folded[S]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def state(self, scope: str, at: int | None = None) -> S:
+        """Return the state of a scope, now or after its first `at` records (0: before the first).
+
+        Raises:
+            ScopeError: The scope is empty.
+            StoreError: There are not as many records.
+        """
+        check_scope(scope)
+        with self._lock, self._reading():
+            folded = self._current(scope)
+            if at is None:
+                return folded.state
+            if not 0 <= at <= folded.records:
+                raise StoreError(f"scope {scope!r} has no record {at}; allowed are 0 to {folded.records}")
+            past = self._unfolded(scope)
+            records = self.records(scope)[:at]
+            past.play(records, lambda: records)
+            return past.state
+
+    def write(self, decisions: Sequence[tuple[str, Decide[S]]]) -> list[Record]:
+        """Let each decision see its scope's state and write what it returns: all of them, or none if one fails.
+
+        Raises:
+            ScopeError: A scope is empty.
+            StoreError: A decision refuses the state, or the file cannot be written.
+        """
+        for scope, _ in decisions:
+            check_scope(scope)
+        with self._lock, self._writing():
+            return [self._add(scope, self._current(scope), decide) for scope, decide in decisions]
+
+    def undo(self, scope: str, count: int = 1) -> int:
+        """Take back the latest `count` edits that stand, newest first; nothing is lost, `redo` restores them.
+
+        Returns:
+            How many were taken back: fewer than `count` where no more stand.
+        """
+        return self._travel(scope, count, UNDO)
+
+    def redo(self, scope: str, count: int = 1) -> int:
+        """Restore what the latest undos took back, as long as nothing new was written since."""
+        return self._travel(scope, count, REDO)
+
+    def history(self, scope: str, item: int) -> list[tuple[Record, Event]]:
+        """Return every event of one item with its record, oldest first."""
+        return [(record, event) for record in self.records(scope) for event in record.events if event.item == item]
+
+    def forget(self, scope: str, items: Collection[int] | None = None) -> int:
+        """Erase items for good, in every version, or with None the whole scope; it cannot be undone.
+
+        With an item go the words of the turns behind it and what the model wrote on them. Its id stays taken. An erased
+        scope leaves nothing, not even its name.
+
+        Returns:
+            How many items that were remembered are gone.
+
+        Raises:
+            ScopeError: The scope is empty.
+            StoreError: The scope never held one of the items.
+        """
+        check_scope(scope)
+        with self._lock:
+            with self._writing():
+                state, records = self._current(scope).state, self.records(scope)
+                known = {event.item for record in records for event in record.events if event.item is not None}
+                wanted = known if items is None else set(items)
+                if unknown := sorted(wanted - known):
+                    raise StoreError(f"scope {scope!r} never held the entries {unknown}; see entries() for its ids")
+                if items is None:
+                    self._erase(scope, None, wanted)
+                else:
+                    self._erase(scope, [_forgotten(record, wanted) for record in records], wanted)
+                self._folded.pop(scope, None)
+            self._scrub()
+        return sum(state.holds(item) for item in wanted)
+
+    def extend(self, scope: str, records: Iterable[Record]) -> None:
+        """Take over another log's records of a scope that is empty here.
+
+        Raises:
+            StoreError: The scope holds records already.
+        """
+        check_scope(scope)
+        with self._lock, self._writing():
+            if self._current(scope).records:
+                raise StoreError(f"scope {scope!r} holds records already; extend one that is empty")
+            for number, record in enumerate(records, start=1):
+                self._append(scope, number, record)
+
+    @abstractmethod
+    def scopes(self) -> tuple[str, ...]:
+        """Return the names of all scopes that have records, sorted."""
+
+    @abstractmethod
+    def records(self, scope: str, since: int = 0) -> tuple[Record, ...]:
+        """Return the records of a scope after its first `since`, oldest first."""
+
+    def vectors(self, scope: str, embedder: str) -> Vectors:
+        """Return what `keep_vectors` kept of a scope for an embedder; a log in memory keeps none."""
+        return {}
+
+    def keep_vectors(self, scope: str, embedder: str, vectors: Iterable[tuple[int, bytes, bytes]]) -> None:
+        """Keep embeddings (item, SHA-256 of the text that was embedded, float32 bytes), so that none is made twice.
+
+        Args:
+            scope: Whose items they are.
+            embedder: Hash of the model that made them.
+            vectors: One for each version of an item.
+        """
+
+    def close(self) -> None:
+        """Let go of the file, if there is one."""
+
+    @abstractmethod
+    def _append(self, scope: str, number: int, record: Record) -> None:
+        """Write record `number` of a scope; to be called inside `_writing`."""
+
+    @abstractmethod
+    def _erase(self, scope: str, redacted: Sequence[Record] | None, items: Collection[int]) -> None:
+        """Put redacted records in place of a scope's, without the vectors of `items`; None erases the scope."""
+
+    @abstractmethod
+    def _reading(self) -> AbstractContextManager[object]:
+        """A context manager: one snapshot of the log."""
+
+    @abstractmethod
+    def _writing(self) -> AbstractContextManager[object]:
+        """A context manager: one transaction, undone as a whole where an exception leaves it."""
+
+    def _scrub(self) -> None:
+        """Leave no byte of what was erased."""
+
+    def _unfolded(self, scope: str) -> _Folded[S]:
+        return _Folded(self.start, self.start)
+
+    def _current(self, scope: str) -> _Folded[S]:
+        """The scope's fold, brought up to date."""
+        folded = self._folded.get(scope) or self._unfolded(scope)
+        if fresh := self.records(scope, folded.records):
+            self._folded.pop(scope, None)  # a fold that fails halfway is not gone on from
+            folded.play(fresh, lambda: self.records(scope))
+        self._folded[scope] = folded
+        return folded
+
+    def _add(self, scope: str, folded: _Folded[S], decide: Decide[S]) -> Record:
+        record = decide(folded.state)
+        first = folded.events + 1
+        events = tuple(replace(event, number=first + place) for place, event in enumerate(record.events))
+        record = replace(record, events=events, written_at=_now())
+        self._append(scope, folded.records + 1, record)
+        folded.play([record], lambda: self.records(scope))
+        return record
+
+    def _travel(self, scope: str, count: int, kind: str) -> int:
+        check_scope(scope)
+        if count < 1:
+            raise StoreError(f"count is {count}; give the number of edits, at least 1")
+        with self._lock, self._writing():
+            folded = self._current(scope)
+            standing = folded.done if kind == UNDO else folded.undone
+            events = [Event(kind, item, {"target": number}) for number, item in reversed(standing[-count:])]
+            if events:
+                self._add(scope, folded, lambda _: Record(events=tuple(events)))
+        return len(events)
+
+
+class ListLog(Log[S]):
+    """A log in memory.
+
+    Args:
+        start: The state before the first record of a scope.
+        states: Scopes that start from another state: what a rollout forks.
+    """
+
+    def __init__(self, start: S, states: Mapping[str, S] | None = None) -> None:
+        super().__init__(start)
+        self._states = dict(states or {})
+        self._records: dict[str, list[Record]] = {}
+        self._fresh: list[str] = []  # scopes that the running transaction has appended to
+
+    def scopes(self) -> tuple[str, ...]:
+        return tuple(sorted(scope for scope, records in self._records.items() if records))
+
+    def records(self, scope: str, since: int = 0) -> tuple[Record, ...]:
+        check_scope(scope)
+        with self._lock:
+            return tuple(self._records.get(scope, ())[since:])
+
+    def _unfolded(self, scope: str) -> _Folded[S]:
+        start = self._states.get(scope, self.start)
+        return _Folded(start, start)
+
+    def _append(self, scope: str, number: int, record: Record) -> None:
+        self._records.setdefault(scope, []).append(record)
+        self._fresh.append(scope)
+
+    def _erase(self, scope: str, redacted: Sequence[Record] | None, items: Collection[int]) -> None:
+        if redacted is None:
+            self._records.pop(scope, None)
+            self._states.pop(scope, None)
+        else:
+            self._records[scope] = list(redacted)
+
+    def _reading(self) -> AbstractContextManager[object]:
+        return self._lock
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        self._fresh = []
+        try:
+            yield
+        except BaseException:
+            for scope in self._fresh:
+                self._records[scope].pop()
+            self._folded.clear()
+            raise
+
+
+def check_scope(scope: str) -> str:
+    """Return `scope`, or raise ScopeError: no read or write goes without one."""
+    if not isinstance(scope, str) or not scope.strip():
+        raise ScopeError(f"found scope {scope!r}: name the user or dialogue, a non-empty string")
+    return scope
+
+
+def _standing(record: Record, standing: set[int]) -> Record:
+    """The record with the edits that were taken back as `FORGET`: they change nothing, and their ids stay taken."""
+    events = (
+        event if event.kind in _NO_EDITS or event.number in standing else Event(FORGET, event.item)
+        for event in record.events
+    )
+    return replace(record, events=tuple(events))
+
+
+def _forgotten(record: Record, items: Collection[int]) -> Record:
+    """The record without `items`, the words of its turn and what was written on it, where it changed one of them."""
+    if not any(event.item in items for event in record.events):
+        return record
+    events = tuple(
+        Event(FORGET, event.item, number=event.number) if event.item in items else event
+        for event in record.events
+        if not (event.kind in _MARKERS and event.item in items)
+    )
+    return replace(
+        record,
+        turn=record.turn and replace(record.turn, text=""),
+        events=events,
+        refusals=tuple(replace(refusal, raw="") for refusal in record.refusals),
+        completion="",
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

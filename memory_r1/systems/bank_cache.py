@@ -1,0 +1,140 @@
+"""Banks are written once: a dialogue that a manager played is kept under the hash of all that decided its bank.
+
+The same cache serves training and evaluation. A file of it is a store with one scope, the dialogue's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from memory_r1.errors import StoreError
+from memory_r1.memory.log import Log, Record
+from memory_r1.memory.store import MemoryStore
+from memory_r1.models import adapter_hash, resolve_embedder, resolve_model, weights_hash
+from memory_r1.systems.player import turns_of
+from memory_r1.systems.state import ScopeState
+from memory_r1.types import Dialogue
+
+_CODE = ("agents", "memory", "systems")
+
+logger = logging.getLogger(__name__)
+
+
+class BankCache:
+    """Logs of dialogues in a folder.
+
+    Args:
+        folder: Where they lie.
+        system: Name of the memory system that writes them.
+        settings: What else decides a bank, but for the turns and the code that plays them, which are added here.
+    """
+
+    def __init__(self, folder: Path, system: str, settings: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self.system = system
+        self.key = _sha256(json.dumps({"system": system, **settings, "code": _code_hash()}, sort_keys=True))
+
+    @classmethod
+    def of_manager(
+        cls,
+        folder: Path,
+        *,
+        system: str = "memory-r1",
+        model: str,
+        dtype: str,
+        manager: str | None,
+        embedder: str,
+        top_k: int,
+        max_new_tokens: int,
+    ) -> BankCache:
+        """The cache of what a Memory Manager writes; models count by content, so that they may move.
+
+        Args:
+            folder: Where the files lie.
+            system: Name of the memory system.
+            model: The base model: name, hub id or folder.
+            dtype: Its precision.
+            manager: Adapter folder; None for the base model.
+            embedder: The sentence model: name, hub id or folder.
+            top_k: Memories recalled per speaker for the manager.
+            max_new_tokens: Longest completion.
+        """
+        settings = {
+            "model": weights_hash(resolve_model(model)) or model,
+            "dtype": dtype,
+            "manager": adapter_hash(manager) if manager else None,
+            "embedder": weights_hash(resolve_embedder(embedder)) or embedder,
+            "top_k": top_k,
+            "max_new_tokens": max_new_tokens,
+        }
+        return cls(folder, system, settings)
+
+    def path(self, dialogue: Dialogue) -> Path:
+        """Return the file of a dialogue's bank, which need not be there."""
+        told = json.dumps(asdict(replace(dialogue, questions=())), sort_keys=True)
+        return self.folder / f"{_sha256(self.key + told)[:24]}.db"
+
+    def take(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> list[str]:
+        """Have `log` take over what is kept of dialogues that it holds nothing of; return their ids."""
+        taken = []
+        for dialogue in dialogues:
+            records = self._read(dialogue)
+            if records and not log.records(dialogue.dialogue_id):
+                log.extend(dialogue.dialogue_id, records)
+                taken.append(dialogue.dialogue_id)
+        if taken:
+            logger.info("banks: %d taken over from %s, no model is asked for them", len(taken), self.folder)
+        return taken
+
+    def keep(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> None:
+        """Keep the banks of dialogues that were played to their end, in place of any that are kept already."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for dialogue in dialogues:
+            path = self.path(dialogue)
+            scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
+            scratch.unlink(missing_ok=True)
+            with MemoryStore(scratch, ScopeState(), system=self.system) as store:
+                store.extend(dialogue.dialogue_id, log.records(dialogue.dialogue_id))
+            scratch.replace(path)
+
+    def lock(self) -> FileLock:
+        """A lock under which one run plays what runs beside it then take over."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.folder / "playing.lock")
+
+    def _read(self, dialogue: Dialogue) -> tuple[Record, ...]:
+        """What is kept of a dialogue, none if it is not all of it; a damaged file is told and played anew."""
+        path = self.path(dialogue)
+        if not path.is_file():
+            return ()
+        try:
+            with MemoryStore(path, ScopeState(), system=self.system) as store:
+                records = store.records(dialogue.dialogue_id)
+        except StoreError:
+            records = ()
+        if len(turns_of(records)) == len(dialogue.turns()):
+            return records
+        logger.warning("%s is damaged: its bank is written anew", path)
+        return ()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _code_hash() -> str:
+    """SHA-256 of the modules that write banks: a prompt that was reworded makes other banks."""
+    digest = hashlib.sha256()
+    package = Path(__file__).resolve().parents[1]
+    for path in sorted(path for name in _CODE for path in (package / name).rglob("*.py")):
+        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    return digest.hexdigest()
