@@ -103,7 +103,7 @@ class BankedSystem(MemorySystem):
             wave_turns = [observations[position] for position in positions]
             read = [(turn, self._log.state(scope)) for turn, scope in wave_turns]
             decisions = [
-                (scope, partial(_record, turn, proposal, before))
+                (scope, partial(record_of, turn, proposal, before))
                 for (turn, scope), (_, before), proposal in zip(wave_turns, read, self._propose(read), strict=True)
             ]
             records.update(zip(positions, self._log.write(decisions), strict=True))
@@ -174,7 +174,7 @@ class BankedSystem(MemorySystem):
         self._log = opened
 
 
-def _record(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
+def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
     """Return what a proposal made on the state `read` does to the state as it is `now`."""
     bank, events = now.bank.view(), []
     refusals = list(proposal.refusals)

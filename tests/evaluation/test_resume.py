@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import random
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -15,15 +20,22 @@ from memory_r1.memory.store import MemoryStore
 from memory_r1.systems.player import turns_of
 from memory_r1.systems.state import ScopeState
 from tests.fakes import ScriptedLanguageModel
-from tests.fixtures.killed_evaluation import KILLED
+from tests.fixtures.killed_evaluation import BATCH, KILLED, longer_dialogues
 from tests.small_runs import QUESTIONS, RUN, TURNS, comparable, rows, run_it
 
 ROOT = Path(__file__).parents[2]
 
 
-def attempt(folder: Path, log: Path, death: str) -> int:
+KILLS = int(os.environ.get("MEMORY_R1_KILLS", "3"))
+
+
+def start(folder: Path, log: Path, death: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "tests.fixtures.killed_evaluation", str(folder), str(log), death]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, timeout=120).returncode
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def attempt(folder: Path, log: Path, death: str) -> int:
+    return start(folder, log, death).wait(timeout=120)
 
 
 def asked(log: Path) -> list[list[str]]:
@@ -52,6 +64,34 @@ def test_a_run_killed_three_times_gives_the_results_of_an_undisturbed_one(tmp_pa
     # A finished run asks nothing at all.
     assert attempt(folder, log, "answering:1") == 0
     assert sum(map(len, asked(log))) == calls
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_loses_no_finished_turn(tmp_path: Path) -> None:
+    options = {"dialogues": longer_dialogues(), "batch_size": BATCH}
+    expected = run_it(tmp_path / "whole", **options)
+    folder, log, moments = tmp_path / "killed", tmp_path / "log", random.Random(0)
+    unfinished: set[str] = set()  # prompts of the call during or after which each process died
+    kills = 0
+    while kills < KILLS:
+        begun = len(asked(log))
+        process = start(folder, log, "slowly:0")
+        while len(asked(log)) == begun and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.3))
+        process.kill()
+        assert process.wait() == -signal.SIGKILL, "the run ended before it was killed as often as it was to be"
+        kills += 1
+        unfinished.update(asked(log)[-1])
+    assert attempt(folder, log, "quickly") == 0
+    assert comparable(json.loads((folder / "results.json").read_text())) == comparable(expected)
+    assert rows(folder, "operations") == rows(tmp_path / "whole", "operations")
+    prompts = Counter(prompt for batch in asked(log) for prompt in batch)
+    whole = ScriptedLanguageModel()
+    run_it(tmp_path / "counted", whole, **options)
+    again = {prompt for prompt, count in (prompts - Counter(whole.prompts)).items() if count}
+    assert again <= unfinished
+    assert not Counter(whole.prompts) - prompts
 
 
 def test_an_audit_fetched_meanwhile_does_not_make_it_another_run(tmp_path: Path) -> None:
