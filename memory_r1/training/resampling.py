@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from memory_r1.training.flatness import FLAT
+from memory_r1.training.flatness import TINY
 from memory_r1.training.rows import Row
 from memory_r1.training.sampling import PromptDraws
 
@@ -120,14 +120,14 @@ class Resampler:
         seen = set(tried)
         self.replaced = 0
         for _ in range(self.rounds):
-            flat = _where(spreads(rewards) <= FLAT)
+            flat = _where(spreads(rewards) <= TINY)
             if not flat:
                 break
             drawn = self.draws.draw(_whole_shares(len(flat), size, self.ranks), seen)
             seen.update(drawn)
             fresh = sample(self._share([dict(self.rows[row]) for row in drawn for _ in range(size)]))
             everywhere = gather_object(fresh.samples) if self.ranks > 1 else fresh.samples
-            varied = _where(spreads(fresh.rewards) > FLAT)
+            varied = _where(spreads(fresh.rewards) > TINY)
             for group, source in zip(flat, varied, strict=False):
                 rewards[group * size : (group + 1) * size] = fresh.rewards[source * size : (source + 1) * size]
                 for offset in range(size):
