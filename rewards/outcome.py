@@ -12,8 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 from memory_r1.memory.bank import entries_from_json
-from memory_r1.training.answering import BankQuestion, FrozenAnswering
-from memory_r1.training.flatness import ENTRY_COST
+from memory_r1.training.answering import ENTRY_COST, BankQuestion, FrozenAnswering
 from memory_r1.training.rows import apply_completion, questions_from_json
 from memory_r1.types import MemoryEntry
 from rewards.answers import GivenAnswer, LogMetric, Scorer, log_share

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
+from memory_r1.training.answering import ENTRY_COST
+
 logger = logging.getLogger(__name__)
 
-ENTRY_COST = "entry_cost"  # the reward, by name, whose variance alone leaves a group flat
 TINY = 1e-6  # spreads up to here are rounding, not reward
 WINDOW = 10  # rollouts that the warning looks back on
 _REPLACE = "set resample_rounds: 2 to replace groups without variance by fresh prompts"
