@@ -223,7 +223,8 @@ def _questions(rows: Sequence[Row], generations: int) -> list[BankQuestion]:
 
 def _outcome(answering: Any) -> Reward:
     """The manager's outcome reward over `answering`."""
-    return build_rewards(["answer_f1"], RewardContext("manager", answering, 0.0))[0]
+    (outcome,), _ = build_rewards(["answer_f1"], RewardContext("manager", answering, entry_cost=0.0))
+    return outcome
 
 
 def _frozen(model: Any, retriever: Any, job: Job) -> FrozenAnswering:

@@ -12,7 +12,7 @@ from memory_r1.jsonl import read_json, read_rows
 # Chart title to the names (in a run's log) of the series it shows.
 CHARTS = {
     "reward": ("reward", "eval_score"),
-    "groups without a signal": ("frac_reward_zero_std", "groups/all_zero"),
+    "groups without a signal": ("groups/flat", "groups/zero_variance", "groups/all_zero"),
     "operations": tuple(f"completions/share_{kind}" for kind in ("ADD", "UPDATE", "DELETE", "NOOP")),
 }
 SAMPLES = 8

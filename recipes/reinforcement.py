@@ -55,6 +55,7 @@ def reinforce(
     check_rewards(
         arguments.reward_funcs,
         arguments.agent,
+        config.reward_weights,
         has_answer_agent=arguments.has_answer_agent,
         has_judge=arguments.judge_model is not None,
     )
@@ -81,6 +82,7 @@ def reinforce(
     prompts = [prompt for rows in datasets.values() for prompt in rows["prompt"]]
     preparation.refuse_past_window(prompts, int(config.max_completion_length or 0), reader)
     answering = _answering(arguments, policy, tokenizer, retriever)
+    rewards, config.reward_weights = _rewards(arguments, config, answering)
     keep_start = KeepStart(Path(config.output_dir))
     trainer = trainer_class(
         model=policy,
@@ -88,7 +90,7 @@ def reinforce(
         processing_class=tokenizer,
         train_dataset=datasets["training"],
         eval_dataset=datasets["validation"],
-        reward_funcs=_rewards(arguments, config, answering),
+        reward_funcs=rewards,
         played=_played(arguments, validation, answering),
         describe=DESCRIBE[arguments.agent],
         completions_log=Path(config.output_dir) / "completions.jsonl",
@@ -212,8 +214,8 @@ def _played(
 
 def _rewards(
     arguments: MemoryArguments, config: MemoryGRPOConfig, answering: FrozenAnswering | None
-) -> list[RewardFunction]:
-    """The recipe's reward functions."""
+) -> tuple[list[RewardFunction], list[float]]:
+    """The recipe's reward functions and their weights."""
     judge = None
     if arguments.judge_model is not None:
         judge = Endpoint(
@@ -231,7 +233,7 @@ def _rewards(
         length_margin=arguments.length_margin,
         judge=judge,
     )
-    return build_rewards(arguments.reward_funcs, context)
+    return build_rewards(arguments.reward_funcs, context, config.reward_weights)
 
 
 def _own_fields(config: MemoryGRPOConfig) -> dict[str, Any]:

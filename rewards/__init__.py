@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from rewards.faithfulness import operation_faithfulness_reward
 from rewards.formats import answer_format_reward, operation_format_reward
 from rewards.judge import Judge
 from rewards.length import LengthReward, compression_reward
-from rewards.outcome import OutcomeReward
+from rewards.outcome import EntryCost, OutcomeReward
 
 RewardFunction = Callable[..., list[float | None]]
 
@@ -56,7 +57,7 @@ class RewardContext:
     Attributes:
         agent: The agent that is trained.
         answering: Who answers from a manager's banks.
-        entry_cost: What a live entry costs a manager.
+        entry_cost: What a live entry costs a manager whose banks are asked; 0 is nothing.
         longest: Tokens that a completion may have.
         length_margin: Tokens before `longest` in which the length reward falls; default: a fifth of `longest`.
         judge: The server that grades answers.
@@ -70,12 +71,19 @@ class RewardContext:
     judge: Endpoint | None = None
 
 
-def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool, has_judge: bool = False) -> None:
+def check_rewards(
+    names: Sequence[str],
+    agent: str,
+    weights: Sequence[float] | None = None,
+    *,
+    has_answer_agent: bool,
+    has_judge: bool = False,
+) -> None:
     """Refuse what `build_rewards` could not build, before a model is loaded.
 
     Raises:
-        ConfigurationError: No name is given, a name is unknown for this agent, a file is unusable, or the Answer Agent
-            or the judge that a reward needs is missing.
+        ConfigurationError: No name is given, a name is unknown for this agent, a file is unusable, the Answer Agent or
+            the judge that a reward needs is missing, or there is not one weight a name.
     """
     allowed = f"allowed for the {agent} agent: {', '.join(REWARDS[agent])}, or path/to/file.py:name"
     if not names:
@@ -91,13 +99,27 @@ def check_rewards(names: Sequence[str], agent: str, *, has_answer_agent: bool, h
             raise ConfigurationError(
                 f"reward_funcs: '{name}' needs a frozen Answer Agent; set answer_adapter to an adapter folder"
             )
+    if weights is not None and len(weights) != len(names):
+        raise ConfigurationError(
+            f"reward_weights: found {len(weights)} of them, allowed: one for each of the {len(names)} reward_funcs"
+        )
 
 
-def build_rewards(names: Sequence[str], context: RewardContext) -> list[RewardFunction]:
-    """The reward functions that a recipe names, in order; raises as `check_rewards`."""
+def build_rewards(
+    names: Sequence[str], context: RewardContext, weights: Sequence[float] | None = None
+) -> tuple[list[RewardFunction], list[float]]:
+    """The reward functions that a recipe names, in order, and their weights; raises as `check_rewards`.
+
+    Outcome rewards of a manager are followed by what entries cost, at weight 1.
+    """
     has_answer_agent, has_judge = context.answering is not None, context.judge is not None
-    check_rewards(names, context.agent, has_answer_agent=has_answer_agent, has_judge=has_judge)
-    return [_build(name, context) for name in names]
+    check_rewards(names, context.agent, weights, has_answer_agent=has_answer_agent, has_judge=has_judge)
+    functions = [_build(name, context) for name in names]
+    each = list(weights) if weights is not None else [1.0] * len(functions)
+    outcomes = [function for function in functions if isinstance(function, OutcomeReward)]
+    if outcomes and context.entry_cost > 0:
+        return [*functions, EntryCost(context.entry_cost, outcomes)], [*each, 1.0]
+    return functions, each
 
 
 def _build(name: str, context: RewardContext) -> RewardFunction:
@@ -110,7 +132,7 @@ def _build(name: str, context: RewardContext) -> RewardFunction:
     scorer: Scorer = Judge(context.judge) if name == JUDGE and context.judge else one_by_one(SCORES[name])
     if context.answering is None:
         return AnswerReward(name, scorer)
-    return OutcomeReward(name, scorer, context.answering, context.entry_cost)
+    return OutcomeReward(name, scorer, context.answering)
 
 
 def _from_file(name: str) -> RewardFunction:
@@ -118,15 +140,20 @@ def _from_file(name: str) -> RewardFunction:
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise ConfigurationError(f"reward_funcs: found '{name}', but {path} is no file; allowed: path/to/file.py:name")
-    spec = importlib.util.spec_from_file_location(f"user_reward_{Path(path).stem}", path)
+    reward = getattr(_module(Path(path).resolve()), function, None)
+    if not callable(reward):
+        raise ConfigurationError(f"reward_funcs: {path} has no function '{function}'")
+    return reward
+
+
+@cache  # checked first and built later, a file is executed once
+def _module(path: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(f"user_reward_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise ConfigurationError(f"reward_funcs: {path} is not a Python file")
-    module: Any = importlib.util.module_from_spec(spec)
+    module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
     except Exception as error:  # the user's own code: whatever it raises is said in one line
         raise ConfigurationError(f"reward_funcs: {path} cannot be loaded ({type(error).__name__}: {error})") from error
-    reward = getattr(module, function, None)
-    if not callable(reward):
-        raise ConfigurationError(f"reward_funcs: {path} has no function '{function}'")
-    return reward
+    return module

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from memory_r1.agents.prompts import parse_answer
-from rewards.rowwise import LogMetric
+
+LogMetric = Callable[[str, float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ def one_by_one(score: Callable[[str, str], float]) -> Scorer:
         return [score(answer.prediction, answer.gold) for answer in answers]
 
     return scorer
+
+
+def log_share(log_metric: LogMetric | None, name: str, part: int, whole: int) -> None:
+    """Log a share under `name` where there is a log, as in training but not in validation."""
+    if log_metric is not None:
+        log_metric(name, part / max(1, whole))
 
 
 class AnswerReward:

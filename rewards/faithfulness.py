@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from memory_r1.memory.bank import entries_from_json
 from memory_r1.metrics import normalize_answer
-from memory_r1.training.rows import bank_from_row, questions_from_json
+from memory_r1.training.rows import questions_from_json
 from memory_r1.types import MemoryEntry, Question
-from rewards.rowwise import LogMetric, bank_after, each_row, log_share
+from rewards.outcome import banks_after
 
 
 def operation_faithfulness_reward(
@@ -22,18 +23,14 @@ def operation_faithfulness_reward(
     bank: Sequence[str],
     recalled_ids: Sequence[Sequence[int]],
     retention: Sequence[str],
-    log_metric: LogMetric | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Share of the retention questions supported before that are supported after; 0 for a parse failure.
 
-    None where the bank supported none of them before, and for a malformed row.
+    None where the bank supported none of them before.
     """
-    texts = [completion[0]["content"] for completion in completions]
-    name = "operation_faithfulness"
-    rewards, failed = each_row(name, _faithfulness, zip(texts, turn, bank, recalled_ids, retention, strict=True))
-    log_share(log_metric, f"{name}/failed_rows", failed, len(completions))
-    return rewards
+    left = banks_after(completions, turn, bank, recalled_ids)
+    return [_faithfulness(*row) for row in zip(left, bank, retention, strict=True)]
 
 
 def is_supported(question: Question, entries: Sequence[MemoryEntry]) -> bool:
@@ -49,12 +46,9 @@ def is_supported(question: Question, entries: Sequence[MemoryEntry]) -> bool:
     return bool(evidence) and sources >= evidence and words.issuperset(normalize_answer(question.answer).split())
 
 
-def _faithfulness(completion: str, turn: str, bank: str, recalled_ids: Sequence[int], retention: str) -> float | None:
-    before = bank_from_row(bank).entries()
+def _faithfulness(after: Sequence[MemoryEntry] | None, bank: str, retention: str) -> float | None:
+    before = entries_from_json(bank)
     supported = [question for question in questions_from_json(retention) if is_supported(question, before)]
     if not supported:
         return None
-    after = bank_after(completion, turn, bank, recalled_ids)
-    if after is None:
-        return 0.0
-    return sum(is_supported(question, after.entries()) for question in supported) / len(supported)
+    return sum(is_supported(question, after or ()) for question in supported) / len(supported)

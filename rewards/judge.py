@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from memory_r1.agents.endpoint import Endpoint
 from memory_r1.agents.remembered import Remembered
 from memory_r1.errors import EndpointError
-from rewards.answers import GivenAnswer
-from rewards.rowwise import LogMetric, log_share
+from rewards.answers import GivenAnswer, LogMetric, log_share
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from memory_r1.training.rows import turns_from_json
-from rewards.rowwise import LogMetric, bank_after, each_row, log_share
+from memory_r1.types import MemoryEntry
+from rewards.outcome import banks_after
 
 
 class LengthReward:
@@ -41,30 +42,24 @@ def compression_reward(
     bank: Sequence[str],
     recalled_ids: Sequence[Sequence[int]],
     source_words: Sequence[str],
-    log_metric: LogMetric | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """1 less the words of the live entries over those of the turns they come from, at least 0.
 
-    0 as well for an empty bank, which compresses nothing, and for a parse failure; None for a malformed row and where
-    no source of any entry is known. It does not ask what the words say: it belongs beside an outcome reward.
+    0 as well for an empty bank, which compresses nothing, and for a parse failure; None where no source of any entry is
+    known. It does not ask what the words say: it belongs beside an outcome reward.
     """
-    texts = [completion[0]["content"] for completion in completions]
-    rewards, failed = each_row(
-        "compression", _compression, zip(texts, turn, bank, recalled_ids, source_words, strict=True)
-    )
-    log_share(log_metric, "compression/failed_rows", failed, len(completions))
-    return rewards
+    left = banks_after(completions, turn, bank, recalled_ids)
+    return [_compression(*row) for row in zip(left, turn, source_words, strict=True)]
 
 
-def _compression(completion: str, turn: str, bank: str, recalled_ids: Sequence[int], source_words: str) -> float | None:
+def _compression(after: Sequence[MemoryEntry] | None, turn: str, source_words: str) -> float | None:
     words: dict[str, int] = json.loads(source_words)
     words |= {now.turn_id: len(now.text.split()) for now in turns_from_json(turn)}
-    after = bank_after(completion, turn, bank, recalled_ids)
-    if after is None or len(after) == 0:
+    if not after:
         return 0.0
     # An entry without a known source would count as text from nowhere.
-    known = [entry for entry in after.entries() if entry.source_turn_ids and words.keys() >= set(entry.source_turn_ids)]
+    known = [entry for entry in after if entry.source_turn_ids and words.keys() >= set(entry.source_turn_ids)]
     said = sum(words[turn_id] for turn_id in {turn_id for entry in known for turn_id in entry.source_turn_ids})
     if said == 0:
         return None

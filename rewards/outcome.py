@@ -1,59 +1,46 @@
 """The Memory Manager's outcome reward: what can be answered from the bank that its operations leave.
 
 Operations are applied to a copy of the bank, memories are retrieved again for each question, the frozen Answer Agent
-answers all of them in one batch, and the answers are scored (Memory-R1, section 3.1 and equation 3).
+answers all of them in one batch, and the answers are scored (Memory-R1, section 3.1 and equation 3). What the bank's
+entries cost is a reward of its own, `EntryCost`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from memory_r1.training.answering import BankQuestion, FrozenAnswering
-from memory_r1.training.rows import apply_completion, bank_from_row, questions_from_json
-from memory_r1.types import Answer, MemoryEntry, Question
-from rewards.answers import GivenAnswer, Scorer
-from rewards.rowwise import ROW_FAILURES, LogMetric, each_row, log_share
+from memory_r1.memory.bank import entries_from_json
+from memory_r1.training.answering import ENTRY_COST, BankQuestion, FrozenAnswering
+from memory_r1.training.rows import apply_completion, questions_from_json
+from memory_r1.types import MemoryEntry
+from rewards.answers import GivenAnswer, LogMetric, Scorer, log_share
 
-
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """The bank one completion leaves and the questions put to it; None where the row could not be used."""
-
-    entries: tuple[MemoryEntry, ...]
-    linked: tuple[Question, ...]
-    retention: tuple[Question, ...]
-    speakers: tuple[str, ...]
-
-    @property
-    def questions(self) -> list[BankQuestion]:
-        return [BankQuestion(question, self.entries, self.speakers) for question in (*self.linked, *self.retention)]
+Entries = tuple[MemoryEntry, ...]
 
 
 class OutcomeReward:
-    """Mean score over linked and retention questions, less the cost of live entries.
+    """Mean score over linked and retention questions.
 
     Every question weighs the same, as at a dialogue's end. (Averaging two means, one a side, let a single linked answer
     pay for losing several known facts, which taught a policy to overwrite.)
 
-    A completion that cannot be parsed earns what the unchanged bank would if nothing could be answered from it: it is
-    no NOOP, and never pays more than one. A row that fails (a malformed column, a bank that cannot be searched or
-    shown, a question without an answer, or an answer that could not be scored) earns None, is logged and counted, and
-    loses nothing for the others.
+    A completion that cannot be parsed earns 0, as if nothing could be answered: it is no NOOP, and never pays more than
+    one. A row with an answer that its server did not give, that did not fit the window or that could not be scored
+    earns None and is counted in `outcome/failed_rows`.
 
     Args:
         name: Key under which the reward is logged.
         scorer: Scores the answers of a batch.
         answering: The frozen Answer Agent with its retriever.
-        entry_cost: Cost of each live entry in the bank after the operations.
     """
 
-    def __init__(self, name: str, scorer: Scorer, answering: FrozenAnswering, entry_cost: float) -> None:
+    def __init__(self, name: str, scorer: Scorer, answering: FrozenAnswering) -> None:
         self.__name__ = name
         self.scorer = scorer
         self.answering = answering
-        self.entry_cost = entry_cost
+        self._last: tuple[object, list[float | None]] = (None, [])
 
     def __call__(
         self,
@@ -65,82 +52,108 @@ class OutcomeReward:
         linked: Sequence[str],
         retention: Sequence[str],
         speakers: Sequence[Sequence[str]],
-        bank_at_end: Sequence[str | None] | None = None,
+        bank_at_end: Sequence[str] | None = None,
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
         """One reward a completion, in order; None for a row that failed or that no question scores.
 
-        `bank_at_end` is the bank of a branch that was played on after its completion: then that one is asked.
+        `bank_at_end` is the bank of a branch that was played on after its completion: then that one is asked. The last
+        batch is remembered, since `EntryCost` asks again for the list of completions that this was called with.
         """
-        ends = bank_at_end if bank_at_end is not None else [None] * len(completions)
-        texts = [completion[0]["content"] for completion in completions]
-        rows = zip(texts, turn, bank, recalled_ids, linked, retention, speakers, ends, strict=True)
-        outcomes, failed = each_row(self.__name__, self._apply, rows)
-        scores = iter(self._scores([item for item in outcomes if isinstance(item, _Outcome)], log_metric))
-        rewards: list[float | None] = []
-        for outcome in outcomes:
-            if isinstance(outcome, _Outcome):
-                reward = self._reward(outcome, [next(scores) for _ in outcome.questions])
-                failed += reward is None
-                rewards.append(reward)
-            else:
-                rewards.append(outcome)
-        log_share(log_metric, "outcome/failed_rows", failed, len(outcomes))
+        if self._last[0] is completions:
+            return self._last[1]
+        left = banks_after(completions, turn, bank, recalled_ids)
+        ends = left if bank_at_end is None else [entries_from_json(end) for end in bank_at_end]
+        put = [
+            (*questions_from_json(one), *questions_from_json(two)) for one, two in zip(linked, retention, strict=True)
+        ]
+        asked = [
+            [] if entries is None else [BankQuestion(question, end or (), tuple(who)) for question in questions]
+            for entries, end, questions, who in zip(left, ends, put, speakers, strict=True)
+        ]
+        scores = self._scores(asked, log_metric)
+        log_share(log_metric, "outcome/failed_rows", sum(None in row for row in scores), len(scores))
+        rewards = [_mean(row) if questions else None for row, questions in zip(scores, put, strict=True)]
+        self._last = (completions, rewards)
         return rewards
 
-    def _apply(
-        self,
-        completion: str,
-        turn: str,
-        bank: str,
-        recalled_ids: Sequence[int],
-        linked: str,
-        retention: str,
-        speakers: Sequence[str],
-        bank_at_end: str | None,
-    ) -> _Outcome | float | None:
-        """The outcome of one completion, the reward of a parse failure, or None where no question scores it."""
-        checked, after = apply_completion(completion, turn, bank, recalled_ids)
-        if bank_at_end is not None:
-            after = bank_from_row(bank_at_end)
-        if checked.failure is not None:
-            return -self.entry_cost * len(after)
-        outcome = _Outcome(
-            after.entries(), questions_from_json(linked), questions_from_json(retention), tuple(speakers)
-        )
-        return outcome if outcome.questions else None
-
-    def _scores(self, outcomes: Sequence[_Outcome], log_metric: LogMetric | None) -> list[float | None]:
-        """Scores of all questions of all outcomes, answered in one batch and scored in one; None for a failed one."""
-        asked = [question for outcome in outcomes for question in outcome.questions]
-        answers = self._answers(outcomes)
+    def _scores(
+        self, asked: Sequence[Sequence[BankQuestion]], log_metric: LogMetric | None
+    ) -> list[list[float | None]]:
+        """Scores of each row's questions, answered in one batch and scored in one; None for one that failed."""
+        questions = [question for row in asked for question in row]
+        answers = self.answering.answer(questions)
         given = [
             GivenAnswer(item.question.question, item.question.answer, answer.text)
-            for item, answer in zip(asked, answers, strict=True)
+            for item, answer in zip(questions, answers, strict=True)
             if answer is not None
         ]
-        scores = iter(self.scorer(given, log_metric))
-        return [None if answer is None else next(scores) for answer in answers]
+        known = iter(self.scorer(given, log_metric))
+        scores = iter([None if answer is None else next(known) for answer in answers])
+        return [[next(scores) for _ in row] for row in asked]
 
-    def _answers(self, outcomes: Sequence[_Outcome]) -> list[Answer | None]:
-        """An answer to each question of all outcomes, in one batch; where that fails, each outcome is asked by itself.
 
-        So a bank that cannot be searched or shown (an entry without a readable date, say) costs its own row alone.
-        """
-        try:
-            return self.answering.answer([question for outcome in outcomes for question in outcome.questions])
-        except ROW_FAILURES:
-            apart, _ = each_row(self.__name__, self.answering.answer, [(outcome.questions,) for outcome in outcomes])
+class EntryCost:
+    """Minus a cost for each live entry after the operations, or at the end of a played branch.
+
+    It is charged once, however many outcome rewards a recipe has. A completion that cannot be parsed pays for the bank
+    as it was. None where no outcome reward scores the row: nothing should pay for emptying a bank that nobody asks.
+
+    Args:
+        cost: Cost of an entry.
+        outcomes: The recipe's outcome rewards.
+    """
+
+    def __init__(self, cost: float, outcomes: Sequence[OutcomeReward]) -> None:
+        self.__name__ = ENTRY_COST
+        self.cost = cost
+        self.outcomes = outcomes
+
+    def __call__(
+        self,
+        completions: Sequence[list[dict[str, str]]],
+        *,
+        turn: Sequence[str],
+        bank: Sequence[str],
+        recalled_ids: Sequence[Sequence[int]],
+        bank_at_end: Sequence[str] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        """One reward of at most 0 a completion, in order."""
+        columns |= {"turn": turn, "bank": bank, "recalled_ids": recalled_ids, "bank_at_end": bank_at_end}
+        outcomes = [outcome(completions, **columns) for outcome in self.outcomes]
+        if bank_at_end is None:
+            left = banks_after(completions, turn, bank, recalled_ids)
+            live = [
+                entries_from_json(before) if after is None else after for after, before in zip(left, bank, strict=True)
+            ]
+        else:
+            live = [entries_from_json(end) for end in bank_at_end]
         return [
-            answer
-            for outcome, answers in zip(outcomes, apart, strict=True)
-            for answer in (answers or [None] * len(outcome.questions))
+            None if all(score is None for score in scores) else -self.cost * len(entries)
+            for entries, *scores in zip(live, *outcomes, strict=True)
         ]
 
-    def _reward(self, outcome: _Outcome, scores: Sequence[float | None]) -> float | None:
-        """`scores` are those of the linked questions, then of the retention questions; with one missing, None."""
-        known = [score for score in scores if score is not None]
-        if len(known) < len(scores):
-            return None  # the mean of the others would be no fair reward
-        return sum(known) / len(known) - self.entry_cost * len(outcome.entries)
+
+def banks_after(
+    completions: Sequence[list[dict[str, str]]],
+    turn: Sequence[str],
+    bank: Sequence[str],
+    recalled_ids: Sequence[Sequence[int]],
+) -> list[Entries | None]:
+    """The entries that each completion's operations leave; None for one that does not parse, which is no NOOP."""
+    rows = zip(completions, turn, bank, recalled_ids, strict=True)
+    return [_bank_after(chat[0]["content"], said, before, tuple(shown)) for chat, said, before, shown in rows]
+
+
+@lru_cache(maxsize=512)  # a batch's worth: several rewards read the same banks, and completions of a group are alike
+def _bank_after(completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...]) -> Entries | None:
+    checked, after = apply_completion(completion, turn, bank, recalled_ids)
+    return after.entries() if checked.failure is None else None
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """0 where nothing was asked; None where a score is missing, since the mean of the others would be no fair one."""
+    known = [score for score in scores if score is not None]
+    return sum(known) / max(1, len(known)) if len(known) == len(scores) else None

@@ -14,6 +14,9 @@ from memory_r1.types import Answer, MemoryEntry, Question, Recall
 
 logger = logging.getLogger(__name__)
 
+ENTRY_COST = "entry_cost"
+"""Name of the reward that charges for a bank's entries beside the rewards that ask it."""
+
 # What decides a greedy answer: the question, when it is asked, and the memories recalled.
 _Key = tuple[str, str, tuple[MemoryEntry, ...]]
 

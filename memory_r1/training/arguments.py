@@ -116,7 +116,12 @@ class MemoryArguments:
     reward_funcs: list[str] = field(
         default_factory=list, metadata={"help": "Rewards by name, or path/to/file.py:function."}
     )
-    entry_cost: float = field(default=0.01, metadata={"help": "Cost of each live entry in a manager's outcome reward."})
+    entry_cost: float = field(
+        default=0.01,
+        metadata={
+            "help": "Cost of each live entry, a reward of its own beside a manager's outcome rewards; 0 is none."
+        },
+    )
     answer_max_tokens: int = field(default=32, metadata={"help": "Longest completion of the frozen Answer Agent."})
     answer_style: str = field(
         default="ids",

@@ -1,7 +1,8 @@
 """Rewards that do not tell a group's completions apart: how many groups, by which reward, and what helps.
 
 GRPO learns from the differences within a group: where all G completions of a prompt earn the same, their advantages are
-zero and the group teaches nothing.
+zero and the group teaches nothing. Such a *zero-variance* group is one whose weighted reward does not vary. A group is
+*flat* where it would not vary but for what entries cost: it may teach thrift, but nothing about answers.
 """
 
 from __future__ import annotations
@@ -9,28 +10,22 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 
+from memory_r1.training.answering import ENTRY_COST
+
 logger = logging.getLogger(__name__)
 
-FLAT = 1e-6  # spreads up to here are rounding, not reward
+TINY = 1e-6  # spreads up to here are rounding, not reward
 WINDOW = 10  # rollouts that the warning looks back on
-_REPLACE = "set resample_rounds: 2 to replace such groups by fresh prompts"
+_REPLACE = "set resample_rounds: 2 to replace groups without variance by fresh prompts"
 
 
-@dataclass(frozen=True, slots=True)
-class Flatness:
-    """Shares of the groups of a rollout.
-
-    Attributes:
-        zero_variance: Groups whose known rewards are all the same, or of which fewer than two are known.
-        all_zero: Groups whose known rewards, of which there are some, are all exactly 0.
-    """
-
-    zero_variance: float
-    all_zero: float
+def weighted_totals(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:  # (B, F), (F,) -> (B,)
+    """Weighted sum of the rewards that each completion has (TRL's rule); NaN where it has none."""
+    totals = (rewards * weights.to(rewards.device)).nansum(dim=1)
+    return totals.masked_fill(rewards.isnan().all(dim=1), torch.nan)
 
 
 def group_spreads(rewards: torch.Tensor) -> torch.Tensor:
@@ -49,6 +44,17 @@ def group_spreads(rewards: torch.Tensor) -> torch.Tensor:
     return (deviation.square().sum(dim=1) / (count - 1).clamp(min=1)).sqrt()
 
 
+def zero_variance(rewards: torch.Tensor) -> float:
+    """Share of groups `(groups, G)` whose known rewards are all the same, or of which fewer than two are known."""
+    return (group_spreads(rewards) <= TINY).float().mean().item()
+
+
+def all_zero(rewards: torch.Tensor) -> float:
+    """Share of groups `(groups, G)` whose known rewards, of which there are some, are all exactly 0."""
+    zero = (~rewards.isnan()).any(dim=1) & (rewards.nan_to_num() == 0).all(dim=1)  # (groups,)
+    return zero.float().mean().item()
+
+
 def without_failed(rewards: torch.Tensor, generations: int) -> torch.Tensor:  # (B, F) -> (B, F)
     """Take out the rows, as all NaN, that lack a reward which others of their group have.
 
@@ -59,78 +65,95 @@ def without_failed(rewards: torch.Tensor, generations: int) -> torch.Tensor:  # 
     return rewards.masked_fill(failed.any(dim=-1).view(-1, 1), torch.nan)
 
 
-def flatness(rewards: torch.Tensor) -> Flatness:
-    """How flat rewards `(groups, G)` are, NaN where a completion has none."""
-    known = ~rewards.isnan()
-    zero = known.any(dim=1) & (rewards.nan_to_num() == 0).all(dim=1)  # (groups,)
-    return Flatness(
-        zero_variance=(group_spreads(rewards) <= FLAT).float().mean().item(), all_zero=zero.float().mean().item()
-    )
+def group_measures(
+    rewards: torch.Tensor, weights: torch.Tensor, names: Sequence[str], generations: int
+) -> dict[str, float]:
+    """Shares of a rollout's groups for the log: `groups/<share>` and, of each reward, `groups/<share>/<reward>`.
 
+    TRL's own `frac_reward_zero_std` is no such share where it scales by a whole batch's deviation.
 
-def flatness_measures(total: Flatness, by_reward: Mapping[str, Flatness]) -> dict[str, float]:
-    """What the log says of a rollout; the whole reward's groups without variance are TRL's `frac_reward_zero_std`."""
-    measures = {"groups/all_zero": total.all_zero}
-    for name, one in by_reward.items():
-        measures[f"groups/all_zero/{name}"] = one.all_zero
-        measures[f"groups/zero_variance/{name}"] = one.zero_variance
+    Args:
+        rewards: `(B, F)`, rows of a group beside each other, NaN where a completion has no reward.
+        weights: `(F,)`.
+        names: Names of the F rewards.
+        generations: Completions of each prompt (G).
+    """
+    others = [place for place, name in enumerate(names) if name != ENTRY_COST]
+    answers = weighted_totals(rewards[:, others], weights[others]).view(-1, generations)  # (B / G, G)
+    measures = {
+        "groups/zero_variance": zero_variance(weighted_totals(rewards, weights).view(-1, generations)),
+        "groups/flat": zero_variance(answers),
+        "groups/all_zero": all_zero(answers),
+    }
+    for name, scores in zip(names, rewards.T, strict=True):
+        measures[f"groups/zero_variance/{name}"] = zero_variance(scores.reshape(-1, generations))
+        measures[f"groups/all_zero/{name}"] = all_zero(scores.reshape(-1, generations))
     return measures
 
 
 class FlatnessWatch:
-    """Warns once when over the last `window` rollouts more than half of the groups had no variance.
+    """Warns once when over the last `window` rollouts more than half of the groups were flat.
 
-    In the whole reward or, where that varies, in the reward of the largest weight: the policy then learns from the
-    others alone.
+    Or, where they were not, when more than half had no variance in the reward of the largest weight: the policy then
+    learns from the others alone.
 
     Args:
-        main: Name of the reward of the largest weight.
+        weights: Weight of each reward by name; what entries cost is never the largest.
         remedies: What the recipe could set that it has not.
         window: Rollouts looked back on.
     """
 
-    def __init__(self, main: str, remedies: Sequence[str], window: int = WINDOW) -> None:
-        self.main = main
+    def __init__(self, weights: Mapping[str, float], remedies: Sequence[str], window: int = WINDOW) -> None:
+        self.names = list(weights)
+        self.main = max((name for name in weights if name != ENTRY_COST), key=lambda name: abs(weights[name]))
         self.remedies = remedies
         self.warned = False
-        self._rollouts: deque[tuple[Flatness, Mapping[str, Flatness]]] = deque(maxlen=window)
+        self._rollouts: deque[Mapping[str, float]] = deque(maxlen=window)
 
-    def note(self, total: Flatness, by_reward: Mapping[str, Flatness]) -> None:
-        """Take note of a rollout: how flat its whole reward was, and each one."""
-        self._rollouts.append((total, by_reward))
+    def note(self, measures: Mapping[str, float]) -> None:
+        """Take note of a rollout's `group_measures`."""
+        self._rollouts.append(measures)
         if self.warned or len(self._rollouts) < (self._rollouts.maxlen or 0):
             return
-        whole = _mean([one for one, _ in self._rollouts])
-        each = {name: _mean([rewards[name] for _, rewards in self._rollouts]) for name in by_reward}
-        if whole.zero_variance > 0.5:
-            self._warn("the reward is flat", whole, "so nothing was learnt from them", each, self.remedies)
-        elif each[self.main].zero_variance > 0.5:
-            learnt = "so only the other rewards were learnt from there"
-            # What is replaced is flat in the sum; these groups are not.
-            others = [remedy for remedy in self.remedies if remedy != _REPLACE]
-            self._warn(f"{self.main}, of the largest weight, is flat", each[self.main], learnt, each, others)
+        shares = {name: sum(one[name] for one in self._rollouts) / len(self._rollouts) for name in measures}
+        # Only groups without variance in the whole reward are replaced.
+        replaced = shares["groups/zero_variance"] > 0.5
+        remedies = [remedy for remedy in self.remedies if replaced or remedy != _REPLACE]
+        main = shares[f"groups/zero_variance/{self.main}"]
+        if shares["groups/flat"] > 0.5:
+            besides = " but in what entries cost" if ENTRY_COST in self.names else ""
+            learnt = f"no variance{besides}, so nothing about answers was learnt from them"
+            self._warn("the reward is flat", shares["groups/flat"], shares["groups/all_zero"], learnt, shares, remedies)
+        elif main > 0.5:
+            learnt = "no variance in it, so only the other rewards were learnt from there"
+            what = f"{self.main}, of the largest weight, is flat"
+            self._warn(what, main, shares[f"groups/all_zero/{self.main}"], learnt, shares, remedies)
 
     def _warn(
-        self, what: str, flat: Flatness, learnt: str, each: Mapping[str, Flatness], untried: Sequence[str]
+        self,
+        what: str,
+        flat: float,
+        zero: float,
+        learnt: str,
+        shares: Mapping[str, float],
+        remedies: list[str],
     ) -> None:
         self.warned = True
-        remedies = list(untried)
-        if flat.all_zero > flat.zero_variance / 2:
-            remedies.insert(
-                0,
-                "Most of them earned 0 throughout: where completions/parse_failures is high, start from an SFT adapter "
-                "(warm_start)",
-            )
+        if zero > flat / 2:
+            start = "where completions/parse_failures is high, start from an SFT adapter (warm_start)"
+            remedies = [f"Most of them earned 0 throughout: {start}", *remedies]
+        by_reward = ", ".join(
+            f"{name} {shares[f'groups/zero_variance/{name}']:.0%} and {shares[f'groups/all_zero/{name}']:.0%}"
+            for name in self.names
+        )
         logger.warning(
-            "%s: in the last %d rollouts %.0f%% of the groups had no variance, %s (no variance and all 0, by reward: "
-            "%s). %s; docs/flat-rewards.md says more",
+            "%s: in the last %d rollouts %.0f%% of the groups had %s (no variance and all 0, by reward: %s). %s; "
+            "docs/flat-rewards.md says more",
             what,
             len(self._rollouts),
-            100 * flat.zero_variance,
+            100 * flat,
             learnt,
-            ", ".join(
-                f"{name} {100 * one.zero_variance:.0f}% and {100 * one.all_zero:.0f}%" for name, one in each.items()
-            ),
+            by_reward,
             "; ".join(remedies),
         )
 
@@ -145,8 +168,3 @@ def remedies_for(reward_names: Sequence[str], resample_rounds: int, variance_sam
     if not variance_sampling:
         remedies.append("set variance_sampling: 0.5 to draw prompts that vary more often")
     return [*remedies, "raise num_generations or temperature"]
-
-
-def _mean(shares: Sequence[Flatness]) -> Flatness:
-    count = len(shares)
-    return Flatness(sum(one.zero_variance for one in shares) / count, sum(one.all_zero for one in shares) / count)

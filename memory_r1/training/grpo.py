@@ -17,11 +17,12 @@ from memory_r1.jsonl import JsonLinesWriter
 from memory_r1.training.describe import completion_rows
 from memory_r1.training.flatness import (
     FlatnessWatch,
-    flatness,
-    flatness_measures,
+    group_measures,
     group_spreads,
     remedies_for,
+    weighted_totals,
     without_failed,
+    zero_variance,
 )
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.resampling import Resampler, Settled, samples_of
@@ -93,9 +94,9 @@ class MemoryGRPOTrainer(GRPOTrainer):
         self.played = played
         self._watch = None
         if self.compares_groups and self.accelerator.is_main_process:
-            main = self.reward_func_names[int(self.reward_weights.abs().argmax())]
+            weights = dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True))
             remedies = remedies_for(self.reward_func_names, resample_rounds, variance_sampling)
-            self._watch = FlatnessWatch(main, remedies)
+            self._watch = FlatnessWatch(weights, remedies)
         self._record = PromptRecord(len(self.train_dataset)) if resample_rounds or variance_sampling else None
         self._resampler = self._make_resampler(resample_rounds) if resample_rounds else None
         self._settled: Settled | None = None
@@ -143,7 +144,8 @@ class MemoryGRPOTrainer(GRPOTrainer):
         tried = gather_object([row[ROW_INDEX] for row in inputs])
         first = self._sample(inputs)
         self._settled = self._resampler.settle(first, tried, self._spreads, self._sample)
-        self._metrics["train"]["resampling/flat_at_first"].append(flatness(self._totals(first.rewards)).zero_variance)
+        at_first = zero_variance(self._totals(first.rewards))
+        self._metrics["train"]["resampling/zero_variance_at_first"].append(at_first)
         groups = len(first.rewards) / self.num_generations
         self._metrics["train"]["resampling/replaced"].append(self._resampler.replaced / groups)
         try:
@@ -181,8 +183,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
 
     def _totals(self, rewards: torch.Tensor) -> torch.Tensor:
         """Weighted reward of each completion, `(B / G, G)`, NaN where no function had one; from `(B, F)`."""
-        totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1)
-        return totals.masked_fill(rewards.isnan().all(dim=1), torch.nan).view(-1, self.num_generations)
+        return weighted_totals(rewards, self.reward_weights).view(-1, self.num_generations)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
         """The micro-batch of this step, from a new rollout or the last one's.
@@ -256,15 +257,11 @@ class MemoryGRPOTrainer(GRPOTrainer):
         else:
             rewards = self._score(inputs, prompts, completions, completion_ids_list)
         mode = "train" if self.model.training else "eval"
-        total = flatness(self._totals(rewards))
-        by_reward = {
-            name: flatness(scores.view(-1, self.num_generations))
-            for name, scores in zip(self.reward_func_names, rewards.T, strict=True)
-        }
-        for name, value in flatness_measures(total, by_reward).items():
+        measures = group_measures(rewards, self.reward_weights, self.reward_func_names, self.num_generations)
+        for name, value in measures.items():
             self._metrics[mode][name].append(value)
         if self._watch is not None and mode == "train":
-            self._watch.note(total, by_reward)
+            self._watch.note(measures)
         texts = [completion[0]["content"] for completion in completions]
         if self.describe is not None:
             for name, value in self.describe(texts, inputs).items():
@@ -299,7 +296,12 @@ class MemoryGRPOTrainer(GRPOTrainer):
         longest = self.args.max_completion_length
         if self.played is not None:
             return self.played.score(model, self.processing_class, self.played.dialogues[share], longest)
-        rewards = list(zip(self.reward_weights.tolist(), self.reward_funcs, strict=True))
         return score_greedily(
-            model, self.processing_class, rows[share], rewards, max_new_tokens=longest, describe=self.describe
+            model,
+            self.processing_class,
+            rows[share],
+            self.reward_funcs,
+            self.reward_weights,
+            max_new_tokens=longest,
+            describe=self.describe,
         )

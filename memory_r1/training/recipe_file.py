@@ -12,7 +12,7 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from memory_r1.errors import ConfigurationError
-from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryModelConfig, MemorySFTConfig
+from memory_r1.training.arguments import MemoryArguments, MemoryModelConfig, MemorySFTConfig
 from memory_r1.training.fields import closest
 
 HELP = "Train one agent. --config recipe.yaml sets any of the options below; options given here override the recipe."
@@ -41,23 +41,16 @@ def parse_recipe(
         raise
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"recipe: {' '.join(str(error).split())}") from error
-    _check_together(memory, training)
+    if isinstance(training, MemorySFTConfig):
+        _refuse_ignored(memory)
     return memory, training, model
 
 
-def _check_together(memory: MemoryArguments, training: object) -> None:
-    """Refuse what neither dataclass can see on its own."""
-    if isinstance(training, MemorySFTConfig):
-        unset = MemoryArguments(agent=memory.agent)
-        for name in REINFORCEMENT_FIELDS:
-            if getattr(memory, name) != getattr(unset, name):
-                raise ConfigurationError(f"{name} is set, but SFT learns from labels and would ignore it; leave it out")
-    if isinstance(training, MemoryGRPOConfig) and training.reward_weights is not None:
-        weights, rewards = len(training.reward_weights), len(memory.reward_funcs)
-        if weights != rewards:
-            raise ConfigurationError(
-                f"reward_weights: found {weights} of them, allowed: one for each of the {rewards} reward_funcs"
-            )
+def _refuse_ignored(memory: MemoryArguments) -> None:
+    unset = MemoryArguments(agent=memory.agent)
+    for name in REINFORCEMENT_FIELDS:
+        if getattr(memory, name) != getattr(unset, name):
+            raise ConfigurationError(f"{name} is set, but SFT learns from labels and would ignore it; leave it out")
 
 
 def _refuse(message: str) -> NoReturn:

@@ -1,8 +1,9 @@
 """Groups without variance replaced by fresh prompts: DAPO's dynamic sampling (Yu et al. 2025, section 3.2), bounded.
 
 DAPO samples on until the batch is full of groups that vary. Here the first rollout is kept, at most so many extra
-rounds are drawn for its flat groups alone, and what is still flat then stays: a step keeps its size, and its cost has a
-bound. Every rank decides on gathered rewards and with equally seeded draws, so all of them do the same rounds.
+rounds are drawn for its zero-variance groups alone, and those that are left then stay: a step keeps its size, and its
+cost has a bound. Every rank decides on gathered rewards and with equally seeded draws, so all of them do the same
+rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from memory_r1.training.flatness import FLAT
+from memory_r1.training.flatness import TINY
 from memory_r1.training.rows import Row
 from memory_r1.training.sampling import PromptDraws
 
@@ -106,7 +107,7 @@ class Resampler:
         spreads: Callable[[torch.Tensor], torch.Tensor],
         sample: Callable[[list[Row]], Settled],
     ) -> Settled:
-        """The rollout with its flat groups replaced, as far as fresh prompts that vary were found.
+        """The rollout with its zero-variance groups replaced, as far as fresh prompts that vary were found.
 
         Args:
             rollout: This rank's samples and the rewards of all ranks.
@@ -120,21 +121,21 @@ class Resampler:
         seen = set(tried)
         self.replaced = 0
         for _ in range(self.rounds):
-            flat = _where(spreads(rewards) <= FLAT)
-            if not flat:
+            alike = _where(spreads(rewards) <= TINY)
+            if not alike:
                 break
-            drawn = self.draws.draw(_whole_shares(len(flat), size, self.ranks), seen)
+            drawn = self.draws.draw(_whole_shares(len(alike), size, self.ranks), seen)
             seen.update(drawn)
             fresh = sample(self._share([dict(self.rows[row]) for row in drawn for _ in range(size)]))
             everywhere = gather_object(fresh.samples) if self.ranks > 1 else fresh.samples
-            varied = _where(spreads(fresh.rewards) > FLAT)
-            for group, source in zip(flat, varied, strict=False):
+            varied = _where(spreads(fresh.rewards) > TINY)
+            for group, source in zip(alike, varied, strict=False):
                 rewards[group * size : (group + 1) * size] = fresh.rewards[source * size : (source + 1) * size]
                 for offset in range(size):
                     place = group * size + offset - start
                     if 0 <= place < len(samples):
                         samples[place] = everywhere[source * size + offset]
-            self.replaced += min(len(flat), len(varied))
+            self.replaced += min(len(alike), len(varied))
         return Settled(samples, rewards)
 
     def _share(self, rows: list[Row]) -> list[Row]:

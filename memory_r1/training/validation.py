@@ -6,15 +6,19 @@ as a memory for every remark, shows only when it plays one itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import torch
 
 from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.metrics import f1_squad
 from memory_r1.systems.player import play_manager
 from memory_r1.training.answering import BankQuestion, FrozenAnswering
+from memory_r1.training.flatness import weighted_totals
 from memory_r1.training.policy import POLICY
 from memory_r1.training.rows import Row
 from memory_r1.types import Dialogue
@@ -30,18 +34,22 @@ def score_greedily(
     model: Any,
     tokenizer: Any,
     rows: Sequence[Row],
-    rewards: Sequence[tuple[float, Callable[..., list[float | None]]]],
+    rewards: Sequence[Callable[..., list[float | None]]],
+    weights: torch.Tensor,
     *,
     max_new_tokens: int,
     describe: Describe | None = None,
 ) -> Scores:
     """Weighted reward of each row's greedy completion, None where no function has one, and the mean of each function.
 
+    The rewards are given what they are given in training: end-of-sequence tokens among the ids, and not in the texts.
+
     Args:
         model: The policy, under its active adapter.
         tokenizer: Its tokenizer.
         rows: What is completed; their columns reach the rewards.
-        rewards: Reward functions with their weights.
+        rewards: F reward functions.
+        weights: `(F,)`.
         max_new_tokens: Longest completion.
         describe: Metrics of the completions themselves.
     """
@@ -49,23 +57,19 @@ def score_greedily(
         return [], {}
     local = LocalLanguageModel(model, tokenizer, batch_size=32)
     prompts = [row["prompt"] for row in rows]
-    generated = local.generate(prompts, max_new_tokens=max_new_tokens, adapter=getattr(model, "active_adapter", None))
-    completions = [[{"role": "assistant", "content": completion.text}] for completion in generated]
-    columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
-    columns["completion_ids"] = [tokenizer(item.text, add_special_tokens=False)["input_ids"] for item in generated]
-    totals: list[float | None] = [None] * len(rows)
-    metrics: dict[str, float] = {}
-    for weight, function in rewards:
-        scores = function(completions=completions, prompts=prompts, **columns)
-        known = [score for score in scores if score is not None]
-        metrics[f"reward/{function.__name__}"] = sum(known) / len(known) if known else 0.0
-        for index, score in enumerate(scores):
-            if score is not None:
-                totals[index] = (totals[index] or 0.0) + weight * score
+    with local.evaluating(getattr(model, "active_adapter", None)):
+        ids = local.generate_ids([local.tokenize(prompt) for prompt in prompts], max_new_tokens=max_new_tokens)
+    texts = tokenizer.batch_decode(ids, skip_special_tokens=True)
+    completions = [[{"role": "assistant", "content": text}] for text in texts]
+    columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"} | {"completion_ids": ids}
+    scored = [function(completions=completions, prompts=prompts, **columns) for function in rewards]  # F lists of B
+    known = torch.tensor([[torch.nan if score is None else score for score in scores] for scores in scored])  # (F, B)
+    means = known.nanmean(dim=1).nan_to_num().tolist()
+    metrics = {f"reward/{function.__name__}": mean for function, mean in zip(rewards, means, strict=True)}
     if describe is not None:
-        described = describe([completion.text for completion in generated], rows)
-        metrics |= {f"completions/{name}": value for name, value in described.items()}
-    return totals, metrics
+        metrics |= {f"completions/{name}": value for name, value in describe(texts, rows).items()}
+    totals = weighted_totals(known.T, weights).tolist()
+    return [None if math.isnan(total) else total for total in totals], metrics
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,17 @@ from typing import Any
 import pytest
 
 from memory_r1.agents.prompts import ANSWER_MARKER
+from recipes.logs import curves
 from tests.chat_server import ChatServer, reply
-from tests.recipes.test_smoke import LENGTH_REWARD, ROOT, Recipes, only_error, run_here
+from tests.recipes.test_smoke import ROOT, Recipes, only_error, run_here
 from tests.tiny import write_adapter
 
+USER_REWARD = "{folder}/own.py:length_reward"
 REWARDS = {
-    "manager": ["answer_bleu1", "llm_judge", "operation_faithfulness", "compression", "length", LENGTH_REWARD],
-    "answer": ["answer_bleu1", "llm_judge", "evidence_recall", "evidence_precision", "length", LENGTH_REWARD],
+    "manager": ["answer_bleu1", "llm_judge", "operation_faithfulness", "compression", "length", USER_REWARD],
+    "answer": ["answer_bleu1", "llm_judge", "evidence_recall", "evidence_precision", "length", USER_REWARD],
 }
+ENTRY_COST = 0.25
 
 
 # What a group of four says in place of a random manager, whose completions do not parse and ask nothing.
@@ -50,10 +53,15 @@ def test_a_recipe_trains_on_every_reward_it_names(
     if scripted:
         monkeypatch.setattr("memory_r1.training.grpo.shared_prefix_rollout", scripted_rollout)
     monkeypatch.setenv("JUDGE_KEY", "sk-secret-123")
+    own = (ROOT / "tests" / "fixtures" / "length_reward.py").read_text()
+    executed = tmp_path / "executed"
+    (tmp_path / "own.py").write_text(f"{own}\nwith open({str(executed)!r}, 'a') as file:\n    file.write('x')\n")
+    rewards = [name.format(folder=tmp_path) for name in REWARDS[agent]]
     fields: dict[str, Any] = {
         "output_dir": str(tmp_path / "out"),
         "train_dialogues": 2,
-        "reward_funcs": REWARDS[agent],
+        "reward_funcs": rewards,
+        "reward_weights": [0.5] * len(rewards),
         "judge_model": "judge",
         "judge_key_variable": "JUDGE_KEY",
         "length_margin": 2,
@@ -63,7 +71,7 @@ def test_a_recipe_trains_on_every_reward_it_names(
     }
     if agent == "manager":
         fields["answer_adapter"] = str(write_adapter(tiny_model, tmp_path / "answer", seed=2))
-        fields |= {"answer_max_tokens": 4, "max_completion_length": 64 if scripted else 8, "entry_cost": 0.0}
+        fields |= {"answer_max_tokens": 4, "max_completion_length": 64 if scripted else 8, "entry_cost": ENTRY_COST}
 
     def grade(body: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any]:
         assert (body["model"], headers["Authorization"]) == ("judge", "Bearer sk-secret-123")
@@ -78,7 +86,9 @@ def test_a_recipe_trains_on_every_reward_it_names(
     summary = json.loads(text)
     assert "judge_url" not in summary["recipe"] and summary["recipe"]["judge_model"] == "judge"
     rows = [json.loads(line) for line in (tmp_path / "out" / "completions.jsonl").read_text().splitlines()]
-    names = [name.rpartition(":")[2].removesuffix("_reward") for name in REWARDS[agent]]
+    assert executed.read_text() == "x"  # a user's file runs once
+    names = [name.rpartition(":")[2].removesuffix("_reward") for name in rewards]
+    names += ["entry_cost"] if agent == "manager" else []
     assert rows
     assert all([name.removesuffix("_reward") for name in row["rewards"]] == names for row in rows)
     assert all(-1.0 <= row["rewards"]["length"] <= 0.0 for row in rows)
@@ -94,10 +104,16 @@ def test_a_recipe_trains_on_every_reward_it_names(
         assert parsed[1] and all(rewards["operation_faithfulness_reward"] in (1.0, None) for rewards in parsed[1])
         assert all(0.0 <= rewards["compression_reward"] <= 1.0 for group in parsed for rewards in group)
         assert all(rewards["llm_judge"] == rewards["answer_bleu1"] == 0.0 for rewards in failed)
+        # OPERATIONS add an entry, do nothing, delete one and do not parse; what an entry costs is paid once.
+        added, kept, deleted, unread = ([rewards["entry_cost"] for rewards in group] for group in by_text.values())
+        assert added == [cost - ENTRY_COST for cost in kept] and unread == kept
+        assert deleted == [min(0.0, cost + ENTRY_COST) for cost in kept]
         assert server.requests
         logged = [entry for entry in summary["log_history"] if "completions/parse_failures" in entry]
         assert logged and all(entry["completions/parse_failures"] == 0.25 for entry in logged if "loss" in entry)
-    assert any("resampling/flat_at_first" in entry for entry in summary["log_history"])
+    assert any("resampling/zero_variance_at_first" in entry for entry in summary["log_history"])
+    charts = {curve.title: set(curve.series) for curve in curves(agent, tmp_path / "out")}
+    assert charts[f"{agent}: groups without a signal"] == {"flat", "zero_variance", "all_zero"}
 
 
 def test_a_judge_that_is_not_named_is_missed_before_anything_is_loaded(

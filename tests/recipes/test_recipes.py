@@ -79,7 +79,9 @@ class TestRecipe:
     def test_its_rewards_exist(self, path: Path) -> None:
         memory, training, _ = parsed(path)
         if isinstance(training, MemoryGRPOConfig):
-            check_rewards(memory.reward_funcs, memory.agent, has_answer_agent=memory.has_answer_agent)
+            check_rewards(
+                memory.reward_funcs, memory.agent, training.reward_weights, has_answer_agent=memory.has_answer_agent
+            )
 
     def test_it_saves_what_it_validates(self, path: Path) -> None:
         _, training, _ = parsed(path)

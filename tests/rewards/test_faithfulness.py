@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from memory_r1.errors import DataError
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.rows import Row, manager_rows
 from memory_r1.types import ManagerTuple, MemoryEntry, Question, Turn
@@ -88,15 +89,7 @@ def test_nothing_supported_before_is_no_reward() -> None:
     assert reward('[{"op": "NOOP"}]', make_row()) is None
 
 
-def test_a_malformed_row_costs_itself_alone(caplog: pytest.LogCaptureFixture) -> None:
-    row = make_row(HOME)
-    logged: dict[str, float] = {}
-    rows = [row, {**row, "bank": "no json"}, {**row, "retention": "[1]"}]
-    rewards = operation_faithfulness_reward(
-        [[{"role": "assistant", "content": '[{"op": "NOOP"}]'}]] * 3,
-        **{key: [item[key] for item in rows] for key in row if key != "prompt"},
-        log_metric=lambda name, value: logged.update({name: value}),
-    )
-    assert rewards == [1.0, None, None]
-    assert logged == {"operation_faithfulness/failed_rows": pytest.approx(2 / 3)}
-    assert "operation_faithfulness: a row was left out" in caplog.text
+@pytest.mark.parametrize("broken", [{"bank": "no json"}, {"retention": "[1]"}])
+def test_a_malformed_row_is_a_fault_of_the_run(broken: Row) -> None:
+    with pytest.raises((DataError, TypeError)):
+        reward('[{"op": "NOOP"}]', {**make_row(HOME), **broken})

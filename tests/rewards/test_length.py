@@ -84,9 +84,6 @@ def test_entries_without_known_sources_do_not_count() -> None:
     assert compression('[{"op": "NOOP"}]', make_row(TEA, sources=())) is None
 
 
-def test_a_malformed_row_is_left_out_and_counted() -> None:
-    row = make_row(ROME)
-    logged: dict[str, float] = {}
-    note = {"log_metric": lambda name, value: logged.update({name: value})}
-    assert compression('[{"op": "NOOP"}]', {**row, "source_words": "?"}, **note) is None
-    assert logged == {"compression/failed_rows": 1.0}
+def test_a_malformed_row_is_a_fault_of_the_run() -> None:
+    with pytest.raises(ValueError, match="Expecting value"):
+        compression('[{"op": "NOOP"}]', {**make_row(ROME), "source_words": "?"})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pytest
@@ -13,15 +13,18 @@ from data.synthetic import generate_split
 from data.tuples import manager_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.language_model import Messages
+from memory_r1.errors import DataError, StoreError
 from memory_r1.memory.bank import entries_to_json
 from memory_r1.memory.operations import render_operations
-from memory_r1.memory.retriever import RetrievalRequest, Retriever
+from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import exact_match, f1_squad
 from memory_r1.training.answering import FrozenAnswering
-from memory_r1.training.rows import Row, manager_rows, reachable_operations
+from memory_r1.training.rows import Row, apply_completion, manager_rows, reachable_operations
 from memory_r1.types import ManagerTuple, MemoryEntry, Operation, OperationKind, Question, Turn
 from rewards.answers import GivenAnswer, one_by_one
-from rewards.outcome import OutcomeReward
+from rewards.faithfulness import operation_faithfulness_reward
+from rewards.length import compression_reward
+from rewards.outcome import EntryCost, OutcomeReward
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 ADD, UPDATE, DELETE, NOOP = OperationKind
@@ -33,6 +36,7 @@ TEA = MemoryEntry(2, "Ben likes tea", "Ben", "", ("t2",))
 MOVED = Turn("t9", "Ann", "I moved to Oslo.")
 WHERE = Question("q1", "Where does Ann live?", "Ann lives in Oslo", "update", ("t9",))
 DRINK = Question("q2", "What does Ben like?", "Ben likes tea", "recall", ("t2",))
+ROME_AGAIN = MemoryEntry(5, "Ann lives in Rome", "Ann", "", ("t1",))
 HOME = Question("q3", "Where is Ann at home?", "Ann lives in Rome", "recall", ("t1",))
 
 
@@ -59,15 +63,14 @@ def repeat_the_best(prompt: Messages, adapter: str | None) -> str:
 def outcome(
     model: ScriptedLanguageModel | None = None,
     retriever: Retriever | None = None,
-    cost: float = COST,
     score: Any = None,
 ) -> OutcomeReward:
     agent = AnswerAgent(model or ScriptedLanguageModel(repeat_the_best))
     frozen = FrozenAnswering(agent, retriever or Retriever(FakeEmbedder()), TOP_K)
-    return OutcomeReward("answer_exact_match", one_by_one(score or exact_match), frozen, cost)
+    return OutcomeReward("answer_exact_match", one_by_one(score or exact_match), frozen)
 
 
-def pay(reward: OutcomeReward, *completions: str, rows: Iterable[Row], **extra: Any) -> list[float | None]:
+def pay(reward: Callable[..., Any], *completions: str, rows: Iterable[Row], **extra: Any) -> list[float | None]:
     rows = list(rows)
     columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
     chats = [[{"role": "assistant", "content": text}] for text in completions]
@@ -83,32 +86,64 @@ def update(row: Row) -> str:
 
 
 def test_every_question_weighs_the_same_and_entries_cost() -> None:
-    row = make_row()
-    delete_tea = f'[{{"op": "DELETE", "id": {number_of(row, TEA)}}}]'
-    rewards = pay(
-        outcome(),
+    row, reward = make_row(), outcome()
+    completions = [
         update(row),
         '[{"op": "NOOP"}]',
         '[{"op": "ADD", "text": "Ann lives in Oslo"}]',
-        delete_tea,
+        f'[{{"op": "DELETE", "id": {number_of(row, TEA)}}}]',
         "[]",
-        rows=[row] * 5,
-    )
-    assert rewards == pytest.approx(
-        [
-            1.0 - 2 * COST,  # both answered, two entries
-            0.5 - 2 * COST,  # the linked one is answered with Rome
-            0.5 - 3 * COST,  # Rome, recalled first, outranks Oslo, and there is an entry more
-            0.0 - 1 * COST,  # neither, but one entry only
-            0.5 - 2 * COST,  # an empty array parses: it leaves the bank as it is
-        ]
-    )
+        "No list.",
+    ]
+    assert pay(reward, *completions, rows=[row] * 6) == [
+        1.0,  # both answered
+        0.5,  # the linked one is answered with Rome
+        0.5,  # Rome, recalled first, outranks Oslo
+        0.0,  # neither
+        0.5,  # an empty array parses: it leaves the bank as it is
+        0.0,  # nobody asks what does not parse
+    ]
+    # Entries left: one more, one less; what does not parse pays for the bank as it was.
+    costs = pay(EntryCost(COST, [reward]), *completions, rows=[row] * 6)
+    assert costs == pytest.approx([-COST * entries for entries in (2, 2, 3, 1, 2, 2)])
+
+
+def test_a_played_branch_pays_for_the_bank_at_its_end() -> None:
+    ends = [entries_to_json((ROME,)), entries_to_json((ROME, TEA, ROME_AGAIN))]
+    completions = ('[{"op": "NOOP"}]', "No list.")
+    costs = pay(EntryCost(COST, [outcome()]), *completions, rows=[make_row()] * 2, bank_at_end=ends)
+    assert costs == pytest.approx([-COST, -3 * COST])
+
+
+def test_a_bank_that_nobody_asks_costs_nothing() -> None:
+    """Or emptying it would pay: a row without questions, and one whose questions no reward could score."""
+    cost = EntryCost(COST, [outcome()])
+    assert pay(cost, '[{"op": "NOOP"}]', "No list.", rows=[make_row((), ())] * 2) == [None, None]
+
+    def down(answers: Sequence[GivenAnswer], log_metric: Any) -> list[float | None]:
+        return [None] * len(answers)
+
+    judged = OutcomeReward("llm_judge", down, cost.outcomes[0].answering)
+    row = make_row()
+    assert pay(EntryCost(COST, [judged]), '[{"op": "NOOP"}]', rows=[row]) == [None]
+    assert pay(EntryCost(COST, [judged, outcome()]), '[{"op": "NOOP"}]', rows=[row]) == pytest.approx([-2 * COST])
+
+
+def test_the_cost_asks_nobody_again() -> None:
+    model, row, logged = ScriptedLanguageModel(repeat_the_best), make_row(), []
+    reward = outcome(model)
+    chats = [[{"role": "assistant", "content": update(row)}]]
+    columns = {key: [value] for key, value in row.items() if key != "prompt"}
+    for function in (reward, EntryCost(COST, [reward])):
+        function(completions=chats, prompts=[[]], log_metric=lambda name, value: logged.append(name), **columns)
+    assert len(model.batches) == 1
+    assert logged == ["outcome/failed_rows"]
 
 
 def test_one_linked_question_weighs_no_more_than_one_of_many_retained() -> None:
     row = make_row(linked=(WHERE,), retention=(DRINK, HOME))
     # Updated: the linked one right, of the two retained ones Rome is gone.
-    assert pay(outcome(), update(row), rows=[row]) == pytest.approx([2 / 3 - 2 * COST])
+    assert pay(outcome(), update(row), rows=[row]) == pytest.approx([2 / 3])
 
 
 @pytest.mark.parametrize(
@@ -119,12 +154,12 @@ def test_either_side_may_be_without_questions(
     linked: tuple[Question, ...], retention: tuple[Question, ...], expected: float
 ) -> None:
     row = make_row(linked, retention)
-    assert pay(outcome(), '[{"op": "NOOP"}]', rows=[row]) == pytest.approx([expected - 2 * COST])
+    assert pay(outcome(), '[{"op": "NOOP"}]', rows=[row]) == pytest.approx([expected])
 
 
 def test_no_question_is_no_reward() -> None:
     row = make_row((), ())
-    assert pay(outcome(), '[{"op": "NOOP"}]', rows=[row]) == [None]
+    assert pay(outcome(), '[{"op": "NOOP"}]', "No list.", rows=[row] * 2) == [None, None]
 
 
 @pytest.mark.parametrize("completion", ["", "  ", "NOOP", "I moved to Oslo.", '{"op": "NOOP"}', "[" * 5000, '[{"op": '])
@@ -132,19 +167,13 @@ def test_a_completion_that_does_not_parse_is_no_noop(completion: str) -> None:
     model = ScriptedLanguageModel(repeat_the_best)
     row = make_row()
     failure, noop = pay(outcome(model), completion, '[{"op": "NOOP"}]', rows=[row] * 2)
-    assert failure is not None
-    assert noop is not None
-    assert failure == pytest.approx(-2 * COST)  # what the unchanged bank costs, and nothing for it
-    assert failure < noop
+    assert (failure, noop) == (0.0, 0.5)
     assert len(model.prompts) == 2  # only the NOOP's two questions were asked
 
 
 def test_a_parse_failure_never_pays_more_than_a_noop_that_answers_nothing() -> None:
     row = make_row(bank=())  # nothing is known, so nothing is answered
-    failure, noop = pay(outcome(), "", '[{"op": "NOOP"}]', rows=[row] * 2)
-    assert failure is not None
-    assert noop is not None
-    assert failure <= noop
+    assert pay(outcome(), "", '[{"op": "NOOP"}]', rows=[row] * 2) == [0.0, 0.0]
 
 
 def test_a_refused_operation_changes_nothing_and_the_others_apply() -> None:
@@ -155,58 +184,23 @@ def test_a_refused_operation_changes_nothing_and_the_others_apply() -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [{"bank": "not json"}, {"turn": "{}"}, {"linked": "[{}]"}, {"retention": "null"}, {"recalled_ids": [777, 778]}],
-)
-def test_a_row_that_fails_costs_no_other_row_anything(broken: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
-    row = make_row()
-    logged: dict[str, float] = {}
-    completions = [update(row), '[{"op": "DELETE", "id": 1}]', '[{"op": "NOOP"}]']
-    rewards = pay(
-        outcome(),
-        *completions,
-        rows=[row, {**row, **broken}, row],
-        log_metric=lambda key, value: logged.update({key: value}),
-    )
-    assert rewards == [pytest.approx(1.0 - 2 * COST), None, pytest.approx(0.5 - 2 * COST)]
-    assert logged == {"outcome/failed_rows": pytest.approx(1 / 3)}
-    assert "a row was left out" in caplog.text
-
-
-class Brittle(Retriever):
-    """Cannot search a bank with a certain word in it."""
-
-    def retrieve_many(self, requests: Sequence[RetrievalRequest]) -> list[tuple[MemoryEntry, ...]]:
-        if any("unsearchable" in entry.text for request in requests for entry in request.entries):
-            raise ValueError("not a vector")
-        return super().retrieve_many(requests)
-
-
-@pytest.mark.parametrize(
-    "bank",
     [
-        (ROME, MemoryEntry(2, "Ben is unsearchable", "Ben", "", ("t2",))),  # retrieval fails
-        (ROME, MemoryEntry(2, "Ben likes tea", "Ben", "last Tuesday", ("t2",))),  # the prompt cannot be built
+        {"bank": "not json"},
+        {"turn": "{}"},
+        {"linked": "[{}]"},
+        {"retention": "null"},
+        {"recalled_ids": [777, 778]},
+        {"bank": entries_to_json((MemoryEntry(2, "Ben likes tea", "Ben", "last Tuesday", ("t2",)),))},  # no such date
     ],
 )
-def test_a_bank_that_cannot_be_searched_or_shown_costs_its_row_alone(
-    bank: tuple[MemoryEntry, ...], caplog: pytest.LogCaptureFixture
-) -> None:
-    row, logged = make_row(), {}
-    broken = {**row, "bank": entries_to_json(bank)}
-    rewards = pay(
-        outcome(retriever=Brittle(FakeEmbedder())),
-        update(row),
-        '[{"op": "NOOP"}]',
-        '[{"op": "NOOP"}]',
-        rows=[row, broken, row],
-        log_metric=lambda key, value: logged.update({key: value}),
-    )
-    assert rewards == [pytest.approx(1.0 - 2 * COST), None, pytest.approx(0.5 - 2 * COST)]
-    assert logged == {"outcome/failed_rows": pytest.approx(1 / 3)}
-    assert "a row was left out" in caplog.text
+def test_a_row_that_cannot_be_used_is_a_fault_of_the_run(broken: dict[str, Any]) -> None:
+    row = make_row()
+    completions = [update(row), '[{"op": "UPDATE", "id": 1, "text": "x"}]']
+    with pytest.raises((DataError, StoreError, KeyError, TypeError, ValueError)):
+        pay(outcome(), *completions, rows=[row, {**row, **broken}])
 
 
-def test_a_fault_of_the_run_is_not_taken_for_a_row() -> None:
+def test_a_fault_of_the_model_ends_the_run() -> None:
     def broken(prompt: Messages, adapter: str | None) -> str:
         raise RuntimeError("out of memory")
 
@@ -217,17 +211,23 @@ def test_a_fault_of_the_run_is_not_taken_for_a_row() -> None:
 def test_a_prompt_that_does_not_fit_the_window_costs_its_row_alone() -> None:
     row = make_row()
     long = {**row, "bank": entries_to_json((ROME, MemoryEntry(2, "tea " * 500, "Ben", "", ("t2",))))}
+    logged: dict[str, float] = {}
     rewards = pay(
-        outcome(ScriptedLanguageModel(repeat_the_best, window=300)), update(row), '[{"op": "NOOP"}]', rows=[row, long]
+        outcome(ScriptedLanguageModel(repeat_the_best, window=300)),
+        update(row),
+        '[{"op": "NOOP"}]',
+        rows=[row, long],
+        log_metric=lambda name, value: logged.update({name: value}),
     )
-    assert rewards == [pytest.approx(1.0 - 2 * COST), None]
+    assert rewards == [1.0, None]
+    assert logged == {"outcome/failed_rows": 0.5}
 
 
 def test_completions_of_one_row_share_no_bank() -> None:
     row = make_row()
     delete_all = '[{"op": "DELETE", "id": 1}, {"op": "DELETE", "id": 2}]'
     before = row["bank"]
-    assert pay(outcome(), delete_all, update(row), rows=[row] * 2) == pytest.approx([0.0, 1.0 - 2 * COST])
+    assert pay(outcome(), delete_all, update(row), rows=[row] * 2) == [0.0, 1.0]
     assert row["bank"] == before
 
 
@@ -242,8 +242,23 @@ def test_all_questions_of_all_completions_are_one_batch_of_distinct_prompts() ->
 
 def test_nothing_that_parses_asks_nothing() -> None:
     model = ScriptedLanguageModel(repeat_the_best)
-    assert pay(outcome(model), "", rows=[make_row()]) == pytest.approx([-2 * COST])
+    assert pay(outcome(model), "", rows=[make_row()]) == [0.0]
     assert model.prompts == []
+
+
+def test_operations_are_checked_and_applied_once_for_all_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    applied: list[str] = []
+
+    def note(completion: str, *row: Any) -> Any:
+        applied.append(completion)
+        return apply_completion(completion, *row)
+
+    monkeypatch.setattr("rewards.outcome.apply_completion", note)
+    reward = outcome()
+    completions = (update(make_row()), '[{"op": "ADD", "text": "Applied once"}]')
+    for function in (reward, EntryCost(COST, [reward]), operation_faithfulness_reward, compression_reward):
+        pay(function, *completions, rows=[make_row()] * 2)
+    assert sorted(applied) == sorted(set(applied))
 
 
 def test_a_row_with_an_answer_that_could_not_be_scored_is_left_out() -> None:
@@ -255,7 +270,7 @@ def test_a_row_with_an_answer_that_could_not_be_scored_is_left_out() -> None:
 
     logged: dict[str, float] = {}
     frozen = FrozenAnswering(AnswerAgent(ScriptedLanguageModel(repeat_the_best)), Retriever(FakeEmbedder()), TOP_K)
-    reward = OutcomeReward("llm_judge", scorer, frozen, COST)
+    reward = OutcomeReward("llm_judge", scorer, frozen)
     row = make_row()
     rewards = pay(
         reward,
@@ -264,7 +279,7 @@ def test_a_row_with_an_answer_that_could_not_be_scored_is_left_out() -> None:
         rows=[row] * 2,
         log_metric=lambda name, value: logged.update({name: value}),
     )
-    assert rewards == [None, pytest.approx(1.0 - 2 * COST)]
+    assert rewards == [None, 1.0]
     assert logged == {"outcome/failed_rows": 0.5}
     assert asked[0] == GivenAnswer(WHERE.question, WHERE.answer, "Ann lives in Oslo")
 
@@ -319,8 +334,11 @@ def earned(request: pytest.FixtureRequest) -> dict[str, dict[str, list[float]]]:
             render_operations(chosen[name], row["recalled_ids"]) for chosen, row in zip(played, rows, strict=True)
         ]
         result[name] = {}
-        for item, value in zip(items, pay(reward, *completions, rows=rows), strict=True):
-            assert value is not None
+        scores = pay(reward, *completions, rows=rows)
+        costs = pay(EntryCost(COST, [reward]), *completions, rows=rows)
+        for item, score, cost in zip(items, scores, costs, strict=True):
+            assert score is not None and cost is not None
+            value = score + cost
             kinds = {operation.kind for operation in item.gold or ()}
             kind = next(kind for kind in (DELETE, UPDATE, ADD, NOOP) if kind in kinds)
             result[name].setdefault(kind, []).append(value)

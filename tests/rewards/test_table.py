@@ -31,7 +31,8 @@ def context(agent: str, entry_cost: float = 0.25) -> RewardContext:
 def test_every_name_is_built_in_order_and_logged_under_that_name(agent: str, kind: type) -> None:
     names = REWARDS[agent]
     check_rewards(names, agent, has_answer_agent=agent == "manager", has_judge=True)
-    built = build_rewards(names, context(agent))
+    built, weights = build_rewards(names, context(agent, entry_cost=0.0))
+    assert weights == [1.0] * len(names)
     logged = [function.__name__.removesuffix("_reward") for function in built]
     assert logged == list(names)
     scores = [function for function, name in zip(built, names, strict=True) if name in OUTCOMES]
@@ -42,21 +43,41 @@ def test_every_name_is_built_in_order_and_logged_under_that_name(agent: str, kin
 
 @pytest.mark.parametrize(("margin", "expected"), [(None, 8), (5, 5)])
 def test_the_length_reward_knows_the_longest_completion(margin: int | None, expected: int) -> None:
-    (reward,) = build_rewards(["length"], RewardContext("answer", longest=40, length_margin=margin))
+    (reward,), _ = build_rewards(["length"], RewardContext("answer", longest=40, length_margin=margin))
     assert isinstance(reward, LengthReward)
     assert (reward.longest, reward.margin) == (40, expected)
 
 
-def test_an_outcome_reward_has_the_recipes_entry_cost() -> None:
-    (reward,) = build_rewards(["answer_f1"], context("manager", 0.125))
-    assert isinstance(reward, OutcomeReward)
-    assert reward.entry_cost == 0.125
+@pytest.mark.parametrize(
+    ("names", "agent", "cost", "charged"),
+    [
+        (["answer_f1"], "manager", 0.25, True),
+        (["answer_f1", "operation_format", "llm_judge"], "manager", 0.25, True),  # once, not for each of two outcomes
+        (["answer_f1"], "manager", 0.0, False),
+        (["operation_format", "compression"], "manager", 0.25, False),  # nobody asks the bank: emptying it would pay
+        (["answer_f1"], "answer", 0.25, False),
+    ],
+)
+def test_entries_cost_once_beside_a_managers_outcome_rewards(
+    names: list[str], agent: str, cost: float, charged: bool
+) -> None:
+    given = [0.5, 0.1, 0.2][: len(names)]
+    built, weights = build_rewards(names, context(agent, cost), given)
+    assert [function.__name__.removesuffix("_reward") for function in built] == names + ["entry_cost"] * charged
+    assert weights == given + [1.0] * charged
+
+
+def test_there_is_one_weight_a_name() -> None:
+    with pytest.raises(ConfigurationError, match="reward_weights: found 2 of them, allowed: one for each of the 1"):
+        check_rewards(["length"], "answer", [1.0, 0.5], has_answer_agent=False)
+    with pytest.raises(ConfigurationError, match="reward_weights: found 1 of them"):
+        build_rewards(["answer_f1", "length"], context("manager"), [1.0])  # what an entry costs needs none
 
 
 def test_a_users_own_file_is_loaded_by_path_and_name() -> None:
     name = f"{FIXTURE}:length_reward"
     check_rewards([name], "manager", has_answer_agent=False)
-    (reward,) = build_rewards([name], RewardContext("manager"))
+    (reward,), _ = build_rewards([name], RewardContext("manager"))
     completions = [[{"role": "assistant", "content": text}] for text in ("aaaa", "xxxx", "")]
     # Four vowels of four letters and 4 / 1000 for the length; no vowel; nothing.
     assert reward(completions=completions, prompts=[]) == pytest.approx([1.004, 0.004, 0.0])

@@ -120,11 +120,6 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"agent": None}, "agent: found None, allowed: str"),
         ({"recall_per_speaker": None}, "recall_per_speaker: found None, allowed: int"),
         ({"trust_remote_code": True}, "trust_remote_code: found true, allowed: false"),
-        (
-            {"reward_weights": [1.0, 0.5]},
-            "reward_weights: found 2 of them, allowed: one for each of the 1",
-        ),
-        ({"reward_funcs": [], "reward_weights": [1.0]}, "one for each of the 0 reward_funcs"),
         # what TRL and transformers would find out late, or never
         ({"max_completion_length": None}, "max_completion_length: found null, allowed: int"),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, allowed: more than 0"),

@@ -83,7 +83,7 @@ def test_validation_scores_greedy_completions_of_the_policy(tiny_model: Path, tm
     trainer.evaluate()
     local = LocalLanguageModel(trainer.model, trainer.processing_class)
     greedy = local.generate([row["prompt"] for row in ROWS], max_new_tokens=4, adapter="default")
-    assert seen == [[completion.text for completion in greedy]] * 2
+    assert [[text.strip() for text in texts] for texts in seen] == [[completion.text for completion in greedy]] * 2
     assert trainer.model.training
     assert all(parameter.requires_grad for parameter in lora_parameters(trainer.model).values())
 
@@ -98,7 +98,10 @@ def test_other_rows_may_be_validated_under_another_name(tiny_model: Path, tmp_pa
     assert trainer.evaluate(Dataset.from_list(ROWS[1:]), metric_key_prefix="test")["test_score"] == 3.0
 
 
-def test_sparse_rewards_and_collapsed_completions_show_in_the_log(tiny_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("scale", "share_of_trl"), [("group", 0.5), ("batch", 0.0)])
+def test_sparse_rewards_and_collapsed_completions_show_in_the_log(
+    scale: str, share_of_trl: float, tiny_model: Path, tmp_path: Path
+) -> None:
     described: list[int] = []
 
     def describe(completions: Sequence[str], rows: Sequence[Any]) -> dict[str, float]:
@@ -118,16 +121,31 @@ def test_sparse_rewards_and_collapsed_completions_show_in_the_log(tiny_model: Pa
     def alike(completions: Sequence[Any], worth: Sequence[float], **columns: Any) -> list[float | None]:
         return [0.0 if value == 3.0 else 0.25 for value in worth]
 
-    trainer = make_trainer(tiny_model, tmp_path, [one_group, alike], describe=describe)
+    trainer = make_trainer(tiny_model, tmp_path, [one_group, alike], describe=describe, scale_rewards=scale)
     trainer.train()
     log = trainer.state.log_history[0]
     assert log["groups/all_zero"] == 0.0  # the two rewards are zero in different groups
     assert log["groups/all_zero/one_group"] == log["groups/all_zero/alike"] == pytest.approx(0.5)
     assert log["groups/zero_variance/one_group"] == pytest.approx(0.5)
     assert log["groups/zero_variance/alike"] == 1.0
-    assert log["frac_reward_zero_std"] == pytest.approx(0.5)
+    assert log["groups/zero_variance"] == log["groups/flat"] == pytest.approx(0.5)
+    assert log["frac_reward_zero_std"] == pytest.approx(share_of_trl)  # over a whole batch, TRL's is no share of groups
     assert log["completions/share_NOOP"] == 0.75
     assert described == [4]
+
+
+def test_a_group_in_which_only_entry_costs_vary_is_flat(tiny_model: Path, tmp_path: Path) -> None:
+    def answer(completions: Sequence[Any], worth: Sequence[float], **columns: Any) -> list[float | None]:
+        return [0.0 if value == 1.0 else float(row % 2) for row, value in enumerate(worth)]
+
+    def entry_cost(completions: Sequence[Any], **columns: Any) -> list[float | None]:
+        return [-0.01 * (row % 2) for row in range(len(completions))]
+
+    trainer = make_trainer(tiny_model, tmp_path, [answer, entry_cost], reward_weights=[0.5, 1.0])
+    trainer.train()
+    log = trainer.state.log_history[0]
+    assert log["groups/zero_variance"] == 0.0
+    assert log["groups/flat"] == log["groups/all_zero"] == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(("weights", "told"), [([1.0, 0.1], "flat, of the largest weight"), ([0.1, 1.0], None)])

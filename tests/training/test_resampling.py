@@ -266,8 +266,8 @@ def test_a_step_trains_on_settled_groups_at_its_size(tiny_model: Path, tmp_path:
     assert len(history) == 3
     assert [entry["frac_reward_zero_std"] for entry in history] == [0.0] * 3
     assert [entry["groups/zero_variance/varied"] for entry in history] == [0.0] * 3
-    assert sum(entry["resampling/flat_at_first"] for entry in history) > 0
-    assert all(entry["resampling/replaced"] == entry["resampling/flat_at_first"] for entry in history)
+    assert sum(entry["resampling/zero_variance_at_first"] for entry in history) > 0
+    assert all(entry["resampling/replaced"] == entry["resampling/zero_variance_at_first"] for entry in history)
     assert [len(rows) for rows in reward.calls if len(rows) != 4] != []  # extra rounds sample flat groups alone
     assert len(set(reward.texts)) == len(reward.texts)  # each rollout is a new one
     lines = (tmp_path / "c.jsonl").read_text().splitlines()
@@ -293,7 +293,7 @@ def test_a_group_with_one_reward_known_has_no_variance(tiny_model: Path, tmp_pat
     trainer = make_trainer(tiny_model, tmp_path, every_other, resample_rounds=1, max_steps=1)
     trainer.train()
     log = trainer.state.log_history[0]
-    assert (log["resampling/flat_at_first"], log["resampling/replaced"]) == (1.0, 0.0)
+    assert (log["resampling/zero_variance_at_first"], log["resampling/replaced"]) == (1.0, 0.0)
     assert log["groups/zero_variance/every_other"] == 1.0
 
 

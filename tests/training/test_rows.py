@@ -59,7 +59,7 @@ def retriever() -> Retriever:
 
 
 def manager_tuple(gold: tuple[Operation, ...] | None = None) -> ManagerTuple:
-    return ManagerTuple("d/t9", "d", MOVED, (), ("Ann", "Ben"), (ROME, BIKE, DOG), (WHERE,), (PET,), gold)
+    return ManagerTuple("d/t9", "d", MOVED, (), ("Ann", "Ben"), (BIKE, ROME, DOG), (WHERE,), (PET,), gold)
 
 
 def prompt_text(row: Row) -> str:
@@ -75,7 +75,7 @@ def target(row: Row) -> str:
 def test_a_managers_row_says_all_that_its_reward_needs() -> None:
     (row,) = manager_rows([manager_tuple()], retriever(), TOP_K)
     assert turn_from_json(row["turn"]) == MOVED
-    assert bank_from_row(row["bank"]).entries() == (ROME, BIKE, DOG)
+    assert bank_from_row(row["bank"]).entries() == (BIKE, ROME, DOG)
     assert questions_from_json(row["linked"]) == (WHERE,)
     assert questions_from_json(row["retention"]) == (PET,)
     assert (row["speakers"], row["tuple_id"]) == (["Ann", "Ben"], "d/t9")

@@ -27,7 +27,7 @@ from memory_r1.training.sessions import BranchRollout, branch_rows, session_rows
 from memory_r1.types import Dialogue, Question, Session, Turn
 from rewards.answers import one_by_one
 from rewards.formats import operation_format_reward
-from rewards.outcome import OutcomeReward
+from rewards.outcome import EntryCost, OutcomeReward
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 from tests.tiny import load_base, load_tokenizer, lora_parameters, sharpen, snapshot, with_lora
 
@@ -58,6 +58,7 @@ def make_answering(script: Callable[[Any, str | None], str] | None = None) -> Fr
 def make_trainer(
     tiny_model: Path, folder: Path, rows: list[Row], answering: FrozenAnswering | None = None, **options: Any
 ) -> MemoryGRPOTrainer:
+    outcome = OutcomeReward("answer", one_by_one(exact_match), answering or make_answering())
     return MemoryGRPOTrainer(
         model=with_lora(sharpen(load_base(tiny_model)), seed=1),
         args=MemoryGRPOConfig(
@@ -75,11 +76,7 @@ def make_trainer(
         ),
         processing_class=load_tokenizer(tiny_model),
         train_dataset=Dataset.from_list(rows),
-        reward_funcs=[
-            OutcomeReward("answer", one_by_one(exact_match), answering or make_answering(), ENTRY_COST),
-            operation_format_reward,
-            length_reward,
-        ],
+        reward_funcs=[outcome, operation_format_reward, length_reward, EntryCost(ENTRY_COST, [outcome])],
         describe=DESCRIBE["manager"],
         completions_log=folder / "completions.jsonl",
         **options,
@@ -215,9 +212,9 @@ def test_a_branch_earns_what_the_bank_at_its_end_is_worth(
     for number, line in enumerate(logged):
         output, row = drawn[number // 8], number % 8
         expected = score(answering, output["bank_at_end"][row], output, row)
-        assert line["rewards"]["answer"] == pytest.approx(expected)
+        assert line["rewards"]["answer"] + line["rewards"]["entry_cost"] == pytest.approx(expected)
         _, after = apply_completion(
             line["completion"], output["turn"][row], output["bank"][row], output["recalled_ids"][row]
         )
         assert expected - score(answering, entries_to_json(after.entries()), output, row) > 0.9
-    assert len({line["rewards"]["answer"] for line in logged}) > 1
+    assert len({line["rewards"]["entry_cost"] for line in logged}) > 1

@@ -21,7 +21,7 @@ from memory_r1.training.rows import Row, apply_completion
 from memory_r1.training.sessions import MAX_SESSION_MEMORIES, BranchRollout, Sample, branch_rows, session_rows
 from memory_r1.types import BranchPoint, Dialogue, MemoryEntry, Question, Session, SessionTuple, Turn
 from rewards.answers import one_by_one
-from rewards.outcome import OutcomeReward
+from rewards.outcome import EntryCost, OutcomeReward
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 ADD = '[{"op": "ADD", "text": "Ann likes jazz"}]'
@@ -64,7 +64,7 @@ def repeats_what_is_liked(prompt: Messages, adapter: str | None) -> str:
 
 def outcome() -> OutcomeReward:
     agent = AnswerAgent(ScriptedLanguageModel(repeats_what_is_liked))
-    return OutcomeReward("answer", one_by_one(exact_match), FrozenAnswering(agent, Retriever(FakeEmbedder()), 8), COST)
+    return OutcomeReward("answer", one_by_one(exact_match), FrozenAnswering(agent, Retriever(FakeEmbedder()), 8))
 
 
 def rollout(*points: BranchPoint, seed: int = 0, retention_questions: int = 2) -> BranchRollout:
@@ -90,9 +90,12 @@ def at_turn(dialogue: Dialogue, session: int, turn: int) -> BranchPoint:
     return next(point for point in branch_points(dialogue) if (point.session, point.turn) == (session, turn))
 
 
-def pay(rows: Sequence[Row], *completions: str) -> list[float | None]:
+def pay(rows: Sequence[Row], *completions: str) -> list[float]:
+    """What the answers of each completion's bank earn, less what its entries cost."""
     columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
-    return outcome()([[{"role": "assistant", "content": text}] for text in completions], **columns)
+    chats, answers = [[{"role": "assistant", "content": text}] for text in completions], outcome()
+    earned = zip(answers(chats, **columns), EntryCost(COST, [answers])(chats, **columns), strict=True)
+    return [(answer or 0.0) + (cost or 0.0) for answer, cost in earned]
 
 
 def as_rows(output: dict[str, Any]) -> list[Row]:
@@ -123,7 +126,7 @@ class TestBranches:
         ]
         assert pay(rows, DELETE, NOOP, ADD) == pytest.approx([1 - 3 * COST, -3 * COST, -4 * COST])
         # Asked right after the turn, nothing tells the DELETE from a NOOP but the entry that it saves.
-        early = [{**row, "bank_at_end": None} for row in rows]
+        early = [{key: value for key, value in row.items() if key != "bank_at_end"} for row in rows]
         assert pay(early, DELETE, NOOP, ADD) == pytest.approx([-COST, -2 * COST, -3 * COST])
 
     def test_a_group_shares_bank_prompt_and_turn(self) -> None:

@@ -60,7 +60,28 @@ def test_a_manager_plays_its_dialogues_and_all_questions_are_asked(
 
 def test_a_process_without_a_share_has_nothing_to_say(policy: tuple[Any, Any]) -> None:
     assert played().score(*policy, [], 8) == ([], {})
-    assert score_greedily(*policy, [], [], max_new_tokens=4) == ([], {})
+    assert score_greedily(*policy, [], [], torch.ones(0), max_new_tokens=4) == ([], {})
+
+
+def test_rewards_are_given_the_tokens_that_were_generated(
+    policy: tuple[Any, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokenizer = policy
+    hello = tokenizer.encode("hello", add_special_tokens=False)
+    generated = [[*hello[:1], *hello, tokenizer.eos_token_id], hello]  # ended, and cut off
+    monkeypatch.setattr(LocalLanguageModel, "generate_ids", lambda self, prompts, **options: generated)
+    seen: list[tuple[str, list[int]]] = []
+
+    def note(completions: Any, completion_ids: Any, **columns: Any) -> list[float | None]:
+        texts = [completion[0]["content"] for completion in completions]
+        seen.extend(zip(texts, completion_ids, strict=True))
+        return [1.0, float("nan")]
+
+    rows = [{"prompt": [{"role": "user", "content": "Hi"}]}] * 2
+    scores, measures = score_greedily(model, tokenizer, rows, [note], torch.tensor([0.5]), max_new_tokens=8)
+    assert seen == [(tokenizer.decode(generated[0][:-1]), generated[0]), (tokenizer.decode(hello), hello)]
+    assert scores == [0.5, None]  # NaN is no score, to TRL either
+    assert measures == {"reward/note": 1.0}
 
 
 def test_shares_are_merged_by_their_sizes() -> None:
