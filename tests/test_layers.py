@@ -30,7 +30,17 @@ REWARDS_MAY_IMPORT = {*DATA_MAY_IMPORT, "models", "agents"}
 # How a question is answered in training, and how the columns of a dataset are read: all that rewards know of training.
 REWARDS_MAY_ALSO_IMPORT = ("memory_r1.training.answering", "memory_r1.training.rows")
 # What starts without torch and FAISS.
-LIGHT = ("types", "errors", "json_field", "metrics", "dialogues", "memory.operations", "memory.bank", "memory.store")
+LIGHT = (
+    "types",
+    "errors",
+    "json_field",
+    "metrics",
+    "dialogues",
+    "memory.operations",
+    "memory.log",
+    "memory.bank",
+    "memory.store",
+)
 HEAVY = ("torch", "faiss", "transformers")
 
 

@@ -20,7 +20,8 @@ from memory_r1.evaluation.records import (
     write_run,
 )
 from memory_r1.jsonl import JsonLinesWriter, read_rows, rewrite_rows
-from memory_r1.types import MemoryEntry, OperationKind
+from memory_r1.memory.log import Event, Record, Refusal
+from memory_r1.types import MemoryEntry, OperationKind, Turn
 
 PREDICTION = Prediction(
     question_id="q1",
@@ -186,3 +187,23 @@ def _without_newline(rows: list[dict[str, str]]) -> set[bytes]:
 def test_a_lone_surrogate_does_not_stop_a_run(tmp_path: Path) -> None:
     rewrite_rows(tmp_path / "rows.jsonl", [{"text": "half \ud83d pair \u2028 é"}])
     assert read_rows(tmp_path / "rows.jsonl") == [{"text": "half \ud83d pair \u2028 é"}]
+
+
+def test_a_turns_rows_stand_in_the_order_of_its_completion() -> None:
+    record = Record(
+        Turn("s1:1", "Ann", "words"),
+        (Event("ADD", 4, {"text": "one"}), Event("NOOP", None, {"instead_of": "DELETE"})),
+        (Refusal(1, "unknown_id", '{"op": "DELETE", "id": 7}'),),
+        model_calls=1,
+    )
+    rows = OperationRow.of_turn("d1", record)
+    assert [(row.op, row.proposed, row.entry_id, row.text, row.status, row.reason, row.raw) for row in rows] == [
+        ("ADD", "ADD", 4, "one", "applied", None, ""),
+        (None, None, None, None, "refused", "unknown_id", '{"op": "DELETE", "id": 7}'),
+        ("NOOP", "DELETE", None, None, "applied", None, ""),
+    ]
+    assert OperationRow.of_turn("d1", Record(Turn("s1:2", "Ann", "hm")))[0].status == "empty"
+    assert OperationRow.of_turn("d1", Record(events=(Event("SESSION_END"),))) == []
+    failed = Record(Turn("s1:3", "Ann", "?"), completion="I shall", failure="not_json", model_calls=1)
+    (row,) = OperationRow.of_turn("d1", failed)
+    assert (row.status, row.parse_failure, row.raw) == ("parse_failure", "not_json", "I shall")

@@ -104,3 +104,31 @@ def test_forgetting_clears_the_caches_of_the_search() -> None:
     system = tell(Rag(Retriever(embedder), top_k=1))
     system.forget("a", {1})
     assert embedder.clears == 1
+
+
+def test_a_reopened_store_embeds_nothing_again(tmp_path: Path) -> None:
+    embedder = FakeEmbedder()
+    system = Rag(Retriever(embedder), top_k=1)
+    system.load(tmp_path / "memory.db", create=True)
+    expected = recalled(tell(system), "cat likes fish")
+
+    def reopened(other: FakeEmbedder) -> Rag:
+        again = Rag(Retriever(other), top_k=1)
+        again.load(tmp_path / "memory.db")
+        return again
+
+    second = FakeEmbedder()
+    again = reopened(second)
+    assert recalled(again, "cat likes fish") == expected
+    assert second.calls[0] == ["cat likes fish"]
+    # A turn said since is embedded once, and kept too.
+    again.observe(Turn("D1:6", "Ann", "my dog likes bones"), "a")
+    assert recalled(again, "dog likes bones")[0] == "D1:6"
+    third = FakeEmbedder()
+    assert recalled(reopened(third), "dog likes bones")[0] == "D1:6"
+    assert third.calls[0] == ["dog likes bones"]
+    # Another model's vectors are of no use.
+    other = FakeEmbedder()
+    other.identity = "other words"
+    recalled(reopened(other), "cat likes fish")
+    assert len(other.calls[0]) == 1 + len(TURNS) + 1
