@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 SYNTHETIC_DIALOGUES = 20
+# Options that make another run of an evaluation, with their defaults.
+NAMED_OPTIONS: dict[str, object] = {
+    "seed": 0,
+    "dialogues": SYNTHETIC_DIALOGUES,
+    **dict.fromkeys(
+        ("sessions", "limit", "max_turn_tokens", "budget_tokens", "top_k", "manager_top_k", "manager_tokens")
+    ),
+    **dict.fromkeys(("answer_tokens", "answer_style", "dtype", "embedder")),
+}
 SYNTHETIC_SPLITS: dict[str, Split] = {
     "train": "train",
     "validation": "validation",
@@ -63,7 +73,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def complete(options: argparse.Namespace) -> None:
-    """Fill in what depends on the benchmark: form, split and entries recalled.
+    """Fill in what depends on the benchmark: form and split.
 
     Raises:
         ConfigurationError: `--form` names none of the benchmark's forms, or `--max-turn-tokens` no number of tokens.
@@ -83,7 +93,6 @@ def complete(options: argparse.Namespace) -> None:
         options.form = options.form or msc_form(options.data)
         split = SPLITS[options.form][0]
     options.split = options.split or split
-    options.top_k = benchmark.top_k if options.top_k is None else options.top_k
 
 
 def load_benchmark(options: argparse.Namespace) -> list[Dialogue]:
@@ -107,10 +116,19 @@ def reported_name(options: argparse.Namespace) -> str:
     return NAMES[options.form]
 
 
-def folder_name(options: argparse.Namespace) -> str:
-    """Return the default name of the evaluation's folder; the larger form of a benchmark has its own."""
+def folder_name(options: argparse.Namespace, system: str) -> str:
+    """Return the default name of an evaluation's folder, which says what was chosen: no two different runs share it."""
     form = "-s" if options.form == "s" else ""
-    return f"{reported_name(options)}{form}-{options.split}-{options.system}"
+    file = f"-{options.file.stem}" if options.file else ""
+    parts = [f"{reported_name(options)}{form}{file}-{options.split}-{system}"]
+    parts += ["-".join(Path(folder).parts[-2:]) for folder in (options.manager, options.answer) if folder]
+    if options.model != DEFAULT_MODEL:
+        parts.append(Path(options.model).name)
+    for name, default in NAMED_OPTIONS.items():
+        value = getattr(options, name)
+        if value != default:
+            parts.append(f"{name}{value}")
+    return ".".join(parts)
 
 
 def category_names(benchmark: str) -> dict[str, dict[str, str]]:

@@ -37,13 +37,18 @@ def training(agent: str, method: str, **options: object) -> list[str]:
 
 
 def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | None) -> list[str]:
-    """The Python command that evaluates a system on the held-out dialogues; an agent without an adapter is the base."""
+    """The Python command that evaluates a system on the held-out dialogues; an agent without an adapter is the base.
+
+    Precision and lengths are given, so that base, SFT and GRPO differ in their adapters alone.
+    """
     adapters = {"manager": manager, "answer": answer}
     return [
         "recipes/evaluate.py",
         "--benchmark=synthetic",
         f"--system={system}",
         "--dtype=bfloat16",
+        "--manager-tokens=48",
+        "--answer-tokens=32",
         f"--output={folder}",
         *(f"--{agent}={path}" for agent, path in adapters.items() if path),
     ]

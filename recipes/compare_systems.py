@@ -18,6 +18,8 @@ from pathlib import Path
 from rich.console import Console
 
 from memory_r1.entry import run_main
+from recipes import evaluate
+from recipes.benchmarks import complete, folder_name
 from recipes.commands import run_python
 
 console = Console()
@@ -31,10 +33,16 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="as for recipes/evaluate.py")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: all there are")
     parser.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager, for the systems with one")
-    parser.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/compare/BENCHMARK")
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by what is run"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options, others = parser.parse_known_args(arguments)
-    options.output = options.output or Path("outputs") / "compare" / options.benchmark
+    if options.output is None:
+        common = [f"--benchmark={options.benchmark}", *([f"--manager={options.manager}"] if options.manager else [])]
+        evaluated = evaluate.parse_arguments([*common, *others])
+        complete(evaluated)
+        options.output = Path("outputs") / "compare" / folder_name(evaluated, "systems")
     return options, others
 
 

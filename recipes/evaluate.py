@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from recipes.benchmarks import (
+    BENCHMARKS,
+    DEFAULT_MODEL,
     add_options,
     category_names,
     cut_turns,
@@ -29,6 +31,8 @@ from recipes.benchmarks import (
     reported_name,
 )
 from recipes.benchmarks import complete as complete_options
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from memory_r1.agents.language_model import LocalLanguageModel
@@ -43,40 +47,39 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     what.add_argument("--system", default="memory-r1", metavar="NAME", help="memory system (default: memory-r1)")
     what.add_argument(
         "--model",
-        default="SmolLM2-135M-Instruct",
+        default=DEFAULT_MODEL,
         metavar="NAME",
-        help="base model of both agents: hub id, folder, or the embedded one (default: SmolLM2-135M-Instruct)",
+        help=f"base model of both agents: hub id, folder, or the embedded one (default: {DEFAULT_MODEL})",
     )
     what.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager (default: the base model)")
     what.add_argument("--answer", metavar="DIR", help="adapter of the Answer Agent (default: the base model)")
-    what.add_argument(
-        "--embedder", default="all-MiniLM-L6-v2", metavar="NAME", help="sentence model (default: all-MiniLM-L6-v2)"
-    )
     add_options(parser)
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--top-k", type=int, metavar="N", help=f"entries recalled per speaker (default: {default_top_k()})"
+    settings = parser.add_argument_group(
+        "settings", "By default each is the adapter's, as it was trained; without an adapter, what stands in brackets."
     )
-    how.add_argument("--manager-top-k", type=int, default=2, metavar="N", help="entries shown to the manager (2)")
+    settings.add_argument(
+        "--top-k", type=int, metavar="N", help=f"entries recalled per speaker for questions ({default_top_k()})"
+    )
+    settings.add_argument("--manager-top-k", type=int, metavar="N", help="entries per speaker shown to the manager (2)")
+    settings.add_argument("--manager-tokens", type=int, metavar="N", help="longest completion of the manager (48)")
+    settings.add_argument(
+        "--answer-tokens", type=int, metavar="N", help="longest answer (32; for answers that quote memories 128)"
+    )
+    settings.add_argument("--answer-style", choices=("ids", "quotes"), help="how answers name memories (ids)")
+    settings.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision (float32)")
+    settings.add_argument("--embedder", metavar="NAME", help="sentence model (all-MiniLM-L6-v2)")
+    how = parser.add_argument_group("how")
     how.add_argument(
         "--budget-tokens", type=int, metavar="N", help="bound of what is recalled (default: what the model can read)"
     )
-    how.add_argument(
-        "--manager-tokens", type=int, default=48, metavar="N", help="longest completion of the manager (48)"
-    )
-    how.add_argument(
-        "--answer-tokens", type=int, metavar="N", help="longest answer (default: 32, where it quotes memories 128)"
-    )
-    how.add_argument(
-        "--answer-style", default="ids", choices=("ids", "quotes"), help="how answers name memories (default: ids)"
-    )
     how.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows computed together (default: 32)")
-    how.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     how.add_argument(
         "--banks", type=Path, metavar="FOLDER", help="where banks are kept for reuse (default: 'banks' beside --output)"
     )
     how.add_argument("--rebuild-banks", action="store_true", help="write banks anew even where they are kept")
-    how.add_argument("--output", type=Path, metavar="FOLDER", help="default: outputs/eval/BENCHMARK-SPLIT-SYSTEM")
+    how.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/eval, named by what is run"
+    )
     how.add_argument("--restart", action="store_true", help="discard what an earlier run left in the output folder")
     how.add_argument("--quiet", action="store_true", help="no progress bars")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -131,6 +134,8 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.evaluation.runner import evaluate
     from memory_r1.systems.bank_cache import BankCache
 
+    used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
+    logger.info("settings: %s", ", ".join(used))
     adapters = {name: folder for name in ("manager", "answer") if (folder := getattr(options, name))}
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
     dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
@@ -181,17 +186,49 @@ def main(arguments: Sequence[str]) -> int:
 
 def complete(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in the defaults that depend on other options; ConfigurationError where an option does not fit."""
-    from memory_r1.agents.prompts import ANSWER_TOKENS
-
     complete_options(options)
-    if options.answer_tokens is None:
-        options.answer_tokens = ANSWER_TOKENS[options.answer_style]
-    for option in ("top_k", "manager_tokens", "answer_tokens", "budget_tokens", "batch_size"):
+    for option in ("top_k", "manager_top_k", "manager_tokens", "answer_tokens", "budget_tokens", "batch_size"):
         value = getattr(options, option)
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option.replace('_', '-')} is {value}: give a whole number from 1")
-    options.output = options.output or Path("outputs") / "eval" / folder_name(options)
+    options.output = options.output or Path("outputs") / "eval" / folder_name(options, options.system)
+    settle(options)
     return options
+
+
+def settle(options: argparse.Namespace) -> None:
+    """Settle each setting: by its option, by the adapter as it was trained, or by its default.
+
+    `options.settings_from` says which it was. The Answer Agent's depth holds for every memory system.
+
+    Raises:
+        ConfigurationError: The two adapters contradict each other in what they share.
+    """
+    from memory_r1.agents.prompts import ANSWER_TOKENS
+    from memory_r1.settings import AgentSettings, agree
+
+    trained = {
+        agent: AgentSettings.read(folder) if (folder := getattr(options, agent)) else AgentSettings()
+        for agent in ("manager", "answer")
+    }
+    agree(trained["manager"], trained["answer"], vars(options))
+    options.settings_from = {}
+
+    def settle_one(option: str, name: str, agents: Sequence[str], default: object, whose: str = "default") -> None:
+        choices = [("option", getattr(options, option))]
+        choices += [(f"{agent} adapter", getattr(trained[agent], name)) for agent in agents]
+        source, value = next((choice for choice in choices if choice[1] is not None), (whose, default))
+        setattr(options, option, value)
+        options.settings_from[option] = source
+
+    both = ("manager", "answer")
+    settle_one("top_k", "recall_per_speaker", ["answer"], BENCHMARKS[options.benchmark].top_k, "benchmark")
+    settle_one("manager_top_k", "recall_per_speaker", ["manager"], 2)
+    settle_one("manager_tokens", "max_new_tokens", ["manager"], 48)
+    settle_one("answer_style", "answer_style", ["answer"], "ids")
+    settle_one("answer_tokens", "max_new_tokens", ["answer"], ANSWER_TOKENS[options.answer_style])
+    settle_one("dtype", "dtype", both, "float32")
+    settle_one("embedder", "embedder", both, "all-MiniLM-L6-v2")
 
 
 def configuration(options: argparse.Namespace) -> dict[str, object]:
@@ -199,14 +236,14 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     from memory_r1.models import adapter_hash, resolve_embedder, resolve_model, weights_hash
     from memory_r1.systems import system_spec
 
-    names = ("embedder", "top_k", "manager_top_k", "manager_tokens", "answer_tokens", "answer_style", "dtype")
     hashes = {"model_sha256": weights_hash(resolve_model(options.model))}
     if system_spec(options.system).needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
     for name in ("manager", "answer"):
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)
-    return {name: getattr(options, name) for name in names} | hashes
+    settings = {name: getattr(options, name) for name in options.settings_from}
+    return settings | {"settings_from": options.settings_from} | hashes
 
 
 def show(results: dict[str, Any], folder: Path) -> None:

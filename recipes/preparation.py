@@ -25,6 +25,7 @@ from memory_r1.memory.log import ListLog
 from memory_r1.memory.retriever import Retriever
 from memory_r1.models import check_adapter, resolve_embedder, resolve_model
 from memory_r1.provenance import git_revision, package_versions
+from memory_r1.settings import AgentSettings
 from memory_r1.systems.bank_cache import BankCache
 from memory_r1.systems.player import banks_along, play_manager
 from memory_r1.systems.state import ScopeState
@@ -102,11 +103,23 @@ def load_sources(arguments: MemoryArguments) -> tuple[list[Source], list[Source]
     )
 
 
+def agent_settings(arguments: MemoryArguments, config: Any, dtype: str) -> AgentSettings:
+    """What using the trained agent must agree with, defaults too."""
+    if arguments.agent == "manager":
+        longest = manager_tokens(arguments, config)
+    else:
+        longest = getattr(config, "max_completion_length", None) or arguments.answer_max_tokens
+    return AgentSettings(arguments.recall_per_speaker, longest, dtype, arguments.answer_style, arguments.embedder)
+
+
 def manager_tokens(arguments: MemoryArguments, config: Any) -> int:
     """The longest completion of the manager in `manager_adapter`: where it is trained on turns, its policy's own."""
-    if arguments.agent == "manager" and arguments.credit != "session" and config.max_completion_length:
-        return int(config.max_completion_length)
-    return arguments.manager_max_tokens
+    own = getattr(config, "max_completion_length", None)  # SFT samples nothing
+    return (
+        int(own)
+        if own and arguments.agent == "manager" and arguments.credit != "session"
+        else (arguments.manager_max_tokens)
+    )
 
 
 def load_banks(
@@ -249,6 +262,7 @@ def finish_run(
     method: str,
     recipe: Mapping[str, Any],
     model: str,
+    dtype: str,
     source: str,
     started: float,
     results: Mapping[str, Any],
@@ -263,6 +277,7 @@ def finish_run(
             "agent": arguments.agent,
             "method": method,
             "recipe": recipe,
+            "settings": agent_settings(arguments, trainer.args, dtype).to_dict(),
             "base_model": base_model_record(source, model),
             "steps": trainer.state.global_step,
             "seed": trainer.args.seed,

@@ -104,7 +104,15 @@ def reinforce(
     trainer.train(resume_from_checkpoint=checkpoint)
     results = {"train_dialogues": len(train), "train_rows": len(datasets["training"]), **_outcome(trainer, keep_start)}
     preparation.finish_run(
-        trainer, arguments, method=method, recipe=recipe, model=name, source=source, started=started, results=results
+        trainer,
+        arguments,
+        method=method,
+        recipe=recipe,
+        model=name,
+        dtype=str(model.dtype),
+        source=source,
+        started=started,
+        results=results,
     )
     return 0
 

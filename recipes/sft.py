@@ -100,6 +100,7 @@ def main(argv: Sequence[str]) -> int:
         method="sft",
         recipe=recipe,
         model=str(model.model_name_or_path),
+        dtype=str(model.dtype),
         source=source,
         started=started,
         results={

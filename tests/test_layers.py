@@ -17,6 +17,7 @@ LIBRARY_LAYERS = (
     {"types", "errors"},
     {"json_field"},
     {"metrics", "dialogues", "jsonl", "provenance", "entry", "weights"},
+    {"settings"},
     {"embedded"},
     {"models"},
     {"memory"},

@@ -16,9 +16,9 @@ from memory_r1.evaluation.records import MEMORY, OPERATIONS, PREDICTIONS, RUN, R
 from memory_r1.types import Dialogue
 
 _IDENTITY = ("benchmark", "split", "system", "model", "manager", "answer", "seed")
-# How many rows are computed together changes no score, and an audit of the gold no answer: a run may go on with another
-# number, or with an audit that was fetched meanwhile.
-_FREE_OPTIONS = frozenset({"batch_size", "config_sha256", "audit"})
+# How many rows are computed together changes no score, an audit of the gold no answer, and where a setting comes from
+# nothing at all: a run may go on with another number, or with an audit that was fetched meanwhile.
+_FREE_OPTIONS = frozenset({"batch_size", "config_sha256", "audit", "settings_from"})
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from memory_r1.embedded import LANGUAGE_MODEL
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.models import weights_hash
+from memory_r1.settings import SUMMARY
 
-SUMMARY = "training_summary.json"
 RECIPE = "recipe.json"
 
 

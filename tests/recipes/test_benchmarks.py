@@ -98,7 +98,7 @@ def test_a_real_tokenizer_keeps_as_many_tokens_as_it_may(tiny_model: Path) -> No
 )
 def test_the_development_set_and_s_never_pass_for_something_else(arguments: list[str], name: str, folder: str) -> None:
     options = chosen(*arguments, "--system", "rag")
-    assert (reported_name(options), folder_name(options)) == (name, folder)
+    assert (reported_name(options), folder_name(options, "rag")) == (name, folder)
     assert data_configuration(options, []) == ({"form": options.form} if options.form else {})
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from memory_r1.dialogues import write_dialogues
 from memory_r1.entry import run_main
+from memory_r1.errors import ConfigurationError
 from memory_r1.types import Dialogue, Question, Session, Turn
 from tests.tiny import embedder_folder
 
@@ -73,6 +74,7 @@ def test_banks_are_taken_over_by_another_answer_agent_and_the_options_reach_the_
         {"manager_tokens": 5, "answer_tokens": 3, "answer_style": "ids"},
         {"manager_tokens": 5, "answer_tokens": 7, "answer_style": "quotes"},
     ]
+    assert runs[1]["config"]["settings_from"]["answer_style"] == "option"
     assert (runs[0]["config"]["window_tokens"], runs[0]["config"]["cut_rule"]) == (2048, "lowest ranked first")
     assert [len(runs[0]["config"][f"{name}_sha256"]) for name in ("model", "embedder")] == [64, 64]
     operations = [json.loads(line) for line in (first / "operations.jsonl").read_text().splitlines()]
@@ -135,6 +137,80 @@ def test_an_adapter_that_is_not_there_is_refused(
     assert run_main(recipe.main, arguments) == 1
     assert "no/such/adapter" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def adapter(folder: Path, agent: str, **settings: object) -> Path:
+    """A folder with no more than what says how its adapter was trained."""
+    folder.mkdir(parents=True)
+    (folder / "training_summary.json").write_text(json.dumps({"agent": agent, "settings": settings}))
+    return folder
+
+
+TRAINED = {"recall_per_speaker": 30, "dtype": "bfloat16", "answer_style": "quotes", "embedder": "own-sentences"}
+
+
+def completed(recipe: ModuleType, *arguments: object) -> dict[str, object]:
+    return vars(recipe.complete(recipe.parse_arguments(["--benchmark", "synthetic", *map(str, arguments)])))
+
+
+def test_an_agent_is_evaluated_as_it_was_trained_unless_an_option_says_otherwise(
+    recipe: ModuleType, tmp_path: Path
+) -> None:
+    manager = adapter(tmp_path / "manager", "manager", max_new_tokens=256, **TRAINED)
+    answer = adapter(tmp_path / "answer", "answer", max_new_tokens=200, **{**TRAINED, "recall_per_speaker": 20})
+    both = ["--manager", manager, "--answer", answer]
+    as_trained = {"top_k": 20, "manager_top_k": 30, "manager_tokens": 256, "answer_tokens": 200, "dtype": "bfloat16"}
+    as_trained |= {"answer_style": "quotes", "embedder": "own-sentences"}
+    assert completed(recipe, *both).items() >= as_trained.items()
+    # The Answer Agent's depth holds for every system that is compared.
+    assert (
+        completed(recipe, "--system", "rag", "--answer", answer).items() >= {"top_k": 20, "dtype": "bfloat16"}.items()
+    )
+    told = completed(recipe, *both, "--top-k", 5, "--dtype", "float32", "--answer-tokens", 9)
+    assert told.items() >= {**as_trained, "top_k": 5, "dtype": "float32", "answer_tokens": 9}.items()
+    assert told["settings_from"] == {
+        **{"top_k": "option", "manager_top_k": "manager adapter", "manager_tokens": "manager adapter"},
+        **{"answer_style": "answer adapter", "answer_tokens": "option", "dtype": "option"},
+        "embedder": "manager adapter",
+    }
+    assert completed(recipe)["settings_from"] == {"top_k": "benchmark"} | dict.fromkeys(
+        ("manager_top_k", "manager_tokens", "answer_style", "answer_tokens", "dtype", "embedder"), "default"
+    )
+
+
+def test_an_adapter_of_an_earlier_version_says_it_by_its_recipe(recipe: ModuleType, tmp_path: Path) -> None:
+    folder = tmp_path / "answer"
+    folder.mkdir()
+    trained = {"dtype": "bfloat16", "max_completion_length": 24}
+    (folder / "training_summary.json").write_text(json.dumps({"agent": "answer", "recipe": trained}))
+    expected = {"top_k": 2, "answer_tokens": 24, "dtype": "bfloat16", "answer_style": "ids"}
+    assert completed(recipe, "--answer", folder).items() >= expected.items()
+
+
+@pytest.mark.parametrize(("name", "other"), [("dtype", "float32"), ("embedder", "other-sentences")])
+def test_agents_that_contradict_each_other_are_refused_unless_an_option_settles_it(
+    recipe: ModuleType, name: str, other: str, tmp_path: Path
+) -> None:
+    manager = adapter(tmp_path / "manager", "manager", **TRAINED)
+    answer = adapter(tmp_path / "answer", "answer", **{**TRAINED, name: other})
+    with pytest.raises(
+        ConfigurationError, match=rf"{name} '{TRAINED[name]}', the Answer Agent with '{other}'.*--{name}"
+    ):
+        completed(recipe, "--manager", manager, "--answer", answer)
+    assert completed(recipe, "--manager", manager, "--answer", answer, f"--{name}", other)[name] == other
+
+
+def test_the_folder_says_what_was_run_so_that_no_two_runs_meet(recipe: ModuleType) -> None:
+    def folder(*arguments: object) -> str:
+        output = completed(recipe, *arguments)["output"]
+        assert isinstance(output, Path)
+        return output.name
+
+    demo = ["--manager", "outputs/demo/manager_grpo", "--answer", "outputs/demo/answer_grpo"]
+    assert folder(*demo) == "synthetic-test-memory-r1.demo-manager_grpo.demo-answer_grpo"
+    names = [folder(*arguments) for arguments in ([], demo, demo[:2], ["--seed", 1], ["--top-k", 5], ["--limit", 9])]
+    assert len(set(names)) == len(names)
+    assert names[3:] == [f"synthetic-test-memory-r1.{part}" for part in ("seed1", "top_k5", "limit9")]
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def test_a_process_that_saves_nothing_waits_for_the_one_that_does(monkeypatch: p
     monkeypatch.setattr(preparation, "sharding_of", lambda config: 0)
     trainer = SimpleNamespace(accelerator=accelerator, args=None)
     arguments = MemoryArguments(agent="manager")
-    finish_run(trainer, arguments, method="sft", recipe={}, model="", source="", started=0.0, results={})
+    finish_run(trainer, arguments, method="sft", recipe={}, model="", dtype="", source="", started=0.0, results={})
     assert done == ["waited", "left"]
 
 

@@ -183,6 +183,9 @@ def check_adapter_folder(folder: Path, summary: dict[str, Any], agent: str, meth
     assert not [name for name in names if name.startswith((".", "checkpoint-")) or name.endswith((".part", ".bin"))]
     assert (summary["agent"], summary["method"], summary["base_model"]["id"]) == (agent, method, tiny_model.name)
     assert summary["steps"] == summary["recipe"]["max_steps"]
+    # Defaults too: what uses the adapter must not have to know them.
+    assert summary["settings"].items() >= {"dtype": "float32", "answer_style": "ids"}.items()
+    assert min(summary["settings"]["recall_per_speaker"], summary["settings"]["max_new_tokens"]) >= 1
     losses = [row["loss"] for row in summary["log_history"] if "loss" in row]
     assert len(losses) == summary["steps"]
     assert all(math.isfinite(loss) for loss in losses)

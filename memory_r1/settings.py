@@ -1,0 +1,83 @@
+"""How an adapter was trained, as far as using it must agree: from its `training_summary.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.jsonl import read_json
+
+SUMMARY = "training_summary.json"
+SHARED = ("dtype", "embedder")
+"""What two agents that work together must have in common, beside their base model, which `check_adapter` compares."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSettings:
+    """What an agent was trained with; None if nothing says.
+
+    Attributes:
+        recall_per_speaker: Memories shown per speaker.
+        max_new_tokens: Longest completion on one turn or question, in tokens.
+        dtype: Precision of the base model.
+        answer_style: How an Answer Agent names memories: "ids" or "quotes".
+        embedder: The sentence model that recalled the memories.
+    """
+
+    recall_per_speaker: int | None = None
+    max_new_tokens: int | None = None
+    dtype: str | None = None
+    answer_style: str | None = None
+    embedder: str | None = None
+
+    @classmethod
+    def read(cls, folder: Path | str) -> Self:
+        """Read an adapter folder; one without a summary, made elsewhere, says nothing.
+
+        Raises:
+            DataError: The summary cannot be read.
+        """
+        path = Path(folder).expanduser() / SUMMARY
+        if not path.is_file():
+            return cls()
+        summary = read_json(path)
+        settings = summary.get("settings") or _of_earlier_version(summary)
+        return cls(**{name: settings[name] for name in cls.__slots__ if name in settings})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `settings` in a summary."""
+        return asdict(self)
+
+
+def agree(manager: AgentSettings, answer: AgentSettings, given: Mapping[str, object]) -> None:
+    """Refuse two agents that contradict each other in what they share, unless an option of that name is given.
+
+    Raises:
+        ConfigurationError: They do.
+    """
+    for name in SHARED:
+        theirs = getattr(manager, name), getattr(answer, name)
+        if None not in theirs and theirs[0] != theirs[1] and given.get(name) is None:
+            raise ConfigurationError(
+                f"the manager was trained with {name} {theirs[0]!r}, the Answer Agent with {theirs[1]!r}: pair agents "
+                f"that agree, or settle it with --{name}"
+            )
+
+
+def _of_earlier_version(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an adapter whose summary only has the recipe's fields that differed from their defaults then."""
+    recipe = summary.get("recipe", {})
+    agent = summary.get("agent")
+    of_turn = recipe.get("answer_max_tokens", 32) if agent == "answer" else recipe.get("manager_max_tokens", 48)
+    if "max_completion_length" in recipe and recipe.get("credit") != "session":
+        of_turn = recipe["max_completion_length"]
+    return {
+        "recall_per_speaker": recipe.get("recall_per_speaker", 2),
+        "max_new_tokens": of_turn,
+        "dtype": recipe.get("dtype"),
+        "answer_style": recipe.get("answer_style", "ids"),
+        "embedder": recipe.get("embedder", "all-MiniLM-L6-v2"),
+    }
