@@ -128,7 +128,7 @@ judge: need-FOLDER $(STAMP) ## Have a model judge the answers: FOLDER=evaluation
 	    $(if $(ENDPOINT),--endpoint '$(ENDPOINT)' $(if $(MODEL),--model '$(MODEL)'),$(if $(MODEL),--local '$(MODEL)')) \
 	    $(if $(LIMIT),--limit '$(LIMIT)') $(ARGS))
 
-reproduce-cpu: $(STAMP) ## Run the committed experiments [STAGE=name] [SEED=n]
+reproduce-cpu: $(STAMP) ## Run the committed experiments again, into outputs/reproduce [STAGE=name] [SEED=n]
 	$(PY) recipes/reproduce.py $(strip $(if $(STAGE),--stage '$(STAGE)') $(if $(SEED),--seed '$(SEED)') $(ARGS))
 
 bench: $(STAMP) ## Time training beside stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
