@@ -33,7 +33,7 @@ def read_dialogues(path: Path | str) -> list[Dialogue]:
     """
     path = Path(path)
     first_line: dict[str, int] = {}
-    dialogues = []
+    dialogues: list[Dialogue] = []
     for number, line in _lines(path):
         if not dialogues and line.lstrip().startswith("["):
             _refuse_array(path, number)
