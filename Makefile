@@ -35,20 +35,22 @@ ENDPOINT    =
 # Anything else, handed to the command as it is.
 ARGS        =
 
+# A value as one word of the shell, and an option with it, where the variable has one.
+quote  = '$(subst ','\'',$(1))'
+option = $(if $($(1)), --$(2) $(call quote,$($(1))))
+
 # Accelerate asks the operating system for physical cores, which containers often do not tell.
 ifneq ($(findstring cpu.yaml,$(ACCELERATE)),)
 THREADS    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
 endif
 
 train    = $(THREADS) $(PY) -m accelerate.commands.launch --quiet --config_file '$(ACCELERATE)' recipes/$(2).py \
-           --config '$(or $(RECIPE),recipes/smollm2-135m/$(1)_$(2).yaml)' $(if $(SEED),--seed '$(SEED)') $(ARGS)
+           --config $(call quote,$(or $(RECIPE),recipes/smollm2-135m/$(1)_$(2).yaml))$(call option,SEED,seed) $(ARGS)
 # What all evaluations take, of one system or of many.
-EVALUATION = $(if $(MODEL),--model '$(MODEL)') \
-           $(if $(MANAGER),--manager '$(MANAGER)') $(if $(ANSWER),--answer '$(ANSWER)') \
-           $(if $(SPLIT),--split '$(SPLIT)') $(if $(FORM),--form '$(FORM)') $(if $(SESSIONS),--sessions '$(SESSIONS)') \
-           $(if $(LIMIT),--limit '$(LIMIT)') $(if $(DATA),--data '$(DATA)') $(if $(FILE),--file '$(FILE)') \
-           $(if $(SEED),--seed '$(SEED)') $(if $(OUTPUT),--output '$(OUTPUT)') $(ARGS)
-evaluate = $(PY) recipes/evaluate.py --benchmark $(1) $(strip $(if $(SYSTEM),--system '$(SYSTEM)') $(EVALUATION))
+EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer)$(call option,SPLIT,split) \
+           $(call option,FORM,form)$(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data) \
+           $(call option,FILE,file)$(call option,SEED,seed)$(call option,OUTPUT,output) $(ARGS)
+evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system)$(EVALUATION)
 
 .DEFAULT_GOAL := help
 .PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu bench \
@@ -73,7 +75,7 @@ model: $(STAMP) ## Prepare the embedded models in the cache (MEMORY_R1_CACHE)
 	$(PY) -m memory_r1.models
 
 data: $(STAMP) ## Fetch the benchmarks that can be had, verify all, say what is missing [DATA=folder: verify there]
-	$(PY) -m data $(if $(DATA),'$(DATA)')
+	$(PY) -m data $(if $(DATA),$(call quote,$(DATA)))
 
 ##@ See it work
 demo: $(STAMP) ## Train both agents on a CPU and report before and after
@@ -115,24 +117,24 @@ eval-dialogues: need-FILE $(STAMP) ## On your own dialogues: FILE=own.jsonl
 	$(call evaluate,dialogues)
 
 rescore: need-FOLDER $(STAMP) ## Compute results.json again: FOLDER=evaluation
-	$(PY) -m memory_r1.evaluation.results '$(FOLDER)'
+	$(PY) -m memory_r1.evaluation.results $(call quote,$(FOLDER))
 
 compare: need-BENCHMARK $(STAMP) ## Memory systems on the same questions: BENCHMARK=name [SYSTEMS="none rag memory-r1"]
-	$(PY) recipes/compare_systems.py --benchmark '$(BENCHMARK)' $(strip $(if $(SYSTEMS),--systems $(SYSTEMS)) $(EVALUATION))
+	$(PY) recipes/compare_systems.py --benchmark $(call quote,$(BENCHMARK)) \
+	    $(if $(SYSTEMS),--systems $(foreach name,$(SYSTEMS),$(call quote,$(name))))$(EVALUATION)
 
 report: need-FOLDER $(STAMP) ## Draw report.html and its figures again: FOLDER=evaluation [ARGS="other folders, to compare"]
-	$(PY) -m memory_r1.evaluation.report '$(FOLDER)' $(ARGS)
+	$(PY) -m memory_r1.evaluation.report $(call quote,$(FOLDER)) $(ARGS)
 
 judge: need-FOLDER $(STAMP) ## Have a model judge the answers: FOLDER=evaluation MODEL=name [ENDPOINT=url] [RUBRIC=name]
-	$(PY) recipes/judge.py '$(FOLDER)' $(strip $(if $(RUBRIC),--rubric '$(RUBRIC)') \
-	    $(if $(ENDPOINT),--endpoint '$(ENDPOINT)' $(if $(MODEL),--model '$(MODEL)'),$(if $(MODEL),--local '$(MODEL)')) \
-	    $(if $(LIMIT),--limit '$(LIMIT)') $(ARGS))
+	$(PY) recipes/judge.py $(call quote,$(FOLDER))$(call option,RUBRIC,rubric)$(call option,ENDPOINT,endpoint) \
+	    $(call option,MODEL,$(if $(ENDPOINT),model,local))$(call option,LIMIT,limit) $(ARGS)
 
-reproduce-cpu: $(STAMP) ## Run the committed experiments [STAGE=name] [SEED=n]
-	$(PY) recipes/reproduce.py $(strip $(if $(STAGE),--stage '$(STAGE)') $(if $(SEED),--seed '$(SEED)') $(ARGS))
+reproduce-cpu: $(STAMP) ## Run the committed experiments again, into outputs/reproduce [STAGE=name] [SEED=n]
+	$(PY) recipes/reproduce.py$(call option,STAGE,stage)$(call option,SEED,seed) $(ARGS)
 
 bench: $(STAMP) ## Time training beside stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
-	$(PY) recipes/bench.py $(strip $(if $(MODEL),--model '$(MODEL)') $(if $(OUTPUT),--output '$(OUTPUT)') $(ARGS))
+	$(PY) recipes/bench.py$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)
 
 ##@ Develop
 test: $(STAMP) ## Run the whole test suite [ARGS='-m "not slow"']
@@ -152,5 +154,10 @@ clean: ## Remove builds and tool caches; keeps .venv and outputs
 	rm -rf build dist memory_r1.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# What the hint at a missing variable shows.
+EXAMPLE_BENCHMARK = synthetic
+EXAMPLE_FILE      = own.jsonl
+EXAMPLE_FOLDER    = outputs/eval/...
+
 need-%:
-	@test -n '$($*)' || { echo "error: give $*=..., for example 'make $(MAKECMDGOALS) $*=path'" >&2; exit 2; }
+	@test -n $(call quote,$($*)) || { echo "error: give $*=..., for example 'make $(MAKECMDGOALS) $*=$(EXAMPLE_$*)'" >&2; exit 2; }

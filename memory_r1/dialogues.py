@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import NoReturn
 
 from memory_r1.errors import DataError
 from memory_r1.json_field import JsonField, parse_json, shown
 from memory_r1.types import Dialogue, Question, Session, Turn
+
+LONGEST_TEXT = 100_000
+"""Characters of a turn, a question or an answer: far more than anyone says, far less than a file pasted by mistake."""
 
 
 def read_dialogues(path: Path | str) -> list[Dialogue]:
@@ -28,8 +33,10 @@ def read_dialogues(path: Path | str) -> list[Dialogue]:
     """
     path = Path(path)
     first_line: dict[str, int] = {}
-    dialogues = []
+    dialogues: list[Dialogue] = []
     for number, line in _lines(path):
+        if not dialogues and line.lstrip().startswith("["):
+            _refuse_array(path, number)
         field = JsonField(parse_json(line, f"{path}:{number}"), f"{path}:{number}")
         dialogue = parse_dialogue(field)
         seen = first_line.setdefault(dialogue.dialogue_id, number)
@@ -118,7 +125,9 @@ def _parse_session(field: JsonField, speakers: Sequence[str]) -> Session:
         if speaker not in speakers:
             turn["speaker"].fail(f"one of the dialogue's speakers, {', '.join(map(shown, speakers))}")
         own = turn["timestamp"].timestamp() if "timestamp" in turn else timestamp
-        turns.append(Turn(turn["turn_id"].text(), speaker, turn["text"].text(), session_id, own))
+        turns.append(
+            Turn(turn["turn_id"].text(), speaker, _bounded(turn["text"], "cut it into several turns"), session_id, own)
+        )
     return Session(session_id, timestamp, tuple(turns))
 
 
@@ -137,12 +146,20 @@ def _parse_question(field: JsonField, order: dict[str, int]) -> Question:
         asked_at = members["asked_at"].timestamp()
     return Question(
         question_id=members["question_id"].text(),
-        question=members["question"].text(),
-        answer=members["answer"].text(),
+        question=_bounded(members["question"], "shorten it"),
+        answer=_bounded(members["answer"], "shorten it"),
         category=members["category"].text(),
         evidence=tuple(sorted(evidence, key=order.__getitem__)),
         asked_at=asked_at,
     )
+
+
+def _bounded(field: JsonField, remedy: str) -> str:
+    """A text of at most `LONGEST_TEXT` characters; `remedy` says what to do about a longer one."""
+    text = field.text()
+    if len(text) > LONGEST_TEXT:
+        field.fail(f"at most {LONGEST_TEXT:,}; {remedy}", found=f"{len(text):,} characters")
+    return text
 
 
 def _unique_texts(items: Sequence[JsonField]) -> tuple[str, ...]:
@@ -195,6 +212,16 @@ def _question_to_json(question: Question) -> dict[str, object]:
         "evidence": list(question.evidence),
         **asked_at,
     }
+
+
+def _refuse_array(path: Path, number: int) -> NoReturn:
+    """Refuse a file that is one array, with the command that writes its items a line each."""
+    program = "import json, sys; [print(json.dumps(item)) for item in json.load(sys.stdin.buffer)]"
+    files = f"< {shlex.quote(str(path))} > {shlex.quote(str(path.with_suffix('.lines.jsonl')))}"
+    raise DataError(
+        f"{path}:{number}: found a JSON array, allowed: one JSON object a line; "
+        f"convert it: python3 -c '{program}' {files}"
+    )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

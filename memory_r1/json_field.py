@@ -25,9 +25,9 @@ class JsonField:
     where: str
     path: str = ""
 
-    def fail(self, allowed: str) -> NoReturn:
-        """Refuse this value, showing the start of it and what is allowed."""
-        raise DataError(f"{self._place()}: found {shown(self.value)}, allowed: {allowed}")
+    def fail(self, allowed: str, found: str = "") -> NoReturn:
+        """Refuse this value: say what is allowed and what was `found`, by default the start of the value."""
+        raise DataError(f"{self._place()}: found {found or shown(self.value)}, allowed: {allowed}")
 
     def members(
         self, required: Collection[str], optional: Collection[str] = (), *, closed: bool = True

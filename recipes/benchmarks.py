@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_r1.errors import ConfigurationError
+from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.types import Dialogue, Turn
 
 if TYPE_CHECKING:
@@ -238,7 +238,10 @@ def _dialogues(options: argparse.Namespace) -> list[Dialogue]:
 
     if options.split != "all":
         raise ConfigurationError(f"--split is {options.split!r}: own dialogues have none, all of a file is asked")
-    return read_dialogues(options.file)
+    dialogues = read_dialogues(options.file)
+    if not any(dialogue.questions for dialogue in dialogues):
+        raise DataError(f"{options.file}: found no question, needed: at least one; add questions to the file")
+    return dialogues
 
 
 def _forms() -> str:

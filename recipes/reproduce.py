@@ -7,7 +7,8 @@ Stages: `train` (the demo's SFT and GRPO adapters, SFT continued on the same lab
 SFT with gold for all dialogues as the ceiling), then one table each: `answer` (Answer Agents on identical banks),
 `manager` (managers under one frozen Answer Agent), `both`, and `baselines` (other systems with the trained Answer
 Agent). Every table trains all adapters that are missing first; what is finished is not run again. Two commands run at a
-time where they can. Tables go to `docs/results/cpu-seed<N>.json`, without any text of the dialogues.
+time where they can. Tables go to `cpu-seed<N>.json` beside the runs, without any text of the dialogues; `--results
+docs/results` publishes them instead.
 """
 
 from __future__ import annotations
@@ -186,7 +187,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="rows of the tables (default: all)")
     parser.add_argument("--folder", type=Path, help="default: outputs/reproduce/seed<N>; the demo's holds its adapters")
-    parser.add_argument("--results", type=Path, default=Path("docs/results"), metavar="FOLDER")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="where the tables go (default: beside the runs)")
     add_lanes(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
@@ -198,7 +199,7 @@ def main(argv: Sequence[str]) -> int:
     experiment = Experiment(folder, options.seed, options.rows)
     stages = [options.stage] if options.stage else STAGES
     experiment.run(stages, console, options.lanes)
-    path = options.results / f"cpu-seed{options.seed}.json"
+    path = (options.results or folder) / f"cpu-seed{options.seed}.json"
     tables = read_json(path) if path.is_file() else {"seed": options.seed, "tables": {}}
     for stage in stages:
         if stage != "train":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -189,10 +191,10 @@ def test_a_bad_field_is_refused_in_one_line(
         (b"", "found no dialogue"),
         (b"\n \n", "found no dialogue"),
         (b'\n{"dialogue_id": "d1",\n', ":2: found malformed JSON at column"),
-        (b"[]", ":1: found an array of 0, allowed: an object"),
+        (b"\n[]", ":2: found a JSON array, allowed: one JSON object a line"),
         (b'{"dialogue_id": "a", "dialogue_id": "b"}', ':1: found the key "dialogue_id" twice'),
         (b'{"dialogue_id": "\xff"}', ":1: found bytes that are not UTF-8"),
-        (b"[" * 100_000, ":1: found JSON nested too deep"),
+        (b'{"a":' * 100_000, ":1: found JSON nested too deep"),
         (b'{"dialogue_id": ' + b"9" * 5000 + b"}", ":1: found JSON nested too deep or a number too long"),
     ],
 )
@@ -206,6 +208,46 @@ def test_a_file_that_is_no_jsonl_is_refused_in_one_line(tmp_path: Path, content:
     assert str(error.value).startswith(str(path))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_of_dialogues_is_refused_with_the_command_that_converts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None
+) -> None:
+    path = tmp_path / "Ann's own.json"
+    path.write_text(json.dumps([RECORD, {**RECORD, "dialogue_id": "d2"}], indent=indent), encoding="utf-8-sig")
+
+    with pytest.raises(DataError) as error:
+        read_dialogues(path)
+
+    monkeypatch.setenv("PATH", str(Path(sys.executable).parent), prepend=os.pathsep)
+    subprocess.run(str(error.value).partition("convert it: ")[2], shell=True, check=True)
+    (converted,) = tmp_path.glob("*.jsonl")
+    assert [dialogue.dialogue_id for dialogue in read_dialogues(converted)] == ["d1", "d2"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "remedy"),
+    [
+        (("sessions", 0, "turns", 1, "text"), "cut it into several turns"),
+        (("questions", 0, "question"), "shorten it"),
+        (("questions", 0, "answer"), "shorten it"),
+    ],
+)
+def test_a_text_of_more_than_100_000_characters_is_refused(
+    tmp_path: Path, steps: tuple[str | int, ...], remedy: str
+) -> None:
+    record = copy.deepcopy(RECORD)
+    _set(*steps, value="é" * 100_000)(record)
+    read_dialogues(_write(tmp_path / "own.jsonl", record))
+    _set(*steps, value="é" * 100_001)(record)
+
+    with pytest.raises(DataError) as error:
+        read_dialogues(_write(tmp_path / "own.jsonl", "", record))
+
+    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)[1:]
+    found = "found 100,001 characters, allowed: at most 100,000"
+    assert str(error.value) == f"{tmp_path / 'own.jsonl'}:2: {place}: {found}; {remedy}"
 
 
 def test_a_dialogue_id_is_taken_once_a_file(tmp_path: Path) -> None:

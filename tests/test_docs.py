@@ -127,6 +127,12 @@ def test_readme_commands_resolve() -> None:
     assert problems == []
 
 
+def test_readme_activates_the_environment_before_the_first_command_that_needs_it() -> None:
+    text = README.read_text(encoding="utf-8")
+    bare = re.search(r"^(accelerate|python) |`python [^`]", text, re.MULTILINE)
+    assert bare and text.find("source .venv/bin/activate") in range(bare.start())
+
+
 def test_readme_tree_names_files_that_exist() -> None:
     paths = tree_paths(README.read_text(encoding="utf-8"))
     assert paths, "README.md has no file tree"

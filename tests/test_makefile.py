@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def last_command(*arguments: str) -> str:
     """What make would run last for these arguments, without running it."""
     result = make("--dry-run", *arguments)
     assert result.returncode == 0, result.stderr
-    return result.stdout.rstrip().splitlines()[-1].strip()
+    return result.stdout.replace("\\\n", " ").rstrip().splitlines()[-1].strip()
 
 
 def test_help_is_the_default_and_lists_every_target() -> None:
@@ -65,9 +66,8 @@ def test_options_reach_the_evaluation() -> None:
 
 @pytest.mark.parametrize("benchmark", ["synthetic", "locomo", "longmemeval", "msc"])
 def test_every_benchmark_has_a_target(benchmark: str) -> None:
-    assert f"recipes/evaluate.py --benchmark {benchmark} --data 'my data'" in last_command(
-        f"eval-{benchmark}", "DATA=my data"
-    )
+    words = shlex.split(last_command(f"eval-{benchmark}", "DATA=my data"))
+    assert words[1:] == ["recipes/evaluate.py", "--benchmark", benchmark, "--data", "my data"]
 
 
 def test_data_fills_the_cache_or_looks_at_a_folder() -> None:
@@ -87,9 +87,48 @@ def test_training_names_its_recipe_and_takes_another(target: str) -> None:
     assert "OMP_NUM_THREADS" not in command
 
 
-@pytest.mark.parametrize(("target", "variable"), [("eval-dialogues", "FILE"), ("rescore", "FOLDER")])
-def test_missing_argument_is_named_before_anything_runs(target: str, variable: str) -> None:
+@pytest.mark.parametrize(
+    ("target", "variables"),
+    [
+        ("data", ["DATA"]),
+        ("train-answer-grpo", ["RECIPE", "SEED"]),
+        ("eval-dialogues", ["FILE", "SYSTEM", "MODEL", "MANAGER", "ANSWER", "DATA", "OUTPUT"]),
+        ("eval-msc", ["SPLIT", "FORM", "SESSIONS", "LIMIT", "SEED"]),
+        ("compare", ["BENCHMARK"]),
+        ("rescore", ["FOLDER"]),
+        ("report", ["FOLDER"]),
+        ("judge", ["FOLDER", "MODEL", "RUBRIC", "LIMIT"]),
+        ("judge", ["FOLDER", "MODEL", "ENDPOINT"]),
+        ("reproduce-cpu", ["STAGE", "SEED"]),
+        ("bench", ["MODEL", "OUTPUT"]),
+    ],
+)
+def test_a_value_with_apostrophes_and_spaces_is_one_word_of_the_command(target: str, variables: list[str]) -> None:
+    values = [f"Ann's  {variable}, 'new'" for variable in variables]
+    command = last_command(target, *(f"{name}={value}" for name, value in zip(variables, values, strict=True)))
+    assert sorted(word for word in shlex.split(command) if word.startswith("Ann's")) == sorted(values)
+
+
+def test_each_of_the_systems_is_a_word_of_its_own() -> None:
+    words = shlex.split(last_command("compare", "BENCHMARK=synthetic", "SYSTEMS=none rag"))
+    assert words[words.index("--systems") + 1 :] == ["none", "rag"]
+
+
+@pytest.mark.parametrize(
+    ("target", "example"),
+    [
+        ("eval-dialogues", "FILE=own.jsonl"),
+        ("compare", "BENCHMARK=synthetic"),
+        *((target, "FOLDER=outputs/eval/...") for target in ("rescore", "report", "judge")),
+    ],
+)
+def test_missing_argument_is_named_with_an_example_before_anything_runs(target: str, example: str) -> None:
     result = make("--assume-old=pyproject.toml", "--assume-old=constraints.txt", target)
     assert result.returncode != 0
-    assert f"error: give {variable}=..." in result.stderr
+    variable = example.partition("=")[0]
+    assert f"error: give {variable}=..., for example 'make {target} {example}'" in result.stderr
     assert "pip install" not in result.stdout
+
+
+def test_an_argument_with_an_apostrophe_is_there() -> None:
+    assert make("need-FILE", "FILE=Ann's own.jsonl").returncode == 0

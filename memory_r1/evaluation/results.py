@@ -10,7 +10,6 @@ nowhere else, so that folders of earlier versions get it too.
 from __future__ import annotations
 
 import argparse
-import logging
 import re
 import sys
 from collections import Counter
@@ -21,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from memory_r1.errors import DataError, MemoryR1Error
+from memory_r1.entry import run_main
+from memory_r1.errors import DataError
 from memory_r1.evaluation.audit import unsound_questions
 from memory_r1.evaluation.longmemeval import longmemeval_accuracies
 from memory_r1.evaluation.records import (
@@ -44,8 +44,6 @@ METRICS = ("exact_match", "f1_mem0", "f1_locomo", "f1_squad", "bleu1", "judge", 
 """Every result names these, null where none of the questions has a value; others that the rows carry follow them."""
 
 _SHOWN_CHANGES = 8
-
-logger = logging.getLogger(__name__)
 
 
 def compute_results(folder: Path | str) -> dict[str, Any]:
@@ -240,24 +238,20 @@ def _refuse_repeated(predictions: Sequence[Prediction], path: Path) -> None:
         first[prediction.key] = number
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Command line: write `results.json` of a folder again; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m memory_r1.evaluation.results", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of an evaluation")
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     folder = parser.parse_args(arguments).folder
-    try:
-        before = _earlier(folder / RESULTS)
-        path = write_results(folder)
-        changed = changed_figures(before, read_json(path))
-    except MemoryR1Error as error:
-        logger.error("%s", error)
-        return 1
+    before = _earlier(folder / RESULTS)
+    path = write_results(folder)
+    changed = changed_figures(before, read_json(path))
     shown = ", ".join(changed[:_SHOWN_CHANGES]) + (", ..." if len(changed) > _SHOWN_CHANGES else "")
     same = "the figures are the same as before" if before else "there was none before"
-    logger.info("wrote %s: %s", path, f"{len(changed)} figures changed ({shown})" if changed else same)
+    sys.stdout.write(f"wrote {path}: {f'{len(changed)} figures changed ({shown})' if changed else same}\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

@@ -58,7 +58,7 @@ def check_selected(dialogues: Sequence[Dialogue]) -> None:
             twice = counts.most_common(1)[0][0]
             raise DataError(f"question id {twice!r} occurs more than once in dialogue {dialogue.dialogue_id!r}")
     if not any(dialogue.questions for dialogue in dialogues):
-        raise DataError("no question is left to ask: choose another split, or play more sessions")
+        raise DataError("no question is left to ask: play more sessions or, of a benchmark with splits, choose another")
 
 
 def _first_sessions(dialogue: Dialogue, sessions: int | None) -> Dialogue:

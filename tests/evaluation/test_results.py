@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -244,17 +246,16 @@ def test_rescoring_an_unchanged_folder_changes_no_byte(folder: Path) -> None:
     assert json.loads(first) == compute_results(folder)
 
 
-def test_rescoring_says_which_figures_changed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO")
+def test_rescoring_says_which_figures_changed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(folder)]) == 0
-    assert "there was none before" in caplog.text
+    assert "there was none before" in capsys.readouterr().out
     assert main([str(folder)]) == 0
-    assert "the figures are the same as before" in caplog.text
+    assert "the figures are the same as before" in capsys.readouterr().out
     stale = compute_results(folder)
     stale["overall"]["exact_match"]["mean"] = 0.75
     write_json(folder / "results.json", stale)
     assert main([str(folder)]) == 0
-    assert "1 figures changed (overall.exact_match.mean)" in caplog.text
+    assert "1 figures changed (overall.exact_match.mean)" in capsys.readouterr().out
     assert compute_results(folder) == json.loads((folder / "results.json").read_text())
 
 
@@ -277,9 +278,12 @@ def test_damaged_results_are_replaced(folder: Path) -> None:
     assert json.loads((folder / "results.json").read_text())["n_questions"] == 4
 
 
-def test_the_command_reports_a_bad_folder_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert main([str(tmp_path)]) == 1
-    assert "predictions.jsonl: cannot be read" in caplog.text
+def test_the_command_reports_a_bad_folder_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "memory_r1.evaluation.results", str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: ") and "predictions.jsonl: cannot be read" in result.stderr
+    assert result.stderr.count("\n") == 1
     assert not (tmp_path / "results.json").exists()
 
 

@@ -4,12 +4,13 @@ import importlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from memory_r1.dialogues import write_dialogues
+from memory_r1.dialogues import read_dialogues, write_dialogues
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.types import Dialogue, Question, Session, Turn
@@ -127,6 +128,16 @@ def test_what_is_mistyped_is_one_line_and_status_1(
     assert captured.err.startswith("error: ")
     assert (complaint in captured.err, captured.err.count("\n"), captured.out) == (True, 1, "")
     assert not (tmp_path / "out").exists()
+
+
+def test_own_dialogues_without_questions_are_told_to_have_some(
+    recipe: ModuleType, own_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_dialogues(own_file, [replace(dialogue, questions=()) for dialogue in read_dialogues(own_file)])
+    arguments = ["--benchmark", "dialogues", "--file", str(own_file), "--model", str(tmp_path)]
+    assert run_main(recipe.main, [*arguments, "--output", str(tmp_path / "out")]) == 1
+    error = capsys.readouterr().err
+    assert str(own_file) in error and "add questions" in error and "split" not in error
 
 
 def test_an_adapter_that_is_not_there_is_refused(

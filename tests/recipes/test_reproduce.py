@@ -133,6 +133,17 @@ def test_the_command_adds_tables_to_one_file_and_repeats_nothing(commands: FakeC
     assert "Oslo" not in path.read_text()  # no text of the dialogues
 
 
+def test_tables_stay_among_the_outputs_unless_they_are_published(
+    commands: FakeCommands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    reproduce.main(["--seed", "3", "--stage", "answer"])
+    tables = Path("outputs/reproduce/seed3/cpu-seed3.json")
+    assert tables.is_file() and not Path("docs").exists()
+    reproduce.main(["--seed", "3", "--stage", "answer", "--results", "docs/results"])
+    assert read_json(Path("docs/results/cpu-seed3.json")) == read_json(tables)
+
+
 def test_what_the_demo_has_evaluated_is_not_evaluated_again(experiment: Experiment, commands: FakeCommands) -> None:
     write_evaluation(experiment.folder / "eval_sft", "memory-r1", str(experiment.folder_of("answer", "sft")))
     table = table_of(experiment, "answer")
