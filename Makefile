@@ -117,7 +117,7 @@ eval-dialogues: need-FILE $(STAMP) ## On your own dialogues: FILE=own.jsonl
 	$(call evaluate,dialogues)
 
 rescore: need-FOLDER $(STAMP) ## Compute results.json again: FOLDER=evaluation
-	$(PY) -m memory_r1.evaluation.results $(call quote,$(FOLDER))
+	$(PY) -m memory_r1.evaluation.scoring.results $(call quote,$(FOLDER))
 
 compare: need-BENCHMARK $(STAMP) ## Memory systems on the same questions: BENCHMARK=name [SYSTEMS="none rag memory-r1"]
 	$(PY) recipes/compare_systems.py --benchmark $(call quote,$(BENCHMARK)) \

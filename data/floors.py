@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from data.synthetic import UNKNOWN
+from data.synthetic.generator import UNKNOWN
 from memory_r1.metrics import f1_squad
 from memory_r1.types import Dialogue, Question, Turn
 

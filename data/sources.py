@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.banks import Observation
 from data.locomo import load_locomo, locomo_observations, locomo_split
-from data.synthetic import generate_split
+from data.synthetic.generator import generate_split
 from data.tuples import check_disjoint
 from memory_r1.dialogues import read_dialogues
 from memory_r1.errors import DataError

@@ -15,13 +15,13 @@ import torch
 from transformers import GenerationConfig
 
 from data.banks import gold_banks
-from data.synthetic import generate_split
+from data.synthetic.generator import generate_split
 from data.tuples import manager_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.agents.language_model import LocalLanguageModel
-from memory_r1.agents.prompt_trees import PromptTrees
 from memory_r1.agents.prompts import answer_prompt
 from memory_r1.errors import DataError
+from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.prompt_trees import PromptTrees
 from memory_r1.memory.retriever import RetrievalRequest
 from memory_r1.training.answering import BankQuestion, FrozenAnswering
 from memory_r1.training.policy import FROZEN_ANSWER, POLICY

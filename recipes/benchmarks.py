@@ -13,7 +13,7 @@ from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.types import Dialogue, Turn
 
 if TYPE_CHECKING:
-    from data.synthetic import Split
+    from data.synthetic.generator import Split
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +205,7 @@ def default_top_k() -> str:
 
 
 def _synthetic(options: argparse.Namespace) -> list[Dialogue]:
-    from data.synthetic import generate_split
+    from data.synthetic.generator import generate_split
 
     if options.split not in SYNTHETIC_SPLITS:
         raise ConfigurationError(f"--split is {options.split!r}: allowed are {', '.join(SYNTHETIC_SPLITS)}")

@@ -23,7 +23,7 @@ from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from memory_r1.evaluation.comparison import Side
+    from memory_r1.evaluation.scoring.comparison import Side
 
 SHOWN = ("exact_match", "f1_mem0", "f1_locomo", "f1_squad", "bleu1", "judge", "evidence_recall", "distilled_recall")
 
@@ -54,7 +54,7 @@ def matches(pattern: str, merge_seeds: bool) -> list[Path]:
         ConfigurationError: A pattern matches no evaluation.
     """
     from memory_r1.evaluation.records import RUN
-    from memory_r1.evaluation.results import natural_order
+    from memory_r1.evaluation.scoring.results import natural_order
 
     if not merge_seeds:
         return [Path(pattern)]
@@ -104,7 +104,7 @@ def show(comparison: Mapping[str, Any], metrics: Sequence[str]) -> None:
 def main(arguments: Sequence[str]) -> int:
     options = parse_arguments(arguments)
 
-    from memory_r1.evaluation.comparison import COMPARISON, compare, read_side
+    from memory_r1.evaluation.scoring.comparison import COMPARISON, compare, read_side
     from memory_r1.jsonl import write_json
 
     folders = [matches(pattern, options.merge_seeds) for pattern in options.folders]
@@ -121,7 +121,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def write_page(path: Path, sides: Sequence[Side]) -> None:
     """Write the page that shows the runs beside each other, every seed as a run of its own."""
-    from memory_r1.evaluation.report import write_comparison_report
+    from memory_r1.evaluation.report.write import write_comparison_report
 
     titles = [
         side.name if len(side.seeds) == 1 else f"{side.name}, seed {number}"

@@ -132,9 +132,9 @@ def stage_summary(demo: Demo, stage: str) -> dict[str, Any]:
 def write_report(demo: Demo) -> Path:
     """One page with the table, paired differences, training curves and sampled completions."""
     from memory_r1.evaluation.records import read_predictions
-    from memory_r1.evaluation.report import Stage, write_stage_report
-    from memory_r1.evaluation.results import question_dialogues, question_scores
-    from memory_r1.evaluation.statistics import paired_difference
+    from memory_r1.evaluation.report.write import Stage, write_stage_report
+    from memory_r1.evaluation.scoring.results import question_dialogues, question_scores
+    from memory_r1.evaluation.scoring.statistics import paired_difference
     from recipes.logs import curves, samples
 
     stages = [Stage.from_folder(stage, demo.folder / f"eval_{stage}") for stage in STAGES]

@@ -35,7 +35,7 @@ from recipes.benchmarks import complete as complete_options
 logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
-    from memory_r1.agents.language_model import LocalLanguageModel
+    from memory_r1.inference.language_model import LocalLanguageModel
     from memory_r1.systems.base import MemorySystem
 
 
@@ -128,10 +128,10 @@ def main(arguments: Sequence[str]) -> int:
     about_data = data_configuration(options, dialogues)
 
     from memory_r1.agents.answer_agent import AnswerAgent
-    from memory_r1.agents.language_model import LocalLanguageModel
     from memory_r1.evaluation.records import RunInfo
     from memory_r1.evaluation.resume import discard_folder
     from memory_r1.evaluation.runner import evaluate
+    from memory_r1.inference.language_model import LocalLanguageModel
     from memory_r1.systems.bank_cache import BankCache
 
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())

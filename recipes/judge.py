@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
-from memory_r1.evaluation.rubrics import RUBRICS
+from memory_r1.evaluation.judging.rubrics import RUBRICS
 
 if TYPE_CHECKING:
-    from memory_r1.evaluation.judge_model import JudgeModel
+    from memory_r1.evaluation.judging.judge_model import JudgeModel
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -84,10 +84,10 @@ def check(options: argparse.Namespace) -> None:
 
 def build_judge(options: argparse.Namespace) -> JudgeModel:
     """Return the judge that the options name; a local one under a name that changes with its weights."""
-    from memory_r1.evaluation.judge_model import LocalJudge, ServerJudge
+    from memory_r1.evaluation.judging.judge_model import LocalJudge, ServerJudge
 
     if options.endpoint is not None:
-        from memory_r1.agents.endpoint import Endpoint
+        from memory_r1.inference.endpoint import Endpoint
 
         bounds: dict[str, Any] = {
             "timeout": options.timeout,
@@ -95,7 +95,7 @@ def build_judge(options: argparse.Namespace) -> JudgeModel:
             "concurrency": options.concurrency,
         }
         return ServerJudge(Endpoint(options.endpoint, options.model, key_variable=options.key_variable, **bounds))
-    from memory_r1.agents.language_model import LocalLanguageModel
+    from memory_r1.inference.language_model import LocalLanguageModel
     from memory_r1.models import weights_hash
 
     model = LocalLanguageModel.load(options.local, dtype=options.dtype, batch_size=options.batch_size)
@@ -109,11 +109,11 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     check(options)
 
-    from memory_r1.evaluation.judge import judge_folder
-    from memory_r1.evaluation.judge_audit import audit_judge
-    from memory_r1.evaluation.judge_model import CachedJudge, ReplyCache
+    from memory_r1.evaluation.judging.judge_audit import audit_judge
+    from memory_r1.evaluation.judging.judge_model import CachedJudge, ReplyCache
+    from memory_r1.evaluation.judging.judging import judge_folder
     from memory_r1.evaluation.records import read_run
-    from memory_r1.evaluation.results import write_results
+    from memory_r1.evaluation.scoring.results import write_results
 
     benchmark = read_run(options.folder).benchmark
     rubric = options.rubric or ("longmemeval" if benchmark == "longmemeval" else "lenient")

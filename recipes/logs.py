@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from memory_r1.evaluation.report import Curve, Sample
+from memory_r1.evaluation.report.write import Curve, Sample
 from memory_r1.jsonl import read_json, read_rows
 
 # Chart title to the names (in a run's log) of the series it shows.

@@ -17,9 +17,9 @@ from trl import GRPOConfig
 from data.banks import Banks, gold_banks, observation_banks
 from data.sources import Source, training_sources
 from data.tuples import answer_tuples, manager_tuples, session_tuples
-from memory_r1.agents.language_model import LocalLanguageModel, Messages, WindowedLanguageModel
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.inference.language_model import LocalLanguageModel, Messages, WindowedLanguageModel
 from memory_r1.memory.embedder import SentenceEmbedder
 from memory_r1.memory.log import ListLog
 from memory_r1.memory.retriever import Retriever

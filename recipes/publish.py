@@ -14,7 +14,7 @@ from pathlib import Path
 
 from memory_r1.entry import run_main
 from memory_r1.evaluation.records import PREDICTIONS
-from memory_r1.evaluation.results import compute_results, scored_predictions
+from memory_r1.evaluation.scoring.results import compute_results, scored_predictions
 from memory_r1.jsonl import write_json
 from memory_r1.weights import hash_file
 

@@ -16,10 +16,10 @@ from data.banks import Banks
 from data.sources import Source
 from data.tuples import branch_points
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.agents.endpoint import Endpoint
-from memory_r1.agents.language_model import LanguageModel, LocalLanguageModel
-from memory_r1.agents.server_model import ServerLanguageModel
 from memory_r1.errors import ConfigurationError
+from memory_r1.inference.endpoint import Endpoint
+from memory_r1.inference.language_model import LanguageModel, LocalLanguageModel
+from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.answering import FrozenAnswering
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig

@@ -156,8 +156,8 @@ def _loop_seconds(summary: dict[str, Any]) -> float:
 
 def _rows(folders: dict[str, Path], control: str) -> list[dict[str, Any]]:
     from memory_r1.evaluation.records import read_predictions
-    from memory_r1.evaluation.results import question_dialogues, question_scores
-    from memory_r1.evaluation.statistics import paired_difference
+    from memory_r1.evaluation.scoring.results import question_dialogues, question_scores
+    from memory_r1.evaluation.scoring.statistics import paired_difference
 
     predictions = {name: read_predictions(folder) for name, folder in folders.items()}
     scores = {name: question_scores(rows, "f1_squad") for name, rows in predictions.items()}

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_arguments(arguments)
     complete(options)
 
-    from memory_r1.evaluation.sanity import gold_scores, shuffled_scores
+    from memory_r1.evaluation.scoring.sanity import gold_scores, shuffled_scores
     from memory_r1.evaluation.selection import check_selected, select
     from memory_r1.jsonl import write_json
 

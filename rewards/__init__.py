@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from memory_r1.agents.endpoint import Endpoint
 from memory_r1.errors import ConfigurationError
+from memory_r1.inference.endpoint import Endpoint
 from memory_r1.metrics import bleu1, exact_match, f1_mem0, f1_squad
 from memory_r1.training.answering import FrozenAnswering
 from rewards.answers import AnswerReward, Scorer, one_by_one

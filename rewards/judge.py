@@ -11,9 +11,9 @@ import logging
 import re
 from collections.abc import Sequence
 
-from memory_r1.agents.endpoint import Endpoint
-from memory_r1.agents.remembered import Remembered
 from memory_r1.errors import EndpointError
+from memory_r1.inference.endpoint import Endpoint
+from memory_r1.inference.reply_cache import Remembered
 from rewards.answers import GivenAnswer, LogMetric, log_share
 
 logger = logging.getLogger(__name__)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from memory_r1.agents.language_model import Completion, Messages
-from memory_r1.evaluation.judge_model import Outcome
+from memory_r1.evaluation.judging.judge_model import Outcome
 from memory_r1.evaluation.records import OPERATIONS, PREDICTIONS, Prediction, RunInfo, write_run
+from memory_r1.inference.language_model import Completion, Messages
 from memory_r1.jsonl import rewrite_rows
 
 CORRECT = Completion('They agree.\n{"label": "CORRECT"}', 100, 10)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from memory_r1.evaluation.records import OperationRow, Prediction, RunInfo, write_run
-from memory_r1.evaluation.results import write_results
+from memory_r1.evaluation.scoring.results import write_results
 from memory_r1.jsonl import rewrite_rows, write_json
 from memory_r1.types import OperationKind
 from recipes.lanes import Running, Task

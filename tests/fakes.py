@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from memory_r1.agents.language_model import Completion, Messages
 from memory_r1.errors import PromptTooLongError
+from memory_r1.inference.language_model import Completion, Messages
 from memory_r1.memory.embedder import text_key
 
 

@@ -21,13 +21,14 @@ LIBRARY_LAYERS = (
     {"embedded"},
     {"models"},
     {"memory"},
+    {"inference"},
     {"agents"},
     {"systems"},
     {"training", "evaluation", "environments"},
     {"cli"},
 )
 DATA_MAY_IMPORT = {"types", "errors", "json_field", "metrics", "dialogues", "jsonl", "entry", "memory"}
-REWARDS_MAY_IMPORT = {*DATA_MAY_IMPORT, "models", "agents"}
+REWARDS_MAY_IMPORT = {*DATA_MAY_IMPORT, "models", "inference", "agents"}
 # How a question is answered in training, and how the columns of a dataset are read: all that rewards know of training.
 REWARDS_MAY_ALSO_IMPORT = ("memory_r1.training.answering", "memory_r1.training.rows")
 # What starts without torch and FAISS.

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from memory_r1.agents.language_model import Completion, FallibleLanguageModel, LanguageModel, Messages, room_for
 from memory_r1.agents.prompts import (
     ANSWER_INSTRUCTIONS,
     answer_prompt,
@@ -14,6 +13,7 @@ from memory_r1.agents.prompts import (
     parse_relied_on,
 )
 from memory_r1.errors import ConfigurationError, EndpointError, MemoryR1Error, PromptTooLongError
+from memory_r1.inference.language_model import Completion, FallibleLanguageModel, LanguageModel, Messages, room_for
 from memory_r1.types import Answer, Recall
 
 

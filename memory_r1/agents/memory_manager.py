@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from memory_r1.agents.language_model import Completion, LanguageModel, Messages, room_for
 from memory_r1.agents.prompts import manager_prompt
+from memory_r1.inference.language_model import Completion, LanguageModel, Messages, room_for
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.operations import CheckedCompletion, check_completion
 from memory_r1.memory.retriever import RetrievalRequest, Retriever

@@ -14,7 +14,6 @@ from typing import Any
 from rich.progress import Progress
 
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.agents.language_model import window_of
 from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation.asking import ask, questions_of
 from memory_r1.evaluation.progress import progress_bars
@@ -27,10 +26,11 @@ from memory_r1.evaluation.records import (
     write_operations,
     write_run,
 )
-from memory_r1.evaluation.report import write_report
-from memory_r1.evaluation.results import write_results
+from memory_r1.evaluation.report.write import write_report
 from memory_r1.evaluation.resume import config_hash, dialogues_hash, open_folder
+from memory_r1.evaluation.scoring.results import write_results
 from memory_r1.evaluation.selection import check_selected, select
+from memory_r1.inference.language_model import window_of
 from memory_r1.jsonl import JsonLinesWriter, read_json
 from memory_r1.memory.log import Log
 from memory_r1.provenance import git_revision, package_versions

@@ -13,9 +13,9 @@ from typing import Any
 
 from trl import GRPOConfig, ModelConfig, SFTConfig
 
-from memory_r1.agents.endpoint import check_address
 from memory_r1.agents.prompts import ANSWER_INSTRUCTIONS, ANSWER_TOKENS
 from memory_r1.errors import ConfigurationError
+from memory_r1.inference.endpoint import check_address
 from memory_r1.training.fields import closest, validate_fields
 
 # Fields of TRL's `ModelConfig` that would be ignored: LoRA is always used, without dropout; 4-bit is always NF4.

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from memory_r1.agents.prompt_trees import grouped
 from memory_r1.errors import TrainingError
+from memory_r1.inference.prompt_trees import grouped
 
 CRITIC_FILE = "critic.safetensors"
 

@@ -12,7 +12,7 @@ from trl import GRPOTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import split_tensor_dict
 
-from memory_r1.agents.attention import use_tree_attention
+from memory_r1.inference.tree_attention import use_tree_attention
 from memory_r1.jsonl import JsonLinesWriter
 from memory_r1.training.describe import completion_rows
 from memory_r1.training.flatness import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memory_r1.agents.language_model import attach_adapter
 from memory_r1.errors import ConfigurationError, TrainingError
+from memory_r1.inference.language_model import attach_adapter
 from memory_r1.models import check_adapter, load_base, resolve_model
 
 POLICY = "default"  # TRL's KL reference is a copy of the adapter of this name

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from trl.models.utils import disable_gradient_checkpointing
 
-from memory_r1.agents.language_model import LocalLanguageModel, Messages
+from memory_r1.inference.language_model import LocalLanguageModel, Messages
 from memory_r1.training.engines import sharding_of
 from memory_r1.training.policy import POLICY
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from trl import SFTTrainer
 
-from memory_r1.agents.attention import use_tree_attention
+from memory_r1.inference.tree_attention import use_tree_attention
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.shared_prefix import (
     IGNORED,

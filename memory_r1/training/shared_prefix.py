@@ -1,8 +1,8 @@
 """Log-probabilities of a group's completions with the group's shared prompt computed once.
 
 A GRPO batch repeats each prompt G times. Here each distinct prompt is one sequence, its completions side by side
-behind it, and one forward runs them all under a tree mask (`agents/attention.py`): gradients of all completions flow
-back into the one prompt pass, and nothing but ordinary forward and backward hooks is asked of the engine.
+behind it, and one forward runs them all under a tree mask (`inference/tree_attention.py`): gradients of all completions
+flow back into the one prompt pass, and nothing but ordinary forward and backward hooks is asked of the engine.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from memory_r1.agents.attention import NO_MASK, Tree, has_window, keeps_keys_and_values_only
-from memory_r1.agents.products import Branches
-from memory_r1.agents.prompt_trees import grouped
+from memory_r1.inference.cpu_attention import Branches
+from memory_r1.inference.prompt_trees import grouped
+from memory_r1.inference.tree_attention import NO_MASK, Tree, has_window, keeps_keys_and_values_only
 
 IGNORED = -100
 

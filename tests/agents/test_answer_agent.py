@@ -7,8 +7,8 @@ import re
 import pytest
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
-from memory_r1.agents.language_model import Messages
 from memory_r1.errors import ConfigurationError, PromptTooLongError
+from memory_r1.inference.language_model import Messages
 from memory_r1.types import Answer, MemoryEntry, Recall
 from tests.fakes import ScriptedLanguageModel
 

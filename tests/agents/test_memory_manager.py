@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from memory_r1.agents.language_model import Messages, room_for
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager, prompt_for
 from memory_r1.errors import PromptTooLongError
+from memory_r1.inference.language_model import Messages, room_for
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.operations import ParseFailureReason, RefusalReason, render_operations
 from memory_r1.memory.retriever import Retriever

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from data.floors import floors
-from data.synthetic import CATEGORIES, Split, SyntheticDialogue, generate_split
+from data.synthetic.generator import CATEGORIES, Split, SyntheticDialogue, generate_split
 from memory_r1.types import OperationKind
 from recipes.benchmarks import SYNTHETIC_DIALOGUES
 

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 import pytest
 
 from memory_r1.evaluation.records import OperationRow, Prediction, RecalledEntry, RunInfo
-from memory_r1.evaluation.report import write_comparison_report, write_report
+from memory_r1.evaluation.report.write import write_comparison_report, write_report
 from memory_r1.types import Dialogue, OperationKind, Session, Turn
 from tests.report_pages import write_folder
 

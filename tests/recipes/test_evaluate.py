@@ -241,7 +241,7 @@ def test_defaults_depend_on_the_benchmark(recipe: ModuleType, benchmark: str, ex
 
 
 def test_the_test_split_of_generated_dialogues_is_the_heldout_one(recipe: ModuleType) -> None:
-    from data.synthetic import generate_split
+    from data.synthetic.generator import generate_split
 
     options = recipe.complete(recipe.parse_arguments(["--benchmark", "synthetic", "--dialogues", "1", "--seed", "5"]))
     assert recipe.load_benchmark(options) == [example.dialogue for example in generate_split("heldout", 1, 5)]

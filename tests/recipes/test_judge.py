@@ -14,10 +14,10 @@ from types import ModuleType
 import pytest
 
 from memory_r1.entry import run_main
-from memory_r1.evaluation.judge import JUDGE
-from memory_r1.evaluation.judge_audit import AUDIT
+from memory_r1.evaluation.judging.judge_audit import AUDIT
+from memory_r1.evaluation.judging.judging import JUDGE
+from memory_r1.evaluation.judging.verdicts import read_verdicts
 from memory_r1.evaluation.records import RESULTS
-from memory_r1.evaluation.verdicts import read_verdicts
 from memory_r1.jsonl import read_json
 from tests.chat_server import Answer, ChatServer, reply
 from tests.fake_judge import fair, write_answers

@@ -11,7 +11,7 @@ import pytest
 
 from data.banks import Banks
 from data.sources import Source
-from data.synthetic import generate_split
+from data.synthetic.generator import generate_split
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems import bank_cache

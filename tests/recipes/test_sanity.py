@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_r1.evaluation import sanity
+from memory_r1.evaluation.scoring import sanity
 from memory_r1.metrics import ANSWER_METRICS
 from recipes.sanity import main
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from memory_r1.agents.endpoint import Endpoint
+from memory_r1.inference.endpoint import Endpoint
 from rewards.answers import AnswerReward, GivenAnswer
 from rewards.judge import LONGEST_ANSWER, Judge, parse_grade
 from tests.chat_server import Answer, ChatServer, reply

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from data.banks import gold_banks
-from data.synthetic import generate_split
+from data.synthetic.generator import generate_split
 from data.tuples import manager_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.agents.language_model import Messages
 from memory_r1.errors import DataError, StoreError
+from memory_r1.inference.language_model import Messages
 from memory_r1.memory.bank import entries_to_json
 from memory_r1.memory.operations import render_operations
 from memory_r1.memory.retriever import Retriever

@@ -10,8 +10,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from memory_r1.agents.language_model import LocalLanguageModel
 from memory_r1.errors import TrainingError
+from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.flatness import WINDOW
 from memory_r1.training.grpo import MemoryGRPOTrainer

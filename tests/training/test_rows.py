@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.banks import gold_banks
-from data.synthetic import SyntheticDialogue, generate_split
+from data.synthetic.generator import SyntheticDialogue, generate_split
 from data.tuples import answer_tuples, manager_tuples
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
-from memory_r1.agents.language_model import Messages
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager
+from memory_r1.inference.language_model import Messages
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.operations import check_completion
 from memory_r1.memory.retriever import Retriever

@@ -14,7 +14,7 @@ from datasets import Dataset
 import memory_r1.training.sessions as sessions
 from data.tuples import branch_points, session_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.agents.language_model import Completion, LocalLanguageModel
+from memory_r1.inference.language_model import Completion, LocalLanguageModel
 from memory_r1.memory.bank import entries_from_json, entries_to_json
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import exact_match

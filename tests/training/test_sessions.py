@@ -11,8 +11,8 @@ import pytest
 
 from data.tuples import branch_points, session_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.agents.language_model import Messages
 from memory_r1.agents.memory_manager import MemoryManager
+from memory_r1.inference.language_model import Messages
 from memory_r1.memory.bank import entries_from_json
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import exact_match

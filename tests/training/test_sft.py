@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from datasets import Dataset
 
-from memory_r1.agents.attention import IMPLEMENTATION
 from memory_r1.errors import TrainingError
+from memory_r1.inference.tree_attention import IMPLEMENTATION
 from memory_r1.training.arguments import MemorySFTConfig
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.sft import IGNORED, CompletionSFTTrainer, left_pad

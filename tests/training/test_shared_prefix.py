@@ -28,7 +28,7 @@ from transformers import (
 from trl import GRPOTrainer
 
 import memory_r1.training.shared_prefix as shared_prefix
-from memory_r1.agents.attention import use_tree_attention
+from memory_r1.inference.tree_attention import use_tree_attention
 from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.shared_prefix import (

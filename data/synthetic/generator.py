@@ -1,0 +1,242 @@
+"""Seeded multi-session dialogues with gold memory operations and questions, small enough to learn from on a CPU.
+
+Two speakers state, refine, change, withdraw and repeat facts amid small talk. Training, validation and held-out
+dialogues share no person and no value; held-out phrasing shares no masked 4-gram with training phrasing (validation
+uses the training phrasing). The words are in `phrases` and `values`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal, get_args
+
+from data.dialogues import Counts, count
+from data.synthetic.plan import DATED, SINGLES, DialogueShape, Fact, Planner, schedule
+from data.synthetic.values import NAMES
+from data.synthetic.wording import Writer
+from memory_r1.dialogues import read_dialogues, write_dialogues
+from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.jsonl import rewrite_rows
+from memory_r1.types import Dialogue, Operation, OperationKind, Question, Session, Turn
+
+Split = Literal["train", "validation", "heldout"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+CATEGORIES = ("recall", "update", "deletion", "temporal", "multi-hop", "unanswerable")
+
+UNKNOWN = "unknown"
+"""Gold answer of an unanswerable question."""
+
+DEMO_SHAPE = DialogueShape()
+
+MAX_WORDS = 25
+"""Longest turn, in words."""
+
+# Before the months of the split's dates, so that what is planned lies ahead.
+_FIRST_DAY = {"train": "2023-10-02", "validation": "2023-04-03", "heldout": "2023-07-03"}
+_ATTEMPTS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticDialogue:
+    """A dialogue and, for every turn id, the gold operations.
+
+    Their entry ids are those of a MemoryBank into which all operations are played in dialogue order, from empty.
+    """
+
+    dialogue: Dialogue
+    gold: Mapping[str, tuple[Operation, ...]]
+
+
+def generate_split(
+    split: Split, n_dialogues: int, seed: int, shape: DialogueShape = DEMO_SHAPE
+) -> list[SyntheticDialogue]:
+    """Dialogues of one split; the same arguments give the same dialogues in every process.
+
+    Raises:
+        ConfigurationError: no such split, the shape holds fewer than three times `top_k` facts, or cannot be filled.
+    """
+    if split not in SPLITS:
+        raise ConfigurationError(f"split={split!r}, allowed: {', '.join(SPLITS)}")
+    if n_dialogues < 1:
+        raise ConfigurationError(f"n_dialogues={n_dialogues}, allowed: at least 1")
+    shape.check()
+    return [_first_fitting(split, f"synthetic-{split}-{seed}-{number}", shape) for number in range(n_dialogues)]
+
+
+def _first_fitting(split: Split, dialogue_id: str, shape: DialogueShape) -> SyntheticDialogue:
+    rng = random.Random(dialogue_id)
+    for _ in range(_ATTEMPTS):
+        drawn = _draw(split, dialogue_id, shape, rng)
+        if drawn is not None:
+            return drawn
+    raise ConfigurationError(f"{shape} cannot be filled; allow more turns, fewer facts or fewer questions")
+
+
+def _draw(split: Split, dialogue_id: str, shape: DialogueShape, rng: random.Random) -> SyntheticDialogue | None:
+    """One dialogue, or None when this draw does not fit the shape."""
+    first, second = rng.sample(NAMES[split], 2)
+    speakers = (first, second)
+    facts = Planner(split, speakers, rng).facts(shape.facts)
+    plan = schedule(facts, speakers, shape, rng)
+    if plan is None or not all(plan):
+        return None
+    writer = Writer(split, speakers, rng)
+    gold: dict[str, tuple[Operation, ...]] = {}
+    sessions = []
+    now = datetime.fromisoformat(_FIRST_DAY[split]) + timedelta(days=rng.randrange(14), hours=rng.randrange(9, 20))
+    for number, groups in enumerate(plan, 1):
+        session_id, turns = f"s{number}", []
+        for position, (speaker, group) in enumerate(groups, 1):
+            turn_id = f"{session_id}:{position}"
+            text, gold[turn_id] = writer.turn(group, turn_id, speaker)
+            turns.append(Turn(turn_id, speaker, text, session_id, now.isoformat()))
+        sessions.append(Session(session_id, now.isoformat(), tuple(turns)))
+        now += timedelta(days=rng.randint(1, max(1, 60 // shape.sessions)), minutes=rng.randrange(0, 240, 5))
+    drafts = _drafts(facts, writer, shape, rng)
+    order = {turn_id: place for place, turn_id in enumerate(gold)}
+    questions = tuple(draft.question(f"{dialogue_id}-q{i}", order, now) for i, draft in enumerate(drafts, 1))
+    dialogue = Dialogue(dialogue_id, speakers, tuple(sessions), questions)
+    return SyntheticDialogue(dialogue, gold) if _acceptable(dialogue, shape) else None
+
+
+def _acceptable(dialogue: Dialogue, shape: DialogueShape) -> bool:
+    turns = dialogue.turns()
+    used = {turn_id for question in dialogue.questions for turn_id in question.evidence}
+    enough_idle = len(turns) - len(used) >= shape.min_idle * len(turns)
+    short = all(len(turn.text.split()) <= MAX_WORDS for turn in turns)
+    return enough_idle and short and len(dialogue.questions) == shape.questions
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A question before it has its id."""
+
+    category: str
+    text: str
+    answer: str
+    evidence: tuple[str, ...] = ()
+
+    def question(self, question_id: str, order: Mapping[str, int], asked_at: datetime) -> Question:
+        evidence = tuple(sorted(set(self.evidence), key=order.__getitem__))
+        return Question(question_id, self.text, self.answer, self.category, evidence, asked_at.isoformat())
+
+
+def _drafts(facts: Sequence[Fact], writer: Writer, shape: DialogueShape, rng: random.Random) -> list[_Draft]:
+    """One unanswerable and one multi-hop question a dozen, the rest one a fact, in the shape's number."""
+    each = shape.questions // 12
+    hard = [*_take(_unanswerable(facts, writer, rng), each), *_take(_multi_hop(facts, writer, rng), max(1, each))]
+    plain = [_plain(fact, writer) for fact in facts if fact.asked]
+    # Questions on what changed come first: they are what a memory is for.
+    plain.sort(key=lambda draft: (draft.category == "recall", rng.random()))
+    chosen = (hard + plain)[: shape.questions]
+    return rng.sample(chosen, len(chosen))
+
+
+def _take(drafts: Iterator[_Draft], count: int) -> list[_Draft]:
+    return [draft for draft, _ in zip(drafts, range(count), strict=False)]
+
+
+def _plain(fact: Fact, writer: Writer) -> _Draft:
+    """The question on one fact, with its answer at the end of the dialogue."""
+    text = writer.question(fact, fact.speaker)
+    if fact.kept_after is not None:
+        return _Draft("deletion", text, fact.value, (fact.turn_ids[0], fact.kept_after.turn_ids[-1]))
+    newest = (fact.turn_ids[-1],)
+    if fact.attribute in DATED:
+        return _Draft("temporal", text, fact.new if fact.then == "c" else fact.date, newest)
+    if fact.attribute == "pet":
+        return _Draft("recall", text, fact.pet_name, newest)
+    return _Draft("update" if fact.then == "c" else "recall", text, fact.current, newest)
+
+
+def _multi_hop(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> Iterator[_Draft]:
+    """Questions that name the person by one fact and ask for another, or ask for the animal behind a pet's name."""
+    pets = [fact for fact in facts if fact.attribute == "pet" and fact.then == "r"]
+    if pets and rng.random() < 0.3:
+        pet = rng.choice(pets)
+        yield _Draft("multi-hop", writer.question(pet, pet.speaker, "k"), pet.value, tuple(pet.turn_ids))
+    targets = [fact for fact in facts if fact.attribute in SINGLES and fact.asked]
+    anchors = [*(fact for fact in facts if fact.attribute in SINGLES), *pets]
+    pairs = [(a, t) for a in anchors for t in targets if a is not t and a.speaker == t.speaker]
+    for anchor, target in rng.sample(pairs, len(pairs)):
+        text = writer.question(target, writer.person_with(anchor))
+        anchored = anchor.turn_ids[0 if anchor in pets else -1]  # a pet's name adds nothing to which animal it is
+        yield _Draft("multi-hop", text, target.current, (anchored, target.turn_ids[-1]))
+
+
+def _unanswerable(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> Iterator[_Draft]:
+    """Questions about what only the other speaker has told: each has a distractor."""
+    told = {(fact.speaker, fact.attribute) for fact in facts}
+    speakers = sorted({fact.speaker for fact in facts})
+    lone = [(f, s) for f in facts for s in speakers if f.attribute in SINGLES and (s, f.attribute) not in told]
+    for fact, speaker in rng.sample(lone, len(lone)):
+        yield _Draft("unanswerable", writer.question(fact, speaker), UNKNOWN)
+
+
+def write_synthetic(folder: Path | str, split: str, dialogues: Sequence[SyntheticDialogue]) -> None:
+    """Write `<split>.jsonl` (own dialogue format) and `<split>.gold.jsonl` (the gold operations, a line a dialogue)."""
+    folder = Path(folder)
+    write_dialogues(folder / f"{split}.jsonl", [item.dialogue for item in dialogues])
+    labels = [
+        {
+            "dialogue_id": item.dialogue.dialogue_id,
+            "operations": {turn_id: [_to_json(o) for o in gold] for turn_id, gold in item.gold.items()},
+        }
+        for item in dialogues
+    ]
+    rewrite_rows(folder / f"{split}.gold.jsonl", labels)
+
+
+def read_synthetic(folder: Path | str, split: str) -> list[SyntheticDialogue]:
+    """Read what `write_synthetic` wrote.
+
+    Raises:
+        DataError: a file is missing or malformed, or the two do not hold the same dialogues and turns.
+    """
+    folder = Path(folder)
+    path = folder / f"{split}.gold.jsonl"
+    dialogues = read_dialogues(folder / f"{split}.jsonl")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); generate the folder again") from error
+    gold = dict(_gold_line(line, f"{path}:{number}") for number, line in enumerate(lines, 1))
+    for dialogue in dialogues:
+        turns = [turn.turn_id for turn in dialogue.turns()]
+        if turns != list(gold.get(dialogue.dialogue_id, ())):
+            raise DataError(
+                f"{path}: no operations for every turn of {dialogue.dialogue_id}; generate the folder again"
+            )
+    return [SyntheticDialogue(dialogue, gold[dialogue.dialogue_id]) for dialogue in dialogues]
+
+
+def _to_json(operation: Operation) -> dict[str, object]:
+    record = {"op": operation.kind.value, "id": operation.entry_id, "text": operation.text}
+    return {key: value for key, value in record.items() if value is not None}
+
+
+def _gold_line(line: str, where: str) -> tuple[str, dict[str, tuple[Operation, ...]]]:
+    try:
+        record = json.loads(line)
+        operations = {
+            turn_id: tuple(Operation(OperationKind(o["op"]), o.get("text"), o.get("id")) for o in gold)
+            for turn_id, gold in record["operations"].items()
+        }
+        return record["dialogue_id"], operations
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{where}: not a line of gold operations ({error!r}); generate the folder again") from error
+
+
+def counts_of_path(path: Path) -> Counts:
+    """The counts of a folder's splits, or of one JSONL file (its name is the split's)."""
+    files = [path / f"{split}.jsonl" for split in SPLITS] if path.is_dir() else [path]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise DataError(f"{path}: holds none of {', '.join(f'{split}.jsonl' for split in SPLITS)}; generate it again")
+    return {"benchmark": "synthetic", "splits": {file.stem: count(read_dialogues(file)) for file in found}}

@@ -1,0 +1,254 @@
+"""Who judges: a model behind a server or a local one, and the replies kept on disk so that none is paid for twice."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Protocol, Self
+
+from memory_r1.embedded import cache_folder
+from memory_r1.errors import EndpointError, PromptTooLongError, StoreError
+from memory_r1.inference.endpoint import Endpoint, ServerDownError
+from memory_r1.inference.language_model import Completion, LanguageModel, Messages
+
+Outcome = Completion | EndpointError | PromptTooLongError | None
+"""What became of a request; None where it was not sent, since those before it had failed."""
+
+REPLIES = "replies.sqlite3"
+
+
+class JudgeModel(Protocol):
+    """A model that judges, greedily. Equal names mean equal replies: they are kept under the name."""
+
+    @property
+    def name(self) -> str:
+        """What tells this model from others."""
+        ...
+
+    def ask(
+        self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
+    ) -> None:
+        """Hand over the outcome of each conversation, by its number, as soon as it is there."""
+        ...
+
+
+class ServerJudge:
+    """A judge behind an OpenAI-compatible server, with the bounds, retries and key of its endpoint.
+
+    Once as many requests in a row have found the server down as may be under way, the rest are not sent.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+
+    @property
+    def name(self) -> str:
+        """The name under which the server knows the model."""
+        return self.endpoint.model
+
+    def ask(
+        self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
+    ) -> None:
+        """See `JudgeModel.ask`."""
+        asyncio.run(self._ask(conversations, max_tokens, on_outcome))
+
+    async def _ask(
+        self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
+    ) -> None:
+        turns = asyncio.Semaphore(self.endpoint.concurrency)
+        failed_in_a_row = 0
+
+        async def one(number: int, messages: Messages) -> None:
+            nonlocal failed_in_a_row
+            outcome: Outcome = None
+            async with turns:
+                if failed_in_a_row < self.endpoint.concurrency:
+                    try:
+                        reply = await self.endpoint.chat(messages, max_tokens=max_tokens, temperature=0.0)
+                        outcome = Completion(reply.text, reply.prompt_tokens, reply.completion_tokens)
+                        failed_in_a_row = 0
+                    except ServerDownError as error:
+                        outcome = error
+                        failed_in_a_row += 1
+                    except EndpointError as error:  # what the server refuses is no sign that it is down
+                        outcome = error
+                        failed_in_a_row = 0
+            on_outcome(number, outcome)
+
+        await asyncio.gather(*(one(number, messages) for number, messages in enumerate(conversations)))
+
+
+class LocalJudge:
+    """A language model in this process as a judge.
+
+    Args:
+        model: Generates the replies.
+        name: See `JudgeModel.name`; of a folder that may be trained anew, the hash of the weights belongs into it.
+        batch_size: Conversations after which their replies are handed over.
+    """
+
+    def __init__(self, model: LanguageModel, name: str, batch_size: int = 16) -> None:
+        self.model = model
+        self.name = name
+        self.batch_size = batch_size
+
+    def ask(
+        self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
+    ) -> None:
+        """See `JudgeModel.ask`."""
+        for start in range(0, len(conversations), self.batch_size):
+            batch = conversations[start : start + self.batch_size]
+            outcomes: Sequence[Outcome]
+            try:
+                outcomes = self.model.generate(batch, max_new_tokens=max_tokens, temperature=0.0)
+            except PromptTooLongError:  # one that is too long leaves the whole batch without a reply
+                outcomes = [self._alone(messages, max_tokens) for messages in batch]
+            for number, outcome in enumerate(outcomes, start=start):
+                on_outcome(number, outcome)
+
+    def _alone(self, messages: Messages, max_tokens: int) -> Outcome:
+        try:
+            return self.model.generate([messages], max_new_tokens=max_tokens, temperature=0.0)[0]
+        except PromptTooLongError as error:
+            return error
+
+
+class ReplyCache:
+    """Replies by the hash of their request, in one SQLite file that several processes may write to at a time.
+
+    Args:
+        folder: Where the file lies; by default `judge` in the cache folder.
+
+    Raises:
+        StoreError: The file is damaged, or cannot be written; so does every method.
+    """
+
+    def __init__(self, folder: Path | str | None = None) -> None:
+        self.folder = cache_folder() / "judge" if folder is None else Path(folder)
+        self.path = self.folder / REPLIES
+        with self._errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            try:
+                self._connection.execute(
+                    "CREATE TABLE IF NOT EXISTS replies (sha256 TEXT PRIMARY KEY, judge TEXT NOT NULL, "
+                    "reply TEXT NOT NULL, prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL)"
+                )
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def get(self, sha256: str) -> Completion | None:
+        """The reply to a request that was made before."""
+        query = "SELECT reply, prompt_tokens, completion_tokens FROM replies WHERE sha256 = ?"
+        with self._errors():
+            row = self._connection.execute(query, (sha256,)).fetchone()
+            return None if row is None else Completion(json.loads(row[0]), row[1], row[2])
+
+    def keep(self, sha256: str, judge: str, reply: Completion) -> None:
+        """Keep a reply; the first one counts where two processes asked the same at a time."""
+        # As JSON, since SQLite takes no lone surrogates, which a reply may hold.
+        row = (sha256, judge, json.dumps(reply.text), reply.prompt_tokens, reply.completion_tokens)
+        with self._errors():
+            self._connection.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", row)
+
+    def close(self) -> None:
+        """Close the file; nothing is pending."""
+        self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError, ValueError) as error:
+            raise StoreError(
+                f"the judge's replies in {self.path} cannot be read or written ({error}): delete the file (replies "
+                "are asked for again) or name another folder"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeReply:
+    """What a judge said to a request, where the reply came from, and why there is none."""
+
+    completion: Completion | None
+    source: Literal["asked", "cache", "none"]
+    failure: Literal["unreachable", "rejected"] | None = None
+    detail: str = ""
+
+
+class CachedJudge:
+    """A judge that is asked the same only once, by any process that shares the cache.
+
+    Args:
+        model: Who judges.
+        cache: The replies it gave before, and will give.
+    """
+
+    def __init__(self, model: JudgeModel, cache: ReplyCache) -> None:
+        self.model = model
+        self.cache = cache
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self.model.name
+
+    def digest(self, messages: Messages, max_tokens: int) -> str:
+        """SHA-256 of all that decides the reply: the model, and the request with rubric, question, gold and answer."""
+        return hashlib.sha256(json.dumps([self.name, messages, max_tokens]).encode()).hexdigest()
+
+    def ask(
+        self, conversations: Sequence[Messages], max_tokens: int, on_reply: Callable[[int, JudgeReply], None]
+    ) -> None:
+        """Hand over the reply to each conversation, by its number, as soon as it is there and kept.
+
+        Equal conversations are asked once. A failure is not kept: a later call asks again.
+        """
+        numbers: dict[str, list[int]] = {}
+        for number, messages in enumerate(conversations):
+            numbers.setdefault(self.digest(messages, max_tokens), []).append(number)
+        missing = []
+        for digest, equal in numbers.items():
+            known = self.cache.get(digest)
+            if known is None:
+                missing.append(digest)
+            for number in equal if known is not None else ():
+                on_reply(number, JudgeReply(known, "cache"))
+
+        def receive(position: int, outcome: Outcome) -> None:
+            first, *others = numbers[missing[position]]
+            reply = _reply(outcome)
+            if reply.completion is not None:
+                self.cache.keep(missing[position], self.name, reply.completion)
+            on_reply(first, reply)
+            for number in others:
+                kept = JudgeReply(reply.completion, "none" if reply.failure else "cache", reply.failure, reply.detail)
+                on_reply(number, kept)
+
+        if missing:
+            self.model.ask([conversations[numbers[digest][0]] for digest in missing], max_tokens, receive)
+
+
+def _reply(outcome: Outcome) -> JudgeReply:
+    if isinstance(outcome, Completion):
+        return JudgeReply(outcome, "asked")
+    if outcome is None:
+        return JudgeReply(None, "none", "unreachable", "not asked: the requests before had failed")
+    down = isinstance(outcome, ServerDownError)
+    return JudgeReply(None, "asked", "unreachable" if down else "rejected", str(outcome))

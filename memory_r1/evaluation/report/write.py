@@ -1,0 +1,246 @@
+"""`report.html`: a run, several runs, or the stages of a training, on one page that needs nothing but itself.
+
+The questions of a run are embedded as JSON, and the page's own script puts them on the page as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+from memory_r1.evaluation.records import RESULTS
+from memory_r1.evaluation.report import comparison_page, figures
+from memory_r1.evaluation.report.charts import Columns, Points, lines, scatter, stacked_columns
+from memory_r1.evaluation.report.evaluated_run import EvaluatedRun
+from memory_r1.evaluation.report.operations import cost_rows, operation_columns, part_counts, summed_parts
+from memory_r1.evaluation.report.pages import metric_label, within_dialogue, write_page
+from memory_r1.evaluation.report.questions import filters, question_data
+from memory_r1.evaluation.report.turns import shown_turns
+from memory_r1.evaluation.scoring.results import METRICS
+from memory_r1.evaluation.scoring.statistics import PairedDifference
+from memory_r1.jsonl import read_json
+from memory_r1.types import Dialogue
+
+REPORT = "report.html"
+COMPARISON_PAGE = "comparison.html"
+FIGURES = ("scoreboard.png", "by_category.png", "operations.png", "cost.png")
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One row of the before/after table: `metrics` and `operations` as in `results.json`, `report` a page to link."""
+
+    name: str
+    n_questions: int
+    metrics: Mapping[str, Mapping[str, Any] | None]
+    operations: Mapping[str, int] = field(default_factory=dict)
+    report: Path | None = None
+
+    @classmethod
+    def from_folder(cls, name: str, folder: Path | str) -> Self:
+        """Take the numbers from an evaluation folder's `results.json` and link to its report where it has one."""
+        results = read_json(Path(folder) / RESULTS)
+        report = Path(folder) / REPORT
+        link = report if report.exists() else None
+        return cls(name, results["n_questions"], results["overall"], results["operations"], link)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What an agent wrote at a stage; `reward` is None where nothing scored it."""
+
+    agent: str
+    stage: str
+    prompt: str
+    completion: str
+    reward: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A training chart: (step, value) points of each series by its name."""
+
+    title: str
+    series: Mapping[str, Points]
+    x_label: str = "step"
+
+
+def write_report(folder: Path | str, dialogues: Iterable[Dialogue] = ()) -> Path:
+    """Write `report.html` and its figures from an evaluation folder's other files; return the page's path.
+
+    Args:
+        folder: holds `predictions.jsonl`, `operations.jsonl` and `run.json`.
+        dialogues: where given, what was said in and around the evidence turns is kept in `turns.jsonl`, from which the
+            page shows it, now and when it is drawn again.
+
+    Raises:
+        DataError: a file is missing or malformed.
+    """
+    run = EvaluatedRun.read(folder)
+    data = question_data([run], shown_turns(run.folder, run.predictions, dialogues))
+    columns = operation_columns(run.operations)
+    _save_figures(run, columns)
+    context = {
+        "title": f"{run.run.system} on {run.run.benchmark}",
+        "results": run.results,
+        "header": _header(run),
+        "headline": run.headline,
+        "measured": run.measured,
+        "cards": run.cards,
+        "within_dialogue": within_dialogue([run.results["overall"]]),
+        "verdict": _verdict([run]),
+        "steps": run.step_counts(),
+        "operations_chart": stacked_columns(columns, "turn", "operations per turn") if columns else None,
+        "operation_parts": part_counts(run.operations),
+        "costs": cost_rows({**run.run.cost, **run.results["cost"]}, len(run.predictions)),
+        "configuration": json.dumps(
+            {"config": run.run.config, "versions": run.run.versions}, indent=2, ensure_ascii=False
+        ),
+        "data": data,
+        "filters": filters(data),
+    }
+    return write_page(run.folder / REPORT, "report.html.jinja", context, script="questions.js.jinja")
+
+
+def write_comparison_report(path: Path | str, folders: Sequence[Path | str], titles: Sequence[str] = ()) -> Path:
+    """Write one page that compares evaluations on the same questions, with its figures beside it; return its path.
+
+    Args:
+        path: the HTML file; the figures' names begin with its own.
+        folders: evaluation folders; differences are taken from the first.
+        titles: what the page calls them; without any, their memory systems, or the folders' names where those agree.
+
+    Raises:
+        ConfigurationError: no folder, another number of titles, or a title that occurs twice.
+        DataError: a file is missing or malformed, or the runs were not asked the same questions.
+    """
+    path = Path(path)
+    runs = comparison_page.read_runs([Path(folder) for folder in folders], titles)
+    data = question_data(runs, [turn for run in runs for turn in shown_turns(run.folder, run.predictions)])
+    headline = comparison_page.shared_headline(runs)
+    logs = {run.title: columns for run in runs if (columns := operation_columns(run.operations))}
+    _save_comparison_figures(path, runs, headline, logs)
+    quality = headline[0] if headline else "exact_match"
+    spots = comparison_page.tradeoff(runs, quality)
+    context = {
+        "title": f"{len(runs)} runs on {runs[0].run.benchmark}",
+        "runs": runs,
+        "links": [_link(run.folder / REPORT, path.parent) if (run.folder / REPORT).exists() else None for run in runs],
+        "header": {"split": ", ".join(sorted({run.run.split for run in runs})), "model": _common_model(runs)},
+        "headline": headline,
+        "metrics": comparison_page.shared_metrics(runs),
+        "within_dialogue": within_dialogue([run.results["overall"] for run in runs]),
+        "differences": {name: comparison_page.differences(runs, name) for name in headline},
+        "categories": {name: comparison_page.by_category(runs, name) for name in headline},
+        "step_names": filters(data)["steps"],
+        "verdict": _verdict(runs),
+        "quality": quality,
+        "tradeoff": scatter(spots, "tokens a question", metric_label(quality)) if spots else None,
+        "operation_charts": {title: stacked_columns(log, "turn", title, narrow=True) for title, log in logs.items()},
+        "operation_parts": {run.title: part_counts(run.operations) for run in runs},
+        "data": data,
+        "filters": filters(data),
+    }
+    return write_page(path, "comparison.html.jinja", context, script="questions.js.jinja")
+
+
+def write_stage_report(
+    path: Path | str,
+    stages: Sequence[Stage],
+    samples: Sequence[Sample] = (),
+    curves: Sequence[Curve] = (),
+    differences: Mapping[str, PairedDifference | None] | None = None,
+    facts: Mapping[str, Any] | None = None,
+    title: str = "Before and after training",
+) -> Path:
+    """Write one page that compares the stages of a training; return its path.
+
+    Args:
+        path: the HTML file.
+        stages: in training order, such as base, SFT, GRPO.
+        samples: completions of the agents, shown in the order given.
+        curves: training charts.
+        differences: paired differences by what they compare, such as "exact match, GRPO less SFT".
+        facts: shown under the title, name to value.
+        title: the page's title.
+    """
+    path = Path(path)
+    known = [name for name in METRICS if any(stage.metrics.get(name) for stage in stages)]
+    context = {
+        "title": title,
+        "facts_shown": dict(facts or {}),
+        "stages": stages,
+        "links": [stage.report and _link(stage.report, path.parent) for stage in stages],
+        "metrics": known,
+        "within_dialogue": within_dialogue([stage.metrics for stage in stages]),
+        "differences": differences or {},
+        "shares": {stage.name: summed_parts(stage.operations) for stage in stages if stage.operations},
+        "curves": [(curve, lines(curve.series, curve.x_label, curve.title)) for curve in curves],
+        "samples": samples,
+    }
+    return write_page(path, "stages.html.jinja", context)
+
+
+def _save_figures(run: EvaluatedRun, columns: Columns) -> None:
+    scores, categories, operations, cost = (run.folder / name for name in FIGURES)
+    overall = {metric_label(name): run.results["overall"][name] for name in run.measured}
+    figures.save_score_figure({"": overall}, scores)
+    figures.save_category_figure(
+        run.results["by_category"], {name: metric_label(name) for name in run.headline}, categories
+    )
+    figures.save_operations_figure({"": columns} if columns else {}, operations)
+    each = max(len(run.predictions), 1)
+    totals = {"building memory": "write_tokens", "answering": "read_tokens"}
+    tokens = {label: run.results["cost"][name] / each for label, name in totals.items()}
+    figures.save_cost_figure(tokens, [prediction.seconds for prediction in run.predictions], cost)
+
+
+def _save_comparison_figures(
+    path: Path, runs: Sequence[EvaluatedRun], headline: Sequence[str], logs: Mapping[str, Columns]
+) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scores, categories, operations, cost = (path.with_name(f"{path.stem}_{name}") for name in FIGURES)
+    panels = {metric_label(name): {run.title: run.results["overall"].get(name) for run in runs} for name in headline}
+    figures.save_score_figure(panels, scores)
+    if headline:
+        titles = {str(place): run.title for place, run in enumerate(runs)}
+        figures.save_category_figure(comparison_page.by_category(runs, headline[0]), titles, categories)
+        spots = comparison_page.tradeoff(runs, headline[0])
+        figures.save_tradeoff_figure(spots, "tokens a question", metric_label(headline[0]), cost)
+    figures.save_operations_figure(logs, operations)
+
+
+def _link(target: Path, folder: Path) -> str:
+    return quote(Path(os.path.relpath(target, folder)).as_posix())
+
+
+def _header(run: EvaluatedRun) -> dict[str, Any]:
+    info = run.run
+    return {
+        "split": info.split,
+        "questions": f"{len(run.predictions):,} in {run.dialogues:,} dialogue{'' if run.dialogues == 1 else 's'}",
+        "model": info.model,
+        "manager": info.manager,
+        "answer agent": info.answer,
+        "seed": info.seed,
+        "revision": info.git_revision and info.git_revision[:12],
+    }
+
+
+def _verdict(runs: Sequence[EvaluatedRun]) -> str:
+    """What a right answer is, as `diagnosis.is_correct` tells it of each run."""
+    judged = {run.judged for run in runs}
+    if len(judged) > 1:
+        return "the judge accepted or, in a run without a judge, matches exactly"
+    return "the judge accepted" if True in judged else "matches exactly"
+
+
+def _common_model(runs: Sequence[EvaluatedRun]) -> str | None:
+    """The base model, where all runs have the same."""
+    models = {run.run.model for run in runs}
+    return models.pop() if len(models) == 1 else None

@@ -1,0 +1,1 @@
+"""Numbers of an evaluation: metrics, intervals, comparisons, what went wrong."""

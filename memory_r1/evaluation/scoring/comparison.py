@@ -1,0 +1,234 @@
+"""Paired comparison of evaluations that were asked the same questions; a side may be several seeds of one run.
+
+The first side is what the others are compared with. Every difference is theirs less the first's, question by question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.evaluation.records import Prediction, RunInfo, read_run
+from memory_r1.evaluation.resume import config_hash
+from memory_r1.evaluation.scoring.results import (
+    METRICS,
+    judges_of,
+    natural_order,
+    question_dialogues,
+    question_scores,
+    scored_predictions,
+    shown_verdict,
+)
+from memory_r1.evaluation.scoring.statistics import PairedDifference, hierarchical_interval, paired_seed_difference
+
+COMPARISON = "comparison.json"
+_SAME = ("benchmark", "split")
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """One evaluation folder, read; `judges` maps a metric to the model that judged it."""
+
+    folder: Path
+    run: RunInfo
+    predictions: tuple[Prediction, ...]
+    judges: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one column of a comparison stands for: a run, or several seeds of it in a fixed order."""
+
+    name: str
+    seeds: tuple[Seed, ...]
+
+    def scores(self, metric: str, category: str | None = None) -> list[dict[str, float | None]]:
+        """Question key to score, a mapping a seed; with `category` only the questions of that."""
+        return [
+            question_scores([row for row in seed.predictions if category in (None, row.category)], metric)
+            for seed in self.seeds
+        ]
+
+
+def read_side(name: str, folders: Sequence[Path]) -> Side:
+    """Read a run, or the folders of its seeds, in the order given.
+
+    Raises:
+        ConfigurationError: two folders hold the same run, which would count one seed twice.
+        DataError: a folder is no finished evaluation, or the seeds were not asked the same questions.
+    """
+    seeds = tuple(_read(folder) for folder in folders)
+    first: dict[str, Seed] = {}
+    for seed in seeds:
+        twin = first.setdefault(config_hash(seed.run), seed)
+        if twin is not seed:
+            raise ConfigurationError(
+                f"{seed.folder} is the same run as {twin.folder}, not another seed of it: name each seed once"
+            )
+    side = Side(name, seeds)
+    check_comparable([side])
+    return side
+
+
+def compare(sides: Sequence[Side]) -> dict[str, Any]:
+    """Scores of every side, and what each later side has above the first: the content of `comparison.json`.
+
+    Metrics that only some sides have are left out, and so are verdicts of different judges; `left_out` says which and
+    why. `differences` is empty for a single side, whose seeds are merely merged.
+
+    Raises:
+        DataError: the sides were not asked the same questions of the same dialogues.
+        ConfigurationError: their numbers of seeds cannot be paired.
+    """
+    check_comparable(sides)
+    metrics, left_out = _comparable_metrics(sides)
+    base = sides[0].seeds[0]
+    groups = question_dialogues(base.predictions)
+    categories = sorted({row.category for row in base.predictions}, key=natural_order)
+    return {
+        "benchmark": base.run.benchmark,
+        "split": base.run.split,
+        "n_questions": len(base.predictions),
+        "runs": [_describe(side) for side in sides],
+        "overall": {metric: [_interval(side, metric, groups) for side in sides] for metric in metrics},
+        "differences": [
+            {
+                "run": side.name,
+                "less": sides[0].name,
+                "overall": _differences(side, sides[0], metrics, groups),
+                "by_category": {
+                    category: {
+                        "n": sum(row.category == category for row in base.predictions),
+                        "names": dict(base.run.category_names.get(category, {})),
+                        **_differences(side, sides[0], metrics, groups, category),
+                    }
+                    for category in categories
+                },
+            }
+            for side in sides[1:]
+        ],
+        "left_out": left_out,
+    }
+
+
+def check_comparable(sides: Sequence[Side]) -> None:
+    """Refuse runs that were not asked the same questions of the same dialogues.
+
+    Raises:
+        DataError: benchmark, split, data or questions differ; the message names two folders and the difference.
+    """
+    seeds = [seed for side in sides for seed in side.seeds]
+    for seed in seeds[1:]:
+        if differing := _difference_in_data(seeds[0], seed):
+            raise DataError(
+                f"{seeds[0].folder} and {seed.folder} cannot be compared question by question: {differing}; evaluate "
+                "both on the same data with the same split, sessions and limit"
+            )
+
+
+def _read(folder: Path) -> Seed:
+    predictions = scored_predictions(folder)
+    if not predictions:
+        raise DataError(f"{folder} holds no predictions: finish the evaluation first")
+    return Seed(folder, read_run(folder), tuple(predictions), judges_of(folder))
+
+
+def _difference_in_data(one: Seed, other: Seed) -> str:
+    for name in _SAME:
+        found = getattr(one.run, name), getattr(other.run, name)
+        if found[0] != found[1]:
+            return f"{name} is {found[0]!r} and {found[1]!r}"
+    keys = [{row.key for row in seed.predictions} for seed in (one, other)]
+    if unmatched := keys[0] ^ keys[1]:
+        return f"{len(unmatched)} questions were asked of one only, such as {min(unmatched)!r}"
+    # The same question ids on other dialogues, as in the forms of LongMemEval; folders that do not tell may pass.
+    hashes = {seed.run.config.get("data_sha256") for seed in (one, other)} - {None}
+    return "their dialogues differ (data_sha256 in run.json)" if len(hashes) > 1 else ""
+
+
+def _comparable_metrics(sides: Sequence[Side]) -> tuple[list[str], dict[str, str]]:
+    """The metrics that every seed has a value of, in the order of `results.json`, and why others are left out."""
+    seeds = [seed for side in sides for seed in side.seeds]
+    measured = [_measured(seed.predictions) for seed in seeds]
+    metrics, left_out = [], {}
+    known = [name for name in METRICS if any(name in names for names in measured)]
+    for name in (*known, *sorted(set().union(*measured).difference(METRICS), key=natural_order)):
+        judges = {_judge_of(seed, name) for seed in seeds}
+        if lacking := [str(seed.folder) for seed, names in zip(seeds, measured, strict=True) if name not in names]:
+            left_out[name] = f"not measured in {', '.join(lacking)}"
+        elif len(judges) > 1:
+            left_out[name] = f"judged by different models: {', '.join(sorted(map(str, judges)))}"
+        else:
+            metrics.append(name)
+    return metrics, left_out
+
+
+def _judge_of(seed: Seed, metric: str) -> str | None:
+    """Who judged and, for `judge`, by which rubric."""
+    if metric != "judge":
+        return seed.judges.get(metric)
+    shown = shown_verdict(seed.judges)
+    return f"{shown} by {seed.judges.get(shown)}"
+
+
+def _measured(predictions: Iterable[Prediction]) -> set[str]:
+    return {name for row in predictions for name, value in row.metrics.items() if value is not None}
+
+
+def _describe(side: Side) -> dict[str, Any]:
+    run = side.seeds[0].run
+    return {
+        "name": side.name,
+        "system": run.system,
+        "model": run.model,
+        "folders": [str(seed.folder) for seed in side.seeds],
+        "managers": [seed.run.manager for seed in side.seeds],
+        "answers": [seed.run.answer for seed in side.seeds],
+        "seeds": [seed.run.seed for seed in side.seeds],
+        "judges": dict(side.seeds[0].judges),
+    }
+
+
+def _interval(side: Side, metric: str, groups: Mapping[str, str]) -> dict[str, Any] | None:
+    interval = hierarchical_interval(side.scores(metric), groups)
+    return None if interval is None else interval.to_dict()
+
+
+def _differences(
+    side: Side, base: Side, metrics: Iterable[str], groups: Mapping[str, str], category: str | None = None
+) -> dict[str, dict[str, Any] | None]:
+    found = {}
+    for metric in metrics:
+        pairs = _pairs(side, base, metric, category)
+        difference = paired_seed_difference(pairs, groups)
+        found[metric] = None if difference is None else _to_dict(difference)
+    return found
+
+
+def _pairs(
+    side: Side, base: Side, metric: str, category: str | None
+) -> list[tuple[dict[str, float | None], dict[str, float | None]]]:
+    """One pair a seed; a single run is paired with every seed of the other side."""
+    ours, theirs = side.scores(metric, category), base.scores(metric, category)
+    if len(ours) != len(theirs) and 1 not in (len(ours), len(theirs)):
+        raise ConfigurationError(
+            f"{side.name} has {len(ours)} seeds and {base.name} has {len(theirs)}: give both the same number, or one "
+            "of them a single run"
+        )
+    count = max(len(ours), len(theirs))
+    return list(zip(ours * (count // len(ours)), theirs * (count // len(theirs)), strict=True))
+
+
+def _to_dict(difference: PairedDifference) -> dict[str, Any]:
+    bounds = difference.interval.to_dict()
+    return {
+        "difference": bounds.pop("mean"),
+        **bounds,
+        "wins": difference.wins,
+        "losses": difference.losses,
+        "ties": difference.ties,
+        "p_value": difference.p_value,
+    }

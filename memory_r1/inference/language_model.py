@@ -1,0 +1,305 @@
+"""The language model both agents speak through: one base model, adapters switched by name, batched generation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from memory_r1.errors import ConfigurationError, EndpointError, PromptTooLongError
+from memory_r1.models import check_adapter, load_base, resolve_model
+
+if TYPE_CHECKING:
+    import torch
+
+logger = logging.getLogger(__name__)
+
+Messages = list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generated reply and what it cost in tokens."""
+
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class LanguageModel(Protocol):
+    """What the agents need of a model; a local one or a server behind it."""
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion]:
+        """Complete each prompt, in order. `adapter` None is the base model; `temperature` 0 is greedy."""
+        ...
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of `text` without special tokens."""
+        ...
+
+
+@runtime_checkable
+class FallibleLanguageModel(Protocol):
+    """A model that may fail to complete some prompts and still complete others: one behind a server."""
+
+    def try_generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion | EndpointError]:
+        """As `LanguageModel.generate`, with the error in the place of each prompt that was not completed."""
+        ...
+
+
+@runtime_checkable
+class WindowedLanguageModel(Protocol):
+    """A model that can tell what fits it: a local one."""
+
+    @property
+    def window(self) -> int | None:
+        """Most tokens of a prompt and its completion together; None where nothing bounds them."""
+        ...
+
+    def prompt_tokens(self, prompt: Messages) -> int:
+        """Number of tokens of a prompt under the chat template."""
+        ...
+
+
+def window_of(model: LanguageModel) -> int | None:
+    """The model's window; None where it has none or does not tell, as one behind a server."""
+    return model.window if isinstance(model, WindowedLanguageModel) else None
+
+
+def room_for(model: LanguageModel, prompt: Messages, max_new_tokens: int) -> int | None:
+    """Tokens of the window that a prompt and its longest completion leave free, below 0 by what is too much.
+
+    None where the model tells no window: a server refuses what is too long itself.
+    """
+    if not isinstance(model, WindowedLanguageModel) or model.window is None:
+        return None
+    return model.window - max_new_tokens - model.prompt_tokens(prompt)
+
+
+class LocalLanguageModel:
+    """A transformers model, plain or a `PeftModel` whose adapters are chosen by name at each call.
+
+    Prompts that begin alike are completed together, long ones apart from short ones; results come back in the order
+    asked.
+
+    Args:
+        model: A causal language model or a `PeftModel` around one.
+        tokenizer: Its tokenizer, with a chat template.
+        batch_size: Rows generated together (B).
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, batch_size: int = 16) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.batch_size = batch_size
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        adapters: Mapping[str, str | Path] | None = None,
+        *,
+        dtype: str = "float32",
+        device: str | None = None,
+        batch_size: int = 16,
+    ) -> LocalLanguageModel:
+        """Load a base model and the named adapters (name to folder).
+
+        Raises:
+            ModelError: A folder is missing or broken, or an adapter was trained on another base model.
+        """
+        import torch
+
+        source = resolve_model(model)
+        for folder in (adapters or {}).values():
+            check_adapter(folder, source)
+        base, tokenizer = load_base(source, dtype)
+        loaded: Any = base
+        for name, folder in (adapters or {}).items():
+            loaded = attach_adapter(loaded, name, folder)
+        # PEFT loads adapters in float32; beside a bfloat16 base every layer would convert back and forth.
+        loaded = loaded.to(base.dtype)
+        device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        return cls(loaded.to(device).eval(), tokenizer, batch_size)
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion]:
+        """See `LanguageModel.generate`. The model's training mode and trainable parameters are left as they were.
+
+        Raises:
+            PromptTooLongError: A prompt with its longest completion exceeds the window; none is completed then.
+        """
+        import torch
+
+        if seed is not None:
+            torch.manual_seed(seed)
+        tokenized = [self.tokenize(prompt) for prompt in prompts]
+        longest = max(map(len, tokenized), default=0)
+        if self.window is not None and longest + max_new_tokens > self.window:
+            raise PromptTooLongError(
+                f"a prompt of {longest} tokens with a completion of up to {max_new_tokens} exceeds the model's window "
+                f"of {self.window}: shorten what the prompt shows, or the completion"
+            )
+        with self.evaluating(adapter):
+            generated = self.generate_ids(tokenized, max_new_tokens=max_new_tokens, temperature=temperature)
+        return [
+            Completion(self.tokenizer.decode(ids, skip_special_tokens=True).strip(), len(prompt), len(ids))
+            for prompt, ids in zip(tokenized, generated, strict=True)
+        ]
+
+    def generate_ids(
+        self, prompts: Sequence[list[int]], *, max_new_tokens: int, temperature: float = 0.0
+    ) -> list[list[int]]:
+        """Completion ids of tokenized prompts, in order, each up to and with its end-of-sequence token.
+
+        Runs in the mode and with the adapter that the model is in.
+        """
+        import torch
+
+        from memory_r1.inference.prompt_trees import batches
+
+        completions: dict[int, list[int]] = {}
+        with torch.no_grad():
+            for rows in batches(prompts, self.batch_size):
+                generated = self._generate_batch([prompts[row] for row in rows], max_new_tokens, temperature)
+                completions.update(zip(rows, generated, strict=True))
+        return [completions[row] for row in range(len(prompts))]
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of `text` without special tokens."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    @property
+    def window(self) -> int | None:
+        """The positions that the model was made for."""
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        return int(positions) if positions else None
+
+    def prompt_tokens(self, prompt: Messages) -> int:
+        """See `WindowedLanguageModel`."""
+        return len(self.tokenize(prompt))
+
+    def tokenize(self, prompt: Messages) -> list[int]:
+        """The prompt's token ids, up to where the completion begins."""
+        encoded = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
+        return list(encoded["input_ids"])
+
+    def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
+        """Complete one batch, by transformers' own `generate` where the model cannot share prompts."""
+        import torch
+        from transformers import GenerationConfig
+
+        from memory_r1.inference.decoding import decode, until
+        from memory_r1.inference.tree_attention import use_tree_attention
+
+        stops = _as_list(self.model.generation_config.eos_token_id)
+        if self.tokenizer.eos_token_id not in stops:
+            stops.append(self.tokenizer.eos_token_id)
+        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else stops[0]
+        if use_tree_attention(self.model):
+            return decode(
+                self.model, rows, max_new_tokens=max_new_tokens, stops=stops, pad=pad, temperature=temperature
+            )
+        width = max(len(row) for row in rows)
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)  # (B, T)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=ids.device)
+        sampling: dict[str, Any] = {"do_sample": False}
+        if temperature > 0:
+            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+        config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=pad, **sampling)
+        output: torch.Tensor = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
+        return [until(row, stops) for row in output[:, width:].tolist()]
+
+    @contextmanager
+    def evaluating(self, adapter: str | None) -> Iterator[None]:
+        """Evaluation mode with one adapter (or none) active; restores mode, adapter and `requires_grad` on exit.
+
+        A policy in training has float32 adapters on a lower-precision base and runs under autocast, here as there.
+        """
+        import torch
+
+        was_training = self.model.training
+        mixed = any(parameter.dtype != self.model.dtype for parameter in self.model.parameters())
+        self.model.eval()
+        try:
+            with (
+                active_adapter(self.model, adapter),
+                torch.autocast(self.model.device.type, dtype=self.model.dtype, enabled=mixed),
+            ):
+                yield
+        finally:
+            self.model.train(was_training)
+
+
+@contextmanager
+def active_adapter(model: Any, name: str | None) -> Iterator[None]:
+    """Make adapter `name` the active one inside the block; None turns all adapters off.
+
+    PEFT flips `requires_grad` of the adapters that it turns on and off, and turns a frozen one trainable when it turns
+    adapters on again: what was trainable before is trainable, and nothing else, on exit.
+
+    Raises:
+        ConfigurationError: The model carries no adapter of that name.
+    """
+    loaded = list(getattr(model, "peft_config", {}) or {})
+    if name is not None and name not in loaded:
+        raise ConfigurationError(f"no adapter named '{name}' is loaded; loaded: {', '.join(loaded) or 'none'}")
+    if not loaded or model.active_adapter == name:
+        yield
+        return
+    previous = model.active_adapter
+    trainable = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    try:
+        if name is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.set_adapter(name)
+            yield
+    finally:
+        if name is not None:
+            model.set_adapter(previous)
+        for key, parameter in model.named_parameters():
+            parameter.requires_grad_(trainable[key])
+
+
+def attach_adapter(model: Any, name: str, folder: str | Path, *, trainable: bool = False) -> Any:
+    """Load the adapter in `folder` under `name`; wraps a plain model into a `PeftModel` first."""
+    from peft import PeftModel
+
+    if hasattr(model, "peft_config"):
+        model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+        return model
+    return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+
+
+def _as_list(value: int | list[int] | None) -> list[int]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]

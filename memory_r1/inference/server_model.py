@@ -1,0 +1,83 @@
+"""A language model behind an OpenAI-compatible chat server: `vllm serve`, whose LoRA modules are adapters by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from memory_r1.errors import EndpointError
+from memory_r1.inference.endpoint import ChatReply, Endpoint
+from memory_r1.inference.language_model import Completion, Messages
+
+# A server may take sampling defaults from the model's `generation_config.json` (vLLM does: for Qwen2.5 a repetition
+# penalty, which changes greedy answers too). A local model takes none of them; so that both say the same, they are
+# switched off.
+PLAIN_SAMPLING: dict[str, Any] = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
+
+
+class ServerLanguageModel:
+    """`LanguageModel` over a server. The server applies the chat template; token counts of prompts are its own.
+
+    Args:
+        endpoint: Where the model is served; its model is the one without adapter.
+        tokenizer: The served model's tokenizer, for `count_tokens` alone.
+    """
+
+    def __init__(self, endpoint: Endpoint, tokenizer: Any) -> None:
+        self.endpoint = endpoint
+        self.tokenizer = tokenizer
+
+    def generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion]:
+        """See `LanguageModel.generate`; `adapter` is the name under which the server offers a LoRA module.
+
+        Raises:
+            EndpointError: A prompt got no usable reply after all retries.
+        """
+        completions = self.try_generate(
+            prompts, max_new_tokens=max_new_tokens, adapter=adapter, temperature=temperature, seed=seed
+        )
+        return [require(completion) for completion in completions]
+
+    def try_generate(
+        self,
+        prompts: Sequence[Messages],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+        temperature: float = 0.0,
+        seed: int | None = None,
+    ) -> list[Completion | EndpointError]:
+        """As `generate`, with the error in the place of each prompt that got no usable reply."""
+        replies = self.endpoint.chat_many(
+            [[{"role": item["role"], "content": item["content"]} for item in prompt] for prompt in prompts],
+            max_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            model=adapter,
+            extra=PLAIN_SAMPLING,
+        )
+        return [
+            Completion(reply.text.strip(), reply.prompt_tokens, reply.completion_tokens)
+            if isinstance(reply, ChatReply)
+            else reply
+            for reply in replies
+        ]
+
+    def count_tokens(self, text: str) -> int:
+        """Number of tokens of `text` without special tokens."""
+        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def require(completion: Completion | EndpointError) -> Completion:
+    """The completion; raises the error that stands in its place."""
+    if isinstance(completion, EndpointError):
+        raise completion
+    return completion
