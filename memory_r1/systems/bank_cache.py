@@ -24,7 +24,7 @@ from memory_r1.systems.player import turns_of
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import Dialogue
 
-_CODE = ("agents", "memory", "systems")
+_CODE = ("agents", "inference", "memory", "systems")
 
 logger = logging.getLogger(__name__)
 
