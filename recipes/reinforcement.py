@@ -23,7 +23,7 @@ from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.answering import FrozenAnswering
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
-from memory_r1.training.callbacks import KeepStart
+from memory_r1.training.callbacks import RestoreStart
 from memory_r1.training.describe import DESCRIBE
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.policy import FROZEN_ANSWER, load_policy
@@ -83,7 +83,7 @@ def reinforce(
     preparation.refuse_past_window(prompts, int(config.max_completion_length or 0), reader)
     answering = _answering(arguments, policy, tokenizer, retriever)
     rewards, config.reward_weights = _rewards(arguments, config, answering)
-    keep_start = KeepStart(Path(config.output_dir))
+    restore_start = RestoreStart(Path(config.output_dir))
     trainer = trainer_class(
         model=policy,
         args=config,
@@ -94,15 +94,19 @@ def reinforce(
         played=_played(arguments, validation, answering),
         describe=DESCRIBE[arguments.agent],
         completions_log=Path(config.output_dir) / "completions.jsonl",
-        callbacks=[keep_start],
+        callbacks=[restore_start],
         **rollout,
         **_own_fields(config),
     )
-    keep_start.trainer = trainer
+    restore_start.trainer = trainer
     if trainer.accelerator.is_main_process:
         claim_run(config.output_dir, recipe)
     trainer.train(resume_from_checkpoint=checkpoint)
-    results = {"train_dialogues": len(train), "train_rows": len(datasets["training"]), **_outcome(trainer, keep_start)}
+    results = {
+        "train_dialogues": len(train),
+        "train_rows": len(datasets["training"]),
+        **_outcome(trainer, restore_start),
+    }
     preparation.finish_run(
         trainer,
         arguments,
@@ -250,15 +254,15 @@ def _own_fields(config: MemoryGRPOConfig) -> dict[str, Any]:
     return {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.name not in inherited}
 
 
-def _outcome(trainer: Any, keep_start: KeepStart) -> dict[str, Any]:
+def _outcome(trainer: Any, restore_start: RestoreStart) -> dict[str, Any]:
     """First, last and best numbers of a run, once the start is back where nothing beat it."""
-    kept = keep_start.restore_unless_beaten()
+    kept = restore_start.restore_unless_beaten()
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
-    validated = [value for value in (keep_start.score, trainer.state.best_metric) if value is not None]
+    validated = [value for value in (restore_start.score, trainer.state.best_metric) if value is not None]
     return {
         "first_reward": rewards[0] if rewards else None,
         "last_reward": rewards[-1] if rewards else None,
-        "start_validation": keep_start.score,
+        "start_validation": restore_start.score,
         "best_validation": max(validated, default=None),
         "kept_start": kept,
     }

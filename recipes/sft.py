@@ -22,7 +22,7 @@ def main(argv: Sequence[str]) -> int:
     from datasets import Dataset
 
     from memory_r1.training.arguments import MemorySFTConfig
-    from memory_r1.training.callbacks import KeepStart
+    from memory_r1.training.callbacks import RestoreStart
     from memory_r1.training.policy import load_policy
     from memory_r1.training.recipe_file import parse_recipe
     from memory_r1.training.rows import answer_sft_rows, manager_sft_rows
@@ -86,14 +86,14 @@ def main(argv: Sequence[str]) -> int:
         train_dataset=Dataset.from_list(train_rows),
         eval_dataset=Dataset.from_list(validation_rows),
     )
-    keep_start = KeepStart(Path(config.output_dir), "eval_loss", greater_is_better=False)
-    keep_start.trainer = trainer
+    restore_start = RestoreStart(Path(config.output_dir), "eval_loss", greater_is_better=False)
+    restore_start.trainer = trainer
     if arguments.warm_start is not None:  # a new adapter says nothing yet: it is always beaten
-        trainer.add_callback(keep_start)
+        trainer.add_callback(restore_start)
     if trainer.accelerator.is_main_process:
         claim_run(config.output_dir, recipe)
     trainer.train(resume_from_checkpoint=checkpoint)
-    kept = keep_start.restore_unless_beaten()
+    kept = restore_start.restore_unless_beaten()
     preparation.finish_run(
         trainer,
         arguments,
@@ -108,8 +108,8 @@ def main(argv: Sequence[str]) -> int:
             "train_rows": len(train_rows),
             "first_reward": None,
             "last_reward": None,
-            "start_validation": keep_start.score,
-            "best_validation": keep_start.score if kept else trainer.state.best_metric,
+            "start_validation": restore_start.score,
+            "best_validation": restore_start.score if kept else trainer.state.best_metric,
             "kept_start": kept,
         },
     )

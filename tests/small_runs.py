@@ -79,7 +79,7 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    """Results without the clock's part, and without how many rows were computed together."""
+    """Results without the clock's part, the revision, and how many rows were computed together."""
     cost = {name: value for name, value in results["cost"].items() if "seconds" not in name}
     config = {name: value for name, value in results["config"].items() if name != "batch_size"}
-    return {**results, "cost": cost, "config": config}
+    return {**results, "cost": cost, "config": config, "git_revision": None}

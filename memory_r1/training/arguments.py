@@ -37,7 +37,7 @@ UNUSED_MODEL_FIELDS = (
 REPORTERS = ("none", "all", "tensorboard", "wandb", "trackio", "mlflow")
 
 # Fields of `MemoryGRPOConfig` that say how a group becomes advantages, which PPO's critic does in their place.
-GROUP_FIELDS = ("scale_rewards", "multi_objective_aggregation", "resample_rounds", "variance_sampling")
+GROUP_FIELDS = ("scale_rewards", "multi_objective_aggregation", "dynamic_sampling_rounds", "variance_sampling")
 # TRL compares `loss_type` in the first step only, when a model has been loaded and a rollout paid for.
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
 # Those of them that are PPO's clipped surrogate; they differ in how they average it.
@@ -211,7 +211,7 @@ class MemoryGRPOConfig(GRPOConfig):
     shared_prefix: bool = field(
         default=True, metadata={"help": "Compute a group's shared prompt once in the log-probability pass."}
     )
-    resample_rounds: int = field(
+    dynamic_sampling_rounds: int = field(
         default=0,
         metadata={
             "help": "Most extra rounds in which groups without variance are replaced by fresh prompts; 0 is off."
@@ -240,10 +240,10 @@ class MemoryGRPOConfig(GRPOConfig):
             raise ConfigurationError("chat_template_kwargs is set, but evaluations build prompts without; leave it out")
         if self.variance_sampling > 1:
             raise ConfigurationError(f"variance_sampling: found {self.variance_sampling}, allowed: 0 to 1")
-        if self.resample_rounds and self.log_completions:
+        if self.dynamic_sampling_rounds and self.log_completions:
             # TRL's table would hold the columns of discarded completions too, and no longer be one.
             raise ConfigurationError(
-                "log_completions is set with resample_rounds; leave it out: completions.jsonl has the completions"
+                "log_completions is set with dynamic_sampling_rounds; leave it out: completions.jsonl has them all"
             )
         if self.shared_prefix:
             _refuse_cut_groups(self)

@@ -16,7 +16,7 @@ from memory_r1.training.policy import POLICY
 logger = logging.getLogger(__name__)
 
 
-class KeepStart(TrainerCallback):
+class RestoreStart(TrainerCallback):
     """Validates the policy before the first step, so that a run in which nothing got better keeps its start.
 
     transformers compares checkpoints with one another only; without this, a policy that training has made worse at

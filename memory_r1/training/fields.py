@@ -44,7 +44,7 @@ LEAST: dict[str, float] = {
     "length_margin": 1,
     "judge_timeout": 0.1,
     "judge_concurrency": 1,
-    "resample_rounds": 0,
+    "dynamic_sampling_rounds": 0,
     "variance_sampling": 0.0,
 }
 # What a field's value must exceed.

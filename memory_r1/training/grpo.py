@@ -15,8 +15,15 @@ from trl.trainer.utils import split_tensor_dict
 from memory_r1.inference.tree_attention import use_tree_attention
 from memory_r1.jsonl import JsonLinesWriter
 from memory_r1.training.describe import completion_rows
-from memory_r1.training.flatness import (
-    FlatnessWatch,
+from memory_r1.training.dynamic_sampling import DynamicSampler, Settled, samples_of
+from memory_r1.training.policy import require_trainable
+from memory_r1.training.rollouts import has_images, shared_prefix_rollout, shuffle_groups, supports_shared_rollout
+from memory_r1.training.rows import Row
+from memory_r1.training.sampling import ROW_INDEX, PromptDraws, PromptRecord, VarianceSampler, numbered
+from memory_r1.training.shared_prefix import keep_positions, shared_prefix_outputs
+from memory_r1.training.validation import Describe, PlayedDialogues, Scores, merged, score_greedily
+from memory_r1.training.zero_variance import (
+    ZeroVarianceWatch,
     group_measures,
     group_spreads,
     remedies_for,
@@ -24,13 +31,6 @@ from memory_r1.training.flatness import (
     without_failed,
     zero_variance,
 )
-from memory_r1.training.policy import require_trainable
-from memory_r1.training.resampling import Resampler, Settled, samples_of
-from memory_r1.training.rollouts import has_images, shared_prefix_rollout, shuffle_groups, supports_shared_rollout
-from memory_r1.training.rows import Row
-from memory_r1.training.sampling import ROW_INDEX, PromptDraws, PromptRecord, VarianceSampler, numbered
-from memory_r1.training.shared_prefix import keep_positions, shared_prefix_outputs
-from memory_r1.training.validation import Describe, PlayedDialogues, Scores, merged, score_greedily
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         describe: Metrics of the completions themselves, logged under `completions/`.
         completions_log: JSONL file that receives every completion trained on, with its prompt and rewards.
         shared_prefix: Compute each distinct prompt of a batch once, in rollouts and in the log-probability pass.
-        resample_rounds: Most rounds in which groups without variance are replaced by fresh prompts.
+        dynamic_sampling_rounds: Most rounds in which groups without variance are replaced by fresh prompts.
         played: Validate by playing these dialogues, instead of by `eval_dataset`.
         variance_sampling: Share of the prompts drawn by how much their rewards varied lately; 0 shuffles them.
     """
@@ -65,12 +65,12 @@ class MemoryGRPOTrainer(GRPOTrainer):
         describe: Describe | None = None,
         completions_log: Path | None = None,
         shared_prefix: bool = True,
-        resample_rounds: int = 0,
+        dynamic_sampling_rounds: int = 0,
         variance_sampling: float = 0.0,
         played: PlayedDialogues | None = None,
         **kwargs: Any,
     ) -> None:
-        if resample_rounds or variance_sampling:
+        if dynamic_sampling_rounds or variance_sampling:
             kwargs["train_dataset"] = numbered(kwargs["train_dataset"])
         columns = getattr(kwargs.get("train_dataset"), "column_names", None) or ()
         if shared_prefix and use_tree_attention(model) and supports_shared_rollout(args, columns):
@@ -95,10 +95,10 @@ class MemoryGRPOTrainer(GRPOTrainer):
         self._watch = None
         if self.compares_groups and self.accelerator.is_main_process:
             weights = dict(zip(self.reward_func_names, self.reward_weights.tolist(), strict=True))
-            remedies = remedies_for(self.reward_func_names, resample_rounds, variance_sampling)
-            self._watch = FlatnessWatch(weights, remedies)
-        self._record = PromptRecord(len(self.train_dataset)) if resample_rounds or variance_sampling else None
-        self._resampler = self._make_resampler(resample_rounds) if resample_rounds else None
+            remedies = remedies_for(self.reward_func_names, dynamic_sampling_rounds, variance_sampling)
+            self._watch = ZeroVarianceWatch(weights, remedies)
+        self._record = PromptRecord(len(self.train_dataset)) if dynamic_sampling_rounds or variance_sampling else None
+        self._dynamic_sampler = self._make_dynamic_sampler(dynamic_sampling_rounds) if dynamic_sampling_rounds else None
         self._settled: Settled | None = None
 
     def _fall_back(self, reason: str) -> None:
@@ -107,9 +107,9 @@ class MemoryGRPOTrainer(GRPOTrainer):
             self._fallbacks.add(reason)
             logger.warning("shared_prefix is off: %s", reason)
 
-    def _make_resampler(self, rounds: int) -> Resampler:
+    def _make_dynamic_sampler(self, rounds: int) -> DynamicSampler:
         # Another seed than the sampler's: fresh prompts should not be those that it draws next.
-        return Resampler(
+        return DynamicSampler(
             self.train_dataset,
             self._draws(self.args.seed + 1),
             rounds=rounds,
@@ -134,20 +134,20 @@ class MemoryGRPOTrainer(GRPOTrainer):
         )
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
-        """TRL's batch; with `resample_rounds` its prompts, completions and rewards are settled beforehand.
+        """TRL's batch; with `dynamic_sampling_rounds` its prompts, completions and rewards are settled beforehand.
 
         TRL generates, scores and computes advantages in one go. Here the first two run until the groups are settled,
         and TRL's own calls of `_generate` and `_calculate_rewards` are then given the result.
         """
-        if self._resampler is None or not self.model.training:
+        if self._dynamic_sampler is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
         tried = gather_object([row[ROW_INDEX] for row in inputs])
         first = self._sample(inputs)
-        self._settled = self._resampler.settle(first, tried, self._spreads, self._sample)
+        self._settled = self._dynamic_sampler.settle(first, tried, self._spreads, self._sample)
         at_first = zero_variance(self._totals(first.rewards))
-        self._metrics["train"]["resampling/zero_variance_at_first"].append(at_first)
+        self._metrics["train"]["dynamic_sampling/zero_variance_at_first"].append(at_first)
         groups = len(first.rewards) / self.num_generations
-        self._metrics["train"]["resampling/replaced"].append(self._resampler.replaced / groups)
+        self._metrics["train"]["dynamic_sampling/replaced"].append(self._dynamic_sampler.replaced / groups)
         try:
             return super()._generate_and_score_completions([sample.row for sample in self._settled.samples])
         finally:

@@ -25,7 +25,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.models.utils import disable_gradient_checkpointing
 
 from memory_r1.errors import TrainingError
-from memory_r1.training.callbacks import KeepStart
+from memory_r1.training.callbacks import RestoreStart
 from memory_r1.training.critic import (
     Critic,
     HiddenStates,
@@ -256,8 +256,8 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
 class KeepCritic(TrainerCallback):
     """Writes the critic beside the adapter when training ends, since a finished run drops its checkpoints.
 
-    It is the best checkpoint's where there is one, as the policy is. The file's metadata says from which `step` it is,
-    and of which one the policy is (`policy_step`): 0 where `KeepStart` puts the start back, whose critic knew nothing.
+    It is the best checkpoint's if there is one, as the policy is. The file's metadata says from which `step` it is, and
+    of which one the policy is (`policy_step`): 0 if `RestoreStart` puts the start back, whose critic knew nothing.
     """
 
     def __init__(self, trainer: MemoryPPOTrainer) -> None:
@@ -276,9 +276,9 @@ class KeepCritic(TrainerCallback):
             self.trainer.critic.save(args.output_dir, {"step": str(step), "policy_step": str(kept)})
 
     def _start_is_kept(self, state: TrainerState) -> bool:
-        """What `KeepStart.restore_unless_beaten` will decide once training has ended."""
+        """What `RestoreStart.restore_unless_beaten` will decide once training has ended."""
         callbacks = self.trainer.callback_handler.callbacks
-        scores = [callback.score for callback in callbacks if isinstance(callback, KeepStart)]
+        scores = [callback.score for callback in callbacks if isinstance(callback, RestoreStart)]
         best = state.best_metric
         return best is not None and any(score is not None and best <= score for score in scores)
 

@@ -1,7 +1,8 @@
-"""Against flat rewards: which prompts are drawn.
+"""Against zero-variance groups: which prompts are drawn.
 
-Two remedies draw prompts anew: groups without variance (`flatness.py`) are replaced by fresh prompts (`resampling.py`),
-and prompts whose rewards varied lately are drawn more often (`VarianceSampler`). Both are off unless a recipe asks.
+Two remedies draw prompts anew: zero-variance groups (`zero_variance.py`) are replaced by fresh prompts
+(`dynamic_sampling.py`), and prompts whose rewards varied lately are drawn more often (`VarianceSampler`). Both are off
+unless a recipe asks.
 """
 
 from __future__ import annotations

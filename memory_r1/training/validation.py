@@ -18,9 +18,9 @@ from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.metrics import f1_squad
 from memory_r1.systems.player import play_manager
 from memory_r1.training.answering import BankQuestion, FrozenAnswering
-from memory_r1.training.flatness import weighted_totals
 from memory_r1.training.policy import POLICY
 from memory_r1.training.rows import Row
+from memory_r1.training.zero_variance import weighted_totals
 from memory_r1.types import Dialogue
 
 Scores = tuple[list[float | None], dict[str, float]]

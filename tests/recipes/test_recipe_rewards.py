@@ -65,7 +65,7 @@ def test_a_recipe_trains_on_every_reward_it_names(
         "judge_model": "judge",
         "judge_key_variable": "JUDGE_KEY",
         "length_margin": 2,
-        "resample_rounds": 1,
+        "dynamic_sampling_rounds": 1,
         "log_completions": False,
         "variance_sampling": 0.5,
     }
@@ -111,7 +111,7 @@ def test_a_recipe_trains_on_every_reward_it_names(
         assert server.requests
         logged = [entry for entry in summary["log_history"] if "completions/parse_failures" in entry]
         assert logged and all(entry["completions/parse_failures"] == 0.25 for entry in logged if "loss" in entry)
-    assert any("resampling/zero_variance_at_first" in entry for entry in summary["log_history"])
+    assert any("dynamic_sampling/zero_variance_at_first" in entry for entry in summary["log_history"])
     charts = {curve.title: set(curve.series) for curve in curves(agent, tmp_path / "out")}
     assert charts[f"{agent}: groups without a signal"] == {"flat", "zero_variance", "all_zero"}
 

@@ -114,8 +114,11 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"model_name_or_path": None}, "model_name_or_path is not set"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs is set"),
         ({"variance_sampling": 1.5}, "variance_sampling: found 1.5, allowed: 0 to 1"),
-        ({"resample_rounds": -1}, "resample_rounds: found -1, allowed: at least 0"),
-        ({"resample_rounds": 1, "log_completions": True}, "log_completions is set with resample_rounds"),
+        ({"dynamic_sampling_rounds": -1}, "dynamic_sampling_rounds: found -1, allowed: at least 0"),
+        (
+            {"dynamic_sampling_rounds": 1, "log_completions": True},
+            "log_completions is set with dynamic_sampling_rounds",
+        ),
         ({"judge_url": "http://key@host/v1"}, "found credentials in it"),
         ({"agent": None}, "agent: found None, allowed: str"),
         ({"recall_per_speaker": None}, "recall_per_speaker: found None, allowed: int"),
@@ -181,7 +184,7 @@ def test_the_command_line_is_checked_too(argv: list[str], message: str, tmp_path
         ({"whiten_advantages": 2}, "whiten_advantages: found 2, allowed: bool"),
         ({"loss_type": "cispo"}, "loss_type: found 'cispo', allowed with PPO: grpo, bnpo, dr_grpo, dapo"),
         ({"scale_rewards": "batch"}, "scale_rewards is set, but PPO has a critic in its place"),
-        ({"resample_rounds": 1}, "resample_rounds is set, but PPO has a critic in its place"),
+        ({"dynamic_sampling_rounds": 1}, "dynamic_sampling_rounds is set, but PPO has a critic in its place"),
     ],
 )
 def test_what_ppo_cannot_use_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from memory_r1.training.callbacks import KeepStart
+from memory_r1.training.callbacks import RestoreStart
 from tests.tiny import load_base, lora_parameters, randomise, snapshot, with_lora
 
 
@@ -36,8 +36,8 @@ def policy(tiny_model: Path) -> Any:
     return with_lora(load_base(tiny_model), seed=1)
 
 
-def begin(folder: Path, trainer: FakeTrainer, *, step: int = 0, strategy: str = "steps") -> KeepStart:
-    callback = KeepStart(folder)
+def begin(folder: Path, trainer: FakeTrainer, *, step: int = 0, strategy: str = "steps") -> RestoreStart:
+    callback = RestoreStart(folder)
     callback.trainer = trainer
     arguments = SimpleNamespace(eval_strategy=strategy)
     callback.on_train_begin(arguments, SimpleNamespace(global_step=step), None)  # type: ignore[arg-type]

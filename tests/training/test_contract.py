@@ -93,7 +93,7 @@ def test_a_rollout_is_buffered_and_cut_as_the_override_does_it() -> None:
 
 
 def test_a_settled_rollout_is_what_trl_makes_of_one() -> None:
-    # `training/resampling.py` hands TRL this tuple, with the extra columns in the rows already.
+    # `training/dynamic_sampling.py` hands TRL this tuple, with the extra columns in the rows already.
     assert (
         inspect.getsource(GRPOTrainer._generate)
         .rstrip()

@@ -13,8 +13,8 @@ from datasets import Dataset
 from memory_r1.errors import TrainingError
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.training.arguments import MemoryGRPOConfig
-from memory_r1.training.flatness import WINDOW
 from memory_r1.training.grpo import MemoryGRPOTrainer
+from memory_r1.training.zero_variance import WINDOW
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora
 
 ROWS = [
@@ -160,7 +160,7 @@ def test_the_reward_of_the_largest_weight_is_watched(
 
     trainer = make_trainer(tiny_model, tmp_path, [flat, varied], reward_weights=weights, max_steps=WINDOW)
     trainer.train()
-    assert [text for text in caplog.messages if "flat-rewards.md" in text] == (
+    assert [text for text in caplog.messages if "zero-variance-groups.md" in text] == (
         [] if told is None else [next(text for text in caplog.messages if told in text)]
     )
 

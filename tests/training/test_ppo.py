@@ -18,7 +18,7 @@ from trl import GRPOTrainer
 
 from memory_r1.errors import TrainingError
 from memory_r1.training.arguments import MemoryPPOConfig
-from memory_r1.training.callbacks import KeepStart
+from memory_r1.training.callbacks import RestoreStart
 from memory_r1.training.critic import CRITIC_FILE
 from memory_r1.training.ppo import MemoryPPOTrainer, refuse_sharded_layers
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, randomise, sharpen, snapshot, with_lora
@@ -201,10 +201,10 @@ def test_the_critic_that_is_kept_is_that_of_the_best_checkpoint(
         return {"eval_score": scores[trainer.state.global_step]}
 
     trainer.evaluate = evaluate  # type: ignore[method-assign]
-    keep_start = KeepStart(tmp_path)
-    keep_start.score = start
-    keep_start.on_train_begin = lambda *args, **kwargs: None  # type: ignore[method-assign]
-    trainer.add_callback(keep_start)
+    restore_start = RestoreStart(tmp_path)
+    restore_start.score = start
+    restore_start.on_train_begin = lambda *args, **kwargs: None  # type: ignore[method-assign]
+    trainer.add_callback(restore_start)
     trainer.train()
     best, last = (load_file(tmp_path / f"checkpoint-{step}" / CRITIC_FILE)["weight"] for step in (2, 4))
     kept = load_file(tmp_path / CRITIC_FILE)["weight"]

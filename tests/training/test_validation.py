@@ -12,9 +12,9 @@ from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.answering import FrozenAnswering
-from memory_r1.training.flatness import without_failed
 from memory_r1.training.policy import POLICY
 from memory_r1.training.validation import PlayedDialogues, merged, score_greedily
+from memory_r1.training.zero_variance import without_failed
 from memory_r1.types import Dialogue, Question, Session, Turn
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 from tests.tiny import load_base, load_tokenizer, with_lora

@@ -15,13 +15,13 @@ import pytest
 import torch
 from datasets import Dataset
 
-from memory_r1.training import resampling
+from memory_r1.training import dynamic_sampling
 from memory_r1.training.arguments import MemoryGRPOConfig
-from memory_r1.training.flatness import group_spreads
+from memory_r1.training.dynamic_sampling import DynamicSampler, Sample, Settled, samples_of
 from memory_r1.training.grpo import MemoryGRPOTrainer
-from memory_r1.training.resampling import Resampler, Sample, Settled, samples_of
 from memory_r1.training.rows import Row
 from memory_r1.training.sampling import PromptDraws, PromptRecord
+from memory_r1.training.zero_variance import group_spreads
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, snapshot, with_lora
 
 ROOT = Path(__file__).parents[2]
@@ -54,9 +54,9 @@ class Sampler:
         return Settled(samples, torch.tensor([[reward_of(row, place)] for place, row in enumerate(rows)]))
 
 
-def resampler(rounds: int, rows: Sequence[Row] = ROWS, seed: int = 0, **options: Any) -> Resampler:
+def resampler(rounds: int, rows: Sequence[Row] = ROWS, seed: int = 0, **options: Any) -> DynamicSampler:
     draws = PromptDraws(PromptRecord(len(rows)), 0.0, seed)
-    return Resampler(rows, draws, rounds=rounds, generations=G, **options)
+    return DynamicSampler(rows, draws, rounds=rounds, generations=G, **options)
 
 
 def rollout(*rows: int) -> Settled:
@@ -140,7 +140,7 @@ def test_ranks_do_together_what_one_does(ranks: int, per_rank: int, monkeypatch:
         barrier.wait()
         return everything
 
-    monkeypatch.setattr(resampling, "gather_object", gather)
+    monkeypatch.setattr(dynamic_sampling, "gather_object", gather)
     results: dict[int, Settled] = {}
     asked: dict[int, list[int]] = {number: [] for number in range(ranks)}
 
@@ -175,14 +175,14 @@ def test_ranks_do_together_what_one_does(ranks: int, per_rank: int, monkeypatch:
 
 
 def test_ranks_share_fresh_rows_evenly() -> None:
-    assert [resampling._whole_shares(1, *sizes) for sizes in ((8, 1), (8, 2), (3, 2), (2, 4), (8, 3))] == [
+    assert [dynamic_sampling._whole_shares(1, *sizes) for sizes in ((8, 1), (8, 2), (3, 2), (2, 4), (8, 3))] == [
         1,
         1,
         2,
         2,
         3,
     ]
-    assert resampling._whole_shares(4, 3, 2) == 4
+    assert dynamic_sampling._whole_shares(4, 3, 2) == 4
 
 
 def test_samples_survive_the_way_through_trls_tuple() -> None:
@@ -260,14 +260,16 @@ class Varied:
 
 def test_a_step_trains_on_settled_groups_at_its_size(tiny_model: Path, tmp_path: Path) -> None:
     reward = Varied()
-    trainer = make_trainer(tiny_model, tmp_path, reward, log=tmp_path / "c.jsonl", resample_rounds=6)
+    trainer = make_trainer(tiny_model, tmp_path, reward, log=tmp_path / "c.jsonl", dynamic_sampling_rounds=6)
     trainer.train()
     history = [entry for entry in trainer.state.log_history if "loss" in entry]
     assert len(history) == 3
     assert [entry["frac_reward_zero_std"] for entry in history] == [0.0] * 3
     assert [entry["groups/zero_variance/varied"] for entry in history] == [0.0] * 3
-    assert sum(entry["resampling/zero_variance_at_first"] for entry in history) > 0
-    assert all(entry["resampling/replaced"] == entry["resampling/zero_variance_at_first"] for entry in history)
+    assert sum(entry["dynamic_sampling/zero_variance_at_first"] for entry in history) > 0
+    assert all(
+        entry["dynamic_sampling/replaced"] == entry["dynamic_sampling/zero_variance_at_first"] for entry in history
+    )
     assert [len(rows) for rows in reward.calls if len(rows) != 4] != []  # extra rounds sample flat groups alone
     assert len(set(reward.texts)) == len(reward.texts)  # each rollout is a new one
     lines = (tmp_path / "c.jsonl").read_text().splitlines()
@@ -278,11 +280,11 @@ def test_a_step_trains_on_settled_groups_at_its_size(tiny_model: Path, tmp_path:
 def test_resampling_is_bounded_where_everything_is_flat(tiny_model: Path, tmp_path: Path) -> None:
     reward = Varied()
     flat = [{**row, "flat": True} for row in DATA]
-    trainer = make_trainer(tiny_model, tmp_path, reward, flat, resample_rounds=2, learning_rate=0.01)
+    trainer = make_trainer(tiny_model, tmp_path, reward, flat, dynamic_sampling_rounds=2, learning_rate=0.01)
     before = snapshot(lora_parameters(trainer.model))
     trainer.train()
     assert len(reward.calls) == 3 * (1 + 2)
-    assert [entry["resampling/replaced"] for entry in trainer.state.log_history if "loss" in entry] == [0.0] * 3
+    assert [entry["dynamic_sampling/replaced"] for entry in trainer.state.log_history if "loss" in entry] == [0.0] * 3
     assert all(torch.equal(value, before[name]) for name, value in lora_parameters(trainer.model).items())
 
 
@@ -290,10 +292,10 @@ def test_a_group_with_one_reward_known_has_no_variance(tiny_model: Path, tmp_pat
     def every_other(completions: Sequence[Any], **columns: Any) -> list[float | None]:
         return [1.0 if place % 2 else None for place in range(len(completions))]
 
-    trainer = make_trainer(tiny_model, tmp_path, every_other, resample_rounds=1, max_steps=1)
+    trainer = make_trainer(tiny_model, tmp_path, every_other, dynamic_sampling_rounds=1, max_steps=1)
     trainer.train()
     log = trainer.state.log_history[0]
-    assert (log["resampling/zero_variance_at_first"], log["resampling/replaced"]) == (1.0, 0.0)
+    assert (log["dynamic_sampling/zero_variance_at_first"], log["dynamic_sampling/replaced"]) == (1.0, 0.0)
     assert log["groups/zero_variance/every_other"] == 1.0
 
 
@@ -302,7 +304,7 @@ def test_without_resampling_rows_and_logs_are_as_ever(tiny_model: Path, tmp_path
     trainer = make_trainer(tiny_model, tmp_path, reward)
     trainer.train()
     assert reward.calls == [[]] * 3  # no column of ours
-    assert not any(name.startswith("resampling/") for name in trainer.state.log_history[0])
+    assert not any(name.startswith("dynamic_sampling/") for name in trainer.state.log_history[0])
 
 
 def test_variance_sampling_comes_back_to_prompts_that_vary(tiny_model: Path, tmp_path: Path) -> None:
@@ -317,7 +319,7 @@ def test_variance_sampling_comes_back_to_prompts_that_vary(tiny_model: Path, tmp
 
 def test_a_rollout_is_trained_on_for_as_many_iterations_as_asked(tiny_model: Path, tmp_path: Path) -> None:
     reward = Varied()
-    options = {"variance_sampling": 0.5, "resample_rounds": 3, "num_iterations": 2, "max_steps": 4}
+    options = {"variance_sampling": 0.5, "dynamic_sampling_rounds": 3, "num_iterations": 2, "max_steps": 4}
     make_trainer(tiny_model, tmp_path, reward, [{**row, "flat": False} for row in DATA], **options).train()
     assert len(reward.calls) == 2
 
@@ -328,13 +330,13 @@ def test_a_flat_reward_is_told_in_training(tiny_model: Path, tmp_path: Path, cap
     told = [entry.getMessage() for entry in caplog.records if "the reward is flat" in entry.getMessage()]
     assert len(told) == 1
     assert "100% of the groups had no variance" in told[0]
-    assert "set resample_rounds: 2" in told[0]
+    assert "set dynamic_sampling_rounds: 2" in told[0]
 
 
 RANK = """
 import json, os, sys, torch
 from pathlib import Path
-from tests.training.test_resampling import DATA, make_trainer
+from tests.training.test_dynamic_sampling import DATA, make_trainer
 
 def varied(completions, flat, row_index, **columns):
     CALLS.append(list(row_index))
@@ -343,7 +345,9 @@ def varied(completions, flat, row_index, **columns):
 CALLS = []
 torch.manual_seed(int(os.environ["RANK"]))
 model, folder = map(Path, sys.argv[1:])
-trainer = make_trainer(model, folder, varied, DATA * 2, resample_rounds=8, variance_sampling=0.5, learning_rate=0.01)
+trainer = make_trainer(
+    model, folder, varied, DATA * 2, dynamic_sampling_rounds=8, variance_sampling=0.5, learning_rate=0.01
+)
 trainer.train()
 weights = sum(value.detach().abs().double().sum().item() for value in trainer.model.parameters())
 left = [entry["frac_reward_zero_std"] for entry in trainer.state.log_history if "loss" in entry]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import pytest
 import torch
 
-from memory_r1.training.flatness import (
-    FlatnessWatch,
+from memory_r1.training.zero_variance import (
+    ZeroVarianceWatch,
     all_zero,
     group_measures,
     group_spreads,
@@ -88,7 +88,7 @@ def warnings_of(
     rollouts: list[dict[str, float]], caplog: pytest.LogCaptureFixture, remedies: Sequence[str] = ("Do this", "or that")
 ) -> list[str]:
     """What a window of four rollouts says."""
-    watch = FlatnessWatch({"answer_f1": 1.0, "answer_format": 0.1}, remedies, window=4)
+    watch = ZeroVarianceWatch({"answer_f1": 1.0, "answer_format": 0.1}, remedies, window=4)
     with caplog.at_level(logging.WARNING):
         for rollout in rollouts:
             watch.note(rollout)
@@ -99,7 +99,7 @@ def test_a_flat_reward_is_told_once_and_names_the_remedy(caplog: pytest.LogCaptu
     (message,) = warnings_of([measures(flat, 0.3) for flat in (0.5, 0.75, 1.0, 0.5, 1.0, 1.0)], caplog)
     assert message.startswith("the reward is flat: in the last 4 rollouts 69% of the groups had no variance, so")
     assert "answer_f1 69% and 30%, answer_format 100% and 0%" in message
-    assert "). Do this; or that; docs/flat-rewards.md" in message
+    assert "). Do this; or that; docs/zero-variance-groups.md" in message
 
 
 def test_groups_that_earn_nothing_have_a_remedy_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
@@ -115,7 +115,7 @@ def test_a_flat_main_reward_is_told_where_the_others_make_the_sum_vary(caplog: p
 
 
 def test_what_entries_cost_makes_no_reward_vary_and_is_never_the_main_one(caplog: pytest.LogCaptureFixture) -> None:
-    watch = FlatnessWatch({"answer_f1": 0.5, "entry_cost": 1.0}, remedies_for(["answer_f1"], 0, 0.0), window=1)
+    watch = ZeroVarianceWatch({"answer_f1": 0.5, "entry_cost": 1.0}, remedies_for(["answer_f1"], 0, 0.0), window=1)
     rewards = torch.tensor([[0.5, -0.1], [0.5, -0.2]])
     with caplog.at_level(logging.WARNING):
         watch.note(group_measures(rewards, torch.tensor([0.5, 1.0]), ["answer_f1", "entry_cost"], 2))
@@ -123,7 +123,7 @@ def test_what_entries_cost_makes_no_reward_vary_and_is_never_the_main_one(caplog
     assert (
         "the reward is flat: in the last 1 rollouts 100% of the groups had no variance but in what entries" in message
     )
-    assert "resample_rounds" not in message  # which replaces only groups without any variance
+    assert "dynamic_sampling_rounds" not in message  # which replaces only groups without any variance
 
 
 @pytest.mark.parametrize(("flat", "replaces"), [(1.0, True), (0.0, False)])
@@ -131,7 +131,7 @@ def test_fresh_prompts_are_no_remedy_where_the_sum_varies(
     flat: float, replaces: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     (message,) = warnings_of([measures(flat, main=1.0)] * 4, caplog, remedies_for(["answer_f1"], 0, 0.0))
-    assert ("resample_rounds" in message) is replaces
+    assert ("dynamic_sampling_rounds" in message) is replaces
     assert "variance_sampling" in message
 
 
@@ -144,6 +144,6 @@ def test_half_of_the_groups_or_too_few_rollouts_are_no_warning(
 
 def test_remedies_are_those_not_taken_yet() -> None:
     everything = remedies_for(["answer_exact_match"], 0, 0.0)
-    settings = ("answer_f1", "resample_rounds: 2", "variance_sampling: 0.5", "temperature")
+    settings = ("answer_f1", "dynamic_sampling_rounds: 2", "variance_sampling: 0.5", "temperature")
     assert all(setting in remedy for setting, remedy in zip(settings, everything, strict=True))
     assert remedies_for(["answer_f1"], 2, 0.5) == ["raise num_generations or temperature"]

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
-from memory_r1.training.flatness import TINY
 from memory_r1.training.rows import Row
 from memory_r1.training.sampling import PromptDraws
+from memory_r1.training.zero_variance import TINY
 
 Generated = tuple[Any, ...]
 """What TRL's `_generate` returns: prompt ids, completion ids, tool mask, completions, log-probabilities, extra columns,
@@ -77,7 +77,7 @@ def samples_of(rows: Sequence[Row], generated: Generated) -> list[Sample]:
     ]
 
 
-class Resampler:
+class DynamicSampler:
     """Draws fresh prompts for the groups of a rollout that have no variance.
 
     Args:

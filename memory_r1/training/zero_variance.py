@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 TINY = 1e-6  # spreads up to here are rounding, not reward
 WINDOW = 10  # rollouts that the warning looks back on
-_REPLACE = "set resample_rounds: 2 to replace groups without variance by fresh prompts"
+_REPLACE = "set dynamic_sampling_rounds: 2 to replace groups without variance by fresh prompts"
 
 
 def weighted_totals(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:  # (B, F), (F,) -> (B,)
@@ -91,7 +91,7 @@ def group_measures(
     return measures
 
 
-class FlatnessWatch:
+class ZeroVarianceWatch:
     """Warns once when over the last `window` rollouts more than half of the groups were flat.
 
     Or, where they were not, when more than half had no variance in the reward of the largest weight: the policy then
@@ -148,7 +148,7 @@ class FlatnessWatch:
         )
         logger.warning(
             "%s: in the last %d rollouts %.0f%% of the groups had %s (no variance and all 0, by reward: %s). %s; "
-            "docs/flat-rewards.md says more",
+            "docs/zero-variance-groups.md says more",
             what,
             len(self._rollouts),
             100 * flat,
@@ -158,12 +158,12 @@ class FlatnessWatch:
         )
 
 
-def remedies_for(reward_names: Sequence[str], resample_rounds: int, variance_sampling: float) -> list[str]:
+def remedies_for(reward_names: Sequence[str], dynamic_sampling_rounds: int, variance_sampling: float) -> list[str]:
     """What a recipe with these settings can do about flat rewards, the likeliest help first."""
     remedies = []
     if "answer_exact_match" in reward_names:
         remedies.append("Replace answer_exact_match by a graded reward such as answer_f1")
-    if not resample_rounds:
+    if not dynamic_sampling_rounds:
         remedies.append(_REPLACE)
     if not variance_sampling:
         remedies.append("set variance_sampling: 0.5 to draw prompts that vary more often")
