@@ -34,7 +34,7 @@ CREATE TABLE records (
 CREATE TABLE events (
     scope TEXT NOT NULL, number INTEGER NOT NULL, record INTEGER NOT NULL,
     kind TEXT NOT NULL, item INTEGER, payload TEXT NOT NULL, tensor BLOB,
-    PRIMARY KEY (scope, number)
+    PRIMARY KEY (scope, record, number)
 );
 CREATE TABLE vectors (
     scope TEXT NOT NULL, embedder TEXT NOT NULL, item INTEGER NOT NULL, text_sha256 BLOB NOT NULL, vector BLOB NOT NULL,
@@ -86,7 +86,7 @@ class MemoryStore(Log[S]):
             events: dict[int, list[Event]] = {}
             for record, number, kind, item, payload, tensor in self._rows(
                 "SELECT record, number, kind, item, payload, tensor FROM events WHERE scope = ? AND record > ? "
-                "ORDER BY number",
+                "ORDER BY record, number",
                 (scope, since),
             ):
                 events.setdefault(record, []).append(Event(kind, item, json.loads(payload), tensor, number))
