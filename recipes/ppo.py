@@ -22,4 +22,4 @@ def main(argv: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main))
+    sys.exit(run_main(main, lower="per_device_train_batch_size, num_generations or max_completion_length"))

@@ -2,8 +2,12 @@ from __future__ import annotations
 
 import os
 import platform
+import pty
+import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -75,3 +79,102 @@ def test_memory_that_was_freed_is_used_again() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 100  # 64 MiB mapped anew are 16,384 pages
+
+
+WATCHED = """
+import os, sys, time
+from memory_r1.entry import run_main
+from memory_r1.errors import ConfigurationError
+def main(arguments):
+{body}
+sys.exit(run_main(main, ["--config", "some/recipe.yaml", *sys.argv[1:]], lower="per_device_train_batch_size"))
+"""
+SLEEP = "    print(os.getpid(), flush=True)\n    time.sleep(60)"
+linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a command runs in the process it was started in")
+
+
+def watched(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    script = WATCHED.format(body=f"    {body}")
+    return subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+
+
+def sleeping() -> tuple[subprocess.Popen[str], int]:
+    """A watched command that sleeps, and the process in which its `main` does so."""
+    started = subprocess.Popen(
+        [sys.executable, "-c", WATCHED.format(body=SLEEP)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert started.stdout is not None
+    return started, int(started.stdout.readline())
+
+
+def assert_gone(process: int) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{process} still runs")
+
+
+@linux
+def test_a_training_that_is_killed_says_what_to_lower() -> None:
+    done = watched("block = bytearray(os.urandom(1)) * 300_000_000; os.kill(os.getpid(), 9)")
+    assert done.returncode == 128 + 9
+    assert re.fullmatch(r"error: some/recipe.yaml: .*SIGKILL.* 0\.3 GB.*\n", done.stderr), done.stderr
+    assert "per_device_train_batch_size" in done.stderr and "--dry-run" in done.stderr
+
+
+@linux
+def test_a_crash_is_not_taken_for_want_of_memory() -> None:
+    done = watched("os.kill(os.getpid(), 11)")
+    assert done.returncode == 128 + 11
+    assert "SIGSEGV" in done.stderr and "per_device_train_batch_size" not in done.stderr
+
+
+def test_a_watched_command_ends_as_it_would_by_itself() -> None:
+    assert watched("print('once', end=''); return 3").stdout == "once"
+    assert watched("return 3").returncode == 3
+    done = watched("raise ConfigurationError('limit is 0')")
+    assert (done.returncode, done.stderr) == (1, "error: limit is 0\n")
+    assert "Traceback" in watched("raise ConfigurationError('limit is 0')", "--debug").stderr
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_signal_ends_the_training_too(number: signal.Signals) -> None:
+    started, process = sleeping()
+    assert process != started.pid
+    started.send_signal(number)
+    _, said = started.communicate(timeout=20)
+    assert started.returncode == 128 + number
+    assert said == "interrupted\n" if number == signal.SIGINT else number.name in said
+    assert_gone(process)
+
+
+@linux
+def test_no_training_outlives_the_process_that_watches_it() -> None:
+    started, process = sleeping()
+    started.kill()
+    started.communicate(timeout=20)
+    assert_gone(process)
+
+
+@linux
+def test_ctrl_c_interrupts_once() -> None:
+    # A terminal sends it to both processes.
+    process, terminal = pty.fork()
+    if process == 0:
+        os.execv(sys.executable, [sys.executable, "-c", WATCHED.format(body=SLEEP)])
+    said = b""
+    while b"\n" not in said:
+        said += os.read(terminal, 1024)
+    os.write(terminal, b"\x03")
+    try:
+        while more := os.read(terminal, 1024):
+            said += more
+    except OSError:  # how Linux reports that the other side is closed
+        pass
+    assert os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 130
+    assert said.count(b"interrupted") == 1 and b"Traceback" not in said

@@ -36,6 +36,10 @@ UNUSED_MODEL_FIELDS = (
 # Where a run's numbers may go; transformers finds out about others only once the model is loaded.
 REPORTERS = ("none", "all", "tensorboard", "wandb", "trackio", "mlflow")
 
+# Beginnings of the fields by which transformers and TRL publish a run. They would write a token into the run's record
+# and upload the whole folder at every save, with its sampled completions and a pickle.
+PUBLISHING = ("hub_", "push_to_hub", "trackio_", "log_completions_hub_")
+
 # Fields of `MemoryGRPOConfig` that say how a group becomes advantages, which PPO's critic does in their place.
 GROUP_FIELDS = ("scale_rewards", "multi_objective_aggregation", "dynamic_sampling_rounds", "variance_sampling")
 # TRL compares `loss_type` in the first step only, when a model has been loaded and a rollout paid for.
@@ -300,6 +304,16 @@ class MemoryModelConfig(ModelConfig):
 
 def _check_run(config: Any, metric: str) -> None:
     """Check what both trainers' configs have and TRL looks at too late, or not at all; `metric` picks checkpoints."""
+    for item in dataclasses.fields(config):
+        if item.name.startswith(PUBLISHING) and getattr(config, item.name) != item.default:
+            raise ConfigurationError(
+                f"{item.name} is set, but a training run publishes nothing and keeps no token, since its folder holds "
+                "sampled completions too; leave it out, and upload the files you choose once the run is over"
+            )
+    if config.model_init_kwargs:
+        raise ConfigurationError("model_init_kwargs is set, but the recipes load the model themselves; leave it out")
+    if address := getattr(config, "vllm_server_base_url", None):
+        check_address(address)
     if config.trust_remote_code:
         raise ConfigurationError("trust_remote_code: found true, allowed: false (the project runs no remote code)")
     if config.metric_for_best_model not in (None, metric):

@@ -220,6 +220,37 @@ def test_remote_code_is_refused_for_both_trainers(tmp_path: Path) -> None:
             parse_recipe(config, ["--config", write(tmp_path, trust_remote_code=True)])
 
 
+@pytest.mark.parametrize("config", [MemorySFTConfig, MemoryGRPOConfig, MemoryPPOConfig])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"hub_token": "hf_secret"},
+        {"push_to_hub": True},
+        {"hub_always_push": True},
+        {"hub_model_id": "me/hf_secret"},
+        {"trackio_space_id": "me/hf_secret"},
+    ],
+)
+def test_a_run_publishes_nothing_and_knows_no_secret(tmp_path: Path, config: type, fields: dict[str, Any]) -> None:
+    message = refusal(tmp_path, config=config, **fields)
+    assert message.startswith(f"{next(iter(fields))} is set, but a training run publishes nothing")
+    assert "hf_secret" not in message
+
+
+def test_completions_are_not_published_either(tmp_path: Path) -> None:
+    assert "publishes nothing" in refusal(tmp_path, log_completions_hub_repo="me/completions")
+
+
+def test_an_address_holds_no_password(tmp_path: Path) -> None:
+    message = refusal(tmp_path, vllm_server_base_url="http://me:hf_secret@host:8000")
+    assert "credentials" in message and "hf_secret" not in message
+
+
+def test_what_the_model_would_be_loaded_with_is_refused(tmp_path: Path) -> None:
+    message = refusal(tmp_path, model_init_kwargs={"token": "hf_secret"})
+    assert "model_init_kwargs is set" in message and "hf_secret" not in message
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
