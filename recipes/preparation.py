@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 # Fields that say where or how a run is executed, not what it computes: they may differ when it is resumed.
 EXECUTION_FIELDS = {
     *("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "local_rank", "logging_steps"),
-    *("answer_server", "dry_run"),
+    *("answer_server", "accelerate", "dry_run"),
     *("judge_url", "judge_key_variable", "judge_timeout", "judge_concurrency"),
 }
 

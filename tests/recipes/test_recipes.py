@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
 from memory_r1.training.recipe_file import parse_recipe
@@ -59,6 +60,16 @@ class TestRecipe:
         assert default or f"RECIPE={path.relative_to(ROOT)}" in text
         assert re.search(r"\d+ (CPU cores?|GPUs?)|minutes|hours", text), "the comment must say hardware and duration"
         assert f"train-{agent}-{method}:" in (ROOT / "Makefile").read_text()
+
+    def test_make_runs_it_on_the_hardware_that_its_comment_names(self, path: Path) -> None:
+        memory, training, model = parsed(path)
+        engine = load_config_from_file(str(ROOT / memory.accelerate))
+        needed = re.search(r"^# (\d+) (CPU|GPU)", path.read_text(), re.MULTILINE)
+        assert needed, "the comment must say on how many CPU cores or GPUs"
+        assert engine.use_cpu == (needed[2] == "CPU")
+        assert engine.use_cpu or engine.num_processes == int(needed[1])
+        assert "ACCELERATE=" not in path.read_text()
+        assert "accelerate" not in recipe_of(memory, training, model)  # it says on what a run is, not what it computes
 
     def test_the_manager_behind_an_answer_agents_banks_may_write_as_much_as_it_was_trained_to(self, path: Path) -> None:
         memory, _, _ = parsed(path)
