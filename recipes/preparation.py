@@ -263,6 +263,7 @@ def finish_run(
             "agent": arguments.agent,
             "method": method,
             "recipe": recipe,
+            "loss": trainer.args.loss_type,
             "base_model": base_model_record(source, model),
             "steps": trainer.state.global_step,
             "seed": trainer.args.seed,

@@ -28,6 +28,15 @@ def parsed(path: Path) -> tuple[Any, Any, Any]:
     return parse_recipe(CONFIGS[method], ["--config", str(path), *([] if torch.cuda.is_available() else ["--use_cpu"])])
 
 
+def sampled(path: Path) -> float:
+    """Completions that a run of reinforcement learning samples."""
+    memory, training, _ = parsed(path)
+    processes = load_config_from_file(str(ROOT / memory.accelerate)).num_processes
+    rows = training.per_device_train_batch_size * training.steps_per_generation * processes
+    steps = training.steps_per_generation * training.num_iterations / training.gradient_accumulation_steps
+    return training.max_steps / steps * rows
+
+
 def test_there_are_recipes_for_both_agents_and_methods() -> None:
     expected = {f"{agent}_{method}" for agent in ("manager", "answer") for method in CONFIGS}
     assert expected <= {path.stem for path in RECIPES}
@@ -86,6 +95,17 @@ class TestRecipe:
         if isinstance(training, MemoryPPOConfig) and training.value_warmup_steps:
             # Else the policy would take its first step at the full learning rate.
             assert training.get_warmup_steps(training.max_steps) > training.value_warmup_steps
+
+    def test_grpo_says_which_loss_it_means(self, path: Path) -> None:
+        if "_grpo" in path.stem:
+            # The paper's on GPUs; on the CPU the loss of the published experiments, TRL's default.
+            expected = "dapo" if path.parent.name == "smollm2-135m" else "grpo"
+            assert yaml.safe_load(path.read_text()).get("loss_type") == expected
+
+    def test_ppo_samples_as_many_completions_as_grpo(self, path: Path) -> None:
+        if "_ppo" in path.stem:
+            other = path.with_stem(path.stem.replace("_ppo", "_grpo"))
+            assert sampled(path) == sampled(other)
 
     def test_its_rewards_exist(self, path: Path) -> None:
         memory, training, _ = parsed(path)
