@@ -152,3 +152,12 @@ def test_rl_learns_from_other_dialogues_than_the_warm_start_had_labels_for() -> 
                 labelled = range(sft.first_dialogue, sft.first_dialogue + sft.train_dialogues)
                 assert grpo.first_dialogue not in labelled
                 assert grpo.first_dialogue > labelled[-1]
+
+
+def test_four_bits_are_spent_where_one_card_does_not_hold_the_base_without() -> None:
+    quantised = {path: parsed(path) for path in RECIPES if parsed(path)[2].load_in_4bit}
+    folder = ROOT / "recipes" / "qwen2.5-7b"
+    assert set(quantised) == {folder / f"{agent}_grpo_4bit.yaml" for agent in ("manager", "answer")}
+    for memory, training, _ in quantised.values():
+        assert memory.accelerate == "recipes/accelerate/single_gpu.yaml"
+        assert not training.use_vllm  # vLLM would sample from a policy merged from rounded weights
