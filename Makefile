@@ -9,9 +9,9 @@ CODE       := memory_r1 rewards data recipes tests
 export TOKENIZERS_PARALLELISM ?= false
 
 # From here on, `make VARIABLE=value` sets them; the environment does not, since such names are in it for other ends.
-# Training: a recipe and the Accelerate configuration it runs under.
+# Training: a recipe and, to run it on other hardware than it says itself, an Accelerate configuration.
 RECIPE      =
-ACCELERATE  = recipes/accelerate/cpu.yaml
+ACCELERATE  =
 SEED        =
 # Evaluation: SYSTEM (SYSTEMS and BENCHMARK to compare some) and MODEL by name or folder, MANAGER and ANSWER are adapter folders.
 SYSTEM      =
@@ -39,13 +39,13 @@ ARGS        =
 quote  = '$(subst ','\'',$(1))'
 option = $(if $($(1)), --$(2) $(call quote,$($(1))))
 
+recipe   = $(call quote,$(or $(RECIPE),recipes/smollm2-135m/$(1)_$(2).yaml))
+named    = $(shell sed -n "s/^accelerate: *[\"']*\([^ \"']*\).*/\1/p" $(recipe) 2>/dev/null)
+engine   = $(or $(ACCELERATE),$(named),recipes/accelerate/cpu.yaml)
 # Accelerate asks the operating system for physical cores, which containers often do not tell.
-ifneq ($(findstring cpu.yaml,$(ACCELERATE)),)
-THREADS    := OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)}
-endif
-
-train    = $(THREADS) $(PY) -m accelerate.commands.launch --quiet --config_file '$(ACCELERATE)' recipes/$(2).py \
-           --config $(call quote,$(or $(RECIPE),recipes/smollm2-135m/$(1)_$(2).yaml))$(call option,SEED,seed) $(ARGS)
+threads  = $(if $(findstring cpu.yaml,$(engine)),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)})
+train    = $(threads) $(PY) -m accelerate.commands.launch --quiet --config_file $(call quote,$(engine)) recipes/$(2).py \
+           --config $(recipe)$(call option,SEED,seed) $(ARGS)
 # What all evaluations take, of one system or of many.
 EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer)$(call option,SPLIT,split) \
            $(call option,FORM,form)$(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data) \

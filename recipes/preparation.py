@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 # Fields that say where or how a run is executed, not what it computes: they may differ when it is resumed.
 EXECUTION_FIELDS = {
     *("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "local_rank", "logging_steps"),
-    *("answer_server", "dry_run"),
+    *("answer_server", "accelerate", "dry_run"),
     *("judge_url", "judge_key_variable", "judge_timeout", "judge_concurrency"),
 }
 
@@ -278,6 +278,7 @@ def finish_run(
             "method": method,
             "recipe": recipe,
             "settings": agent_settings(arguments, trainer.args, dtype).to_dict(),
+            "loss": trainer.args.loss_type,
             "base_model": base_model_record(source, model),
             "steps": trainer.state.global_step,
             "seed": trainer.args.seed,

@@ -81,10 +81,29 @@ def test_training_names_its_recipe_and_takes_another(target: str) -> None:
     command = last_command(target)
     assert f"recipes/{method}.py --config 'recipes/smollm2-135m/{agent}_{method}.yaml'" in command
     assert "--config_file 'recipes/accelerate/cpu.yaml'" in command
-    command = last_command(target, "RECIPE=own.yaml", "ACCELERATE=recipes/accelerate/ddp.yaml", "SEED=3")
-    assert "--config 'own.yaml' --seed '3'" in command
-    assert "--config_file 'recipes/accelerate/ddp.yaml'" in command
+    assert "OMP_NUM_THREADS" in command
+    assert "--config 'own.yaml' --seed '3'" in last_command(target, "RECIPE=own.yaml", "SEED=3")
+
+
+@pytest.mark.parametrize("written", ["ddp.yaml", "'ddp.yaml' # four GPUs"])
+def test_training_runs_under_the_accelerate_file_that_the_recipe_names(tmp_path: Path, written: str) -> None:
+    recipe = tmp_path / "my recipe.yaml"
+    recipe.write_text(f"agent: manager\naccelerate: {written}\n")
+    command = last_command("train-manager-grpo", f"RECIPE={recipe}")
+    assert "--config_file 'ddp.yaml'" in command
     assert "OMP_NUM_THREADS" not in command
+    assert "--config_file 'other.yaml'" in last_command(
+        "train-manager-grpo", f"RECIPE={recipe}", "ACCELERATE=other.yaml"
+    )
+
+
+def test_a_recipe_that_names_no_accelerate_file_runs_on_the_cpu(tmp_path: Path) -> None:
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("agent: manager\n# accelerate: ddp.yaml\n")
+    for given in (recipe, tmp_path / "missing.yaml"):
+        command = last_command("train-manager-grpo", f"RECIPE={given}")
+        assert "--config_file 'recipes/accelerate/cpu.yaml'" in command
+        assert "OMP_NUM_THREADS" in command
 
 
 @pytest.mark.parametrize(

@@ -159,6 +159,10 @@ class MemoryArguments:
     )
     judge_timeout: float = field(default=30.0, metadata={"help": "Seconds that one attempt to ask the judge may take."})
     judge_concurrency: int = field(default=8, metadata={"help": "Questions that the judge is asked at a time."})
+    accelerate: str | None = field(
+        default=None,
+        metadata={"help": "Accelerate configuration that `make` launches the recipe under; default: cpu.yaml."},
+    )
     dry_run: bool = field(
         default=False, metadata={"help": "Print what the run will need (tokens, memory, time) and stop."}
     )

@@ -117,6 +117,7 @@ def _model_card(summary: Mapping[str, Any]) -> str:
         "| | |",
         "|---|---|",
         f"| base weights, SHA-256 | `{summary['base_model']['weights_sha256']}` |",
+        f"| loss | {summary['loss']} |",
         f"| trainable parameters | {summary['trainable_parameters']:,} |",
         f"| first / last mean reward | {summary['first_reward']} / {summary['last_reward']} |",
         f"| best validation value | {summary['best_validation']} |",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate.commands.config.config_args import load_config_from_file
 
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
 from memory_r1.training.recipe_file import parse_recipe
@@ -25,6 +26,15 @@ def parsed(path: Path) -> tuple[Any, Any, Any]:
     method = NAME.fullmatch(path.stem)["method"]  # type: ignore[index]
     # transformers refuses bfloat16 where there is no GPU, unless the CPU is asked for.
     return parse_recipe(CONFIGS[method], ["--config", str(path), *([] if torch.cuda.is_available() else ["--use_cpu"])])
+
+
+def sampled(path: Path) -> float:
+    """Completions that a run of reinforcement learning samples."""
+    memory, training, _ = parsed(path)
+    processes = load_config_from_file(str(ROOT / memory.accelerate)).num_processes
+    rows = training.per_device_train_batch_size * training.steps_per_generation * processes
+    steps = training.steps_per_generation * training.num_iterations / training.gradient_accumulation_steps
+    return training.max_steps / steps * rows
 
 
 def test_there_are_recipes_for_both_agents_and_methods() -> None:
@@ -60,6 +70,16 @@ class TestRecipe:
         assert re.search(r"\d+ (CPU cores?|GPUs?)|minutes|hours", text), "the comment must say hardware and duration"
         assert f"train-{agent}-{method}:" in (ROOT / "Makefile").read_text()
 
+    def test_make_runs_it_on_the_hardware_that_its_comment_names(self, path: Path) -> None:
+        memory, training, model = parsed(path)
+        engine = load_config_from_file(str(ROOT / memory.accelerate))
+        needed = re.search(r"^# (\d+) (CPU|GPU)", path.read_text(), re.MULTILINE)
+        assert needed, "the comment must say on how many CPU cores or GPUs"
+        assert engine.use_cpu == (needed[2] == "CPU")
+        assert engine.use_cpu or engine.num_processes == int(needed[1])
+        assert "ACCELERATE=" not in path.read_text()
+        assert "accelerate" not in recipe_of(memory, training, model)  # it says on what a run is, not what it computes
+
     def test_the_manager_behind_an_answer_agents_banks_may_write_as_much_as_it_was_trained_to(self, path: Path) -> None:
         memory, _, _ = parsed(path)
         if memory.agent == "answer" and memory.banks == "manager":
@@ -75,6 +95,17 @@ class TestRecipe:
         if isinstance(training, MemoryPPOConfig) and training.value_warmup_steps:
             # Else the policy would take its first step at the full learning rate.
             assert training.get_warmup_steps(training.max_steps) > training.value_warmup_steps
+
+    def test_grpo_says_which_loss_it_means(self, path: Path) -> None:
+        if "_grpo" in path.stem:
+            # The paper's on GPUs; on the CPU the loss of the published experiments, TRL's default.
+            expected = "dapo" if path.parent.name == "smollm2-135m" else "grpo"
+            assert yaml.safe_load(path.read_text()).get("loss_type") == expected
+
+    def test_ppo_samples_as_many_completions_as_grpo(self, path: Path) -> None:
+        if "_ppo" in path.stem:
+            other = path.with_stem(path.stem.replace("_ppo", "_grpo"))
+            assert sampled(path) == sampled(other)
 
     def test_its_rewards_exist(self, path: Path) -> None:
         memory, training, _ = parsed(path)
@@ -123,3 +154,12 @@ def test_rl_learns_from_other_dialogues_than_the_warm_start_had_labels_for() -> 
                 labelled = range(sft.first_dialogue, sft.first_dialogue + sft.train_dialogues)
                 assert grpo.first_dialogue not in labelled
                 assert grpo.first_dialogue > labelled[-1]
+
+
+def test_four_bits_are_spent_where_one_card_does_not_hold_the_base_without() -> None:
+    quantised = {path: parsed(path) for path in RECIPES if parsed(path)[2].load_in_4bit}
+    folder = ROOT / "recipes" / "qwen2.5-7b"
+    assert set(quantised) == {folder / f"{agent}_grpo_4bit.yaml" for agent in ("manager", "answer")}
+    for memory, training, _ in quantised.values():
+        assert memory.accelerate == "recipes/accelerate/single_gpu.yaml"
+        assert not training.use_vllm  # vLLM would sample from a policy merged from rounded weights

@@ -114,6 +114,7 @@ def summary(base: Path, **changes: Any) -> dict[str, Any]:
         "steps": 2,
         "seed": 0,
         "trainable_parameters": 1234,
+        "loss": "dr_grpo",
         "wall_seconds": 12.5,
         "first_reward": 0.25,
         "last_reward": None,
@@ -152,7 +153,14 @@ def test_the_summary_says_what_was_run_and_the_card_what_matters_of_it(tiny_mode
     assert json.loads((tmp_path / "training_summary.json").read_text()) == summary(tiny_model)
     card = (tmp_path / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: peft\nbase_model: tiny-llama\n")
-    for said in ("# manager agent, GRPO", "2 steps (seed 0)", "1,234", "0.25 / None", weights_hash(str(tiny_model))):
+    for said in (
+        "# manager agent, GRPO",
+        "| loss | dr_grpo |",
+        "2 steps (seed 0)",
+        "1,234",
+        "0.25 / None",
+        weights_hash(str(tiny_model)),
+    ):
         assert str(said) in card
     assert str(tiny_model.parent) not in card
 
