@@ -147,7 +147,7 @@ def memory_of(shape: Shape, load: Load, arguments: MemoryArguments, config: Any,
     if model.load_in_4bit:
         weights = shape.linear * FOUR_BIT + (shape.parameters - shape.linear) * width
     reinforced = load.completion > 0 and hasattr(config, "num_generations")
-    copies = 1 + int(reinforced and bool(config.beta)) + int(bool(arguments.answer_adapter))
+    copies = 1 + int(reinforced and bool(config.beta)) + int(bool(arguments.answer_folder))
     activations = _activations(shape, load, width, bool(config.activation_checkpointing))
     # Branches are played on from banks of their own, so from prompts of their own.
     played = load.rollout_rows * (load.prompt + load.completion) if load.turns_after else 0

@@ -189,7 +189,7 @@ def _load_policy(arguments: MemoryArguments, config: MemoryGRPOConfig, model: An
         str(model.model_name_or_path),
         dtype=str(model.dtype),
         warm_start=arguments.warm_start,
-        answer_adapter=arguments.answer_adapter if arguments.agent == "manager" else None,
+        answer_adapter=arguments.answer_folder if arguments.agent == "manager" else None,
         lora_r=model.lora_r,
         lora_alpha=model.lora_alpha,
         lora_target_modules=model.lora_target_modules or "all-linear",
@@ -208,7 +208,8 @@ def _answering(arguments: MemoryArguments, policy: Any, tokenizer: Any, retrieve
         model: LanguageModel = ServerLanguageModel(endpoint, tokenizer)
         adapter = None
     else:
-        model, adapter = LocalLanguageModel(policy, tokenizer, batch_size=32), FROZEN_ANSWER
+        model = LocalLanguageModel(policy, tokenizer, batch_size=32)
+        adapter = FROZEN_ANSWER if arguments.answer_folder is not None else None
     frozen = AnswerAgent(
         model, adapter=adapter, max_new_tokens=arguments.answer_max_tokens, style=arguments.answer_style
     )

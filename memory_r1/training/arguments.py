@@ -33,6 +33,8 @@ UNUSED_MODEL_FIELDS = (
     "lora_modules_to_save",
     "lora_target_parameters",
 )
+BASE = "base"
+"""In place of an adapter folder: the base model without one."""
 # Where a run's numbers may go; transformers finds out about others only once the model is loaded.
 REPORTERS = ("none", "all", "tensorboard", "wandb", "trackio", "mlflow")
 
@@ -88,7 +90,11 @@ class MemoryArguments:
         default=None, metadata={"help": "Memory Manager that rebuilds the banks when `banks: manager`."}
     )
     answer_adapter: str | None = field(
-        default=None, metadata={"help": "The frozen Answer Agent of a manager's outcome reward."}
+        default=None,
+        metadata={
+            "help": "The frozen Answer Agent of a manager's outcome reward: an adapter folder, or 'base' for the base "
+            "model itself, as in the paper."
+        },
     )
     answer_server: str | None = field(
         default=None,
@@ -195,6 +201,11 @@ class MemoryArguments:
                 f"answer_max_tokens: found {self.answer_max_tokens}, allowed with answer_style 'quotes': at least "
                 f"{ANSWER_TOKENS['quotes']}, since the answer comes after the quoted memories"
             )
+
+    @property
+    def answer_folder(self) -> str | None:
+        """The adapter folder of the frozen Answer Agent in this process; None if it is the base model or a server."""
+        return None if self.answer_adapter == BASE else self.answer_adapter
 
     @property
     def has_answer_agent(self) -> bool:

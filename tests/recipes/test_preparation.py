@@ -8,18 +8,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from data.banks import Banks
 from data.sources import Source
 from data.synthetic.generator import generate_split
+from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.errors import ConfigurationError
+from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems import bank_cache
-from memory_r1.training.arguments import MemoryArguments
+from memory_r1.training.answering import BankQuestion, FrozenAnswering
+from memory_r1.training.arguments import MemoryArguments, MemoryModelConfig
+from memory_r1.training.policy import POLICY
+from memory_r1.types import MemoryEntry, Question
 from recipes import preparation
 from recipes.preparation import finish_run, manager_tokens, refuse_past_window, refuse_too_few
-from recipes.reinforcement import _answering
+from recipes.reinforcement import _answering, _load_policy
 from tests.fakes import ScriptedLanguageModel
+from tests.tiny import load_base, load_tokenizer, sharpen, write_adapter
 
 
 @pytest.mark.parametrize(
@@ -44,6 +51,38 @@ def test_the_frozen_answer_agent_answers_in_the_recipes_style(style: str) -> Non
     answering = _answering(arguments, None, None, Retriever(None, "bm25"))
     assert answering is not None
     assert (answering.agent.style, answering.agent.max_new_tokens) == (style, 129)
+
+
+def test_the_base_model_answers_for_a_manager_in_training_without_its_adapter(tiny_model: Path, tmp_path: Path) -> None:
+    sharpen(load_base(tiny_model)).save_pretrained(tmp_path / "model")
+    load_tokenizer(tiny_model).save_pretrained(tmp_path / "model")
+    warm = write_adapter(tmp_path / "model", tmp_path / "warm", seed=1)
+    arguments = MemoryArguments(agent="manager", warm_start=str(warm), answer_adapter="base")
+    config: Any = SimpleNamespace(bf16=False, fp16=False, seed=0)
+    policy, tokenizer, _ = _load_policy(
+        arguments, config, MemoryModelConfig(model_name_or_path=str(tmp_path / "model"), dtype="float32")
+    )
+    policy.train()
+    trainable = {name for name, parameter in policy.named_parameters() if parameter.requires_grad}
+    retriever = Retriever(None, "bm25")
+    entries = tuple(MemoryEntry(number, f"Ann lives in {place}", "Ann", "") for number, place in enumerate("abc"))
+    asked = [BankQuestion(Question("q", "Where does Ann live?", "a", "recall"), entries, ("Ann", "Ben"))]
+
+    answering = _answering(arguments, policy, tokenizer, retriever)
+    assert answering is not None
+    (answer,) = answering.answer(asked)
+    plain = LocalLanguageModel(load_base(tmp_path / "model").eval(), tokenizer)
+    assert answer == FrozenAnswering(AnswerAgent(plain), retriever, arguments.recall_per_speaker).answer(asked)[0]
+    adapted = AnswerAgent(LocalLanguageModel(policy, tokenizer), adapter=POLICY)
+    assert answer != FrozenAnswering(adapted, retriever, arguments.recall_per_speaker).answer(asked)[0]
+
+    assert (policy.active_adapter, policy.training) == (POLICY, True)
+    assert {name for name, parameter in policy.named_parameters() if parameter.requires_grad} == trainable
+    ids = torch.tensor([tokenizer("Ann lives in Lisbon")["input_ids"]])
+    with torch.no_grad():
+        learnt = policy(input_ids=ids).logits
+        with policy.disable_adapter():
+            assert not torch.equal(policy(input_ids=ids).logits, learnt)
 
 
 def test_a_prompt_that_leaves_no_room_for_its_completion_is_refused_before_training() -> None:
