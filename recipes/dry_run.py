@@ -1,26 +1,29 @@
-"""What a training run will need, before it needs it: tokens a step, memory a process, and the order of its time.
+"""What a training run will need, before it needs it: tokens a step, and memory a process.
 
 `--dry-run` behind any training command prints it. No weights are loaded; `sizes.py` takes the model's shape from its
-configuration and measures prompts on the first training dialogue. The formulas stand beside the numbers' names below:
-memory is meant to be right within a third, time within a factor of three.
+configuration and measures prompts on the first training dialogue. The peak is meant to be right within a third: for
+GRPO of SmolLM2-135M's manager on a CPU it says 2.1, 5.1 and 9.1 GB at 8, 32 and 64 rows, where 1.7, 6.3 and 9.4 GB were
+measured.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from data.sources import Source
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.engines import sharding_of
-from recipes.sizes import Shape, Typical, measure_device, shape_of, typical_row
+from recipes.sizes import Shape, Typical, shape_of, typical_row
 
 GIB = 2**30
 FOUR_BIT = 4.127 / 8  # bytes a weight of 4-bit NormalFloat with doubly quantised constants (QLoRA, section 3)
 ADAPTER_BYTES = 4  # PEFT keeps adapters in float32; so are their gradients and Adam's two moments
 HEAD_TILE = 4096  # tokens that TRL's fused head projects at a time
-ANSWERS = "answers in the reward, if all of them differ"
-PLAYED = "greedy turns to the branch and behind it"
-REACHED = 0.4  # share of a plain matrix product's speed that a model's passes reach
+COPIES = 4  # of the logits, that a pass over completions holds on a CPU
+CPU_LIBRARIES = 0.7e9  # measured
+ACTIVATIONS, LOGITS, CACHE = "training pass: activations", "training pass: logits", "rollout: keys and values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +39,6 @@ class Load:
         rollout_rows: Rows of a rollout that this process generates.
         rollout_prompts: Prompts that it reads for them.
         own_rollouts: Whether this process generates; vLLM does not need its memory.
-        forward_passes: Forward passes over each row of a rollout, without gradient.
-        training_passes: Forward and backward passes over each row.
-        answers: Questions put to the Answer Agent in this process for one rollout, at most.
-        steps_a_rollout: Optimiser steps that one rollout serves.
-        turns_before: Turns that each prompt's dialogue is played before the rollout (`credit: branch`).
         turns_after: Turns that each row's branch is played behind it.
     """
 
@@ -52,11 +50,6 @@ class Load:
     rollout_rows: int
     rollout_prompts: int
     own_rollouts: bool
-    forward_passes: int
-    training_passes: int
-    answers: int
-    steps_a_rollout: float
-    turns_before: float = 0.0
     turns_after: float = 0.0
 
     @property
@@ -70,14 +63,12 @@ class Load:
         return self.rollout_prompts * self.prompt + self.rollout_rows * self.completion
 
 
-def describe_run(method: str, arguments: MemoryArguments, config: Any, model: Any) -> str:
-    """The whole report, one line a number."""
+def describe_run(method: str, arguments: MemoryArguments, config: Any, model: Any, source: Source) -> str:
+    """The whole report, one line a number; `source` is the dialogue that stands for all."""
     shape = shape_of(str(model.model_name_or_path), model.lora_r, model.lora_target_modules or "all-linear")
-    load = load_of(method, arguments, config, typical_row(arguments, str(model.model_name_or_path)))
+    load = load_of(method, arguments, config, typical_row(arguments, str(model.model_name_or_path), source))
     memory = memory_of(shape, load, arguments, config, model)
-    device, flops, bandwidth = measure_device(str(model.dtype))
-    seconds = seconds_of(shape, load, config, _bytes_a_number(model), flops, bandwidth)
-    total = sum(memory.values())
+    peak = peak_of(memory)
     lines = [
         f"{arguments.agent}, {method}, {config.max_steps} steps on {config.world_size} process(es)",
         f"model: {shape.parameters:,} parameters; LoRA of rank {model.lora_r} trains {shape.trainable:,}",
@@ -85,17 +76,10 @@ def describe_run(method: str, arguments: MemoryArguments, config: Any, model: An
         f"a process reads {load.rollout_tokens:,} tokens a rollout, {load.micro_tokens:,} in a micro-batch",
         "memory a process, GiB:",
         *(f"  {name:<44}{size / GIB:8.2f}" for name, size in memory.items()),
-        f"  {'total, without the libraries (CUDA: about 1)':<44}{total / GIB:8.2f}",
+        f"  {'peak of a step' + ('' if config.use_cpu else ', without CUDA itself (about 1)'):<44}{peak / GIB:8.2f}",
     ]
     if config.__dict__.get("use_vllm"):
         lines.append(_vllm_line(config))
-    lines.append(
-        f"time on this machine ({device}: {flops / 1e12:.2f} TFLOP/s, {bandwidth / 1e9:.0f} GB/s), seconds a step:"
-    )
-    lines += [f"  {name:<44}{value:8.2f}" for name, value in seconds.items()]
-    longest = sum(seconds.values()) * max(0, config.max_steps) / 60
-    least = longest - seconds.get(ANSWERS, 0.0) * max(0, config.max_steps) / 60
-    lines.append(f"  the run, without validation: some {least:.0f} to {longest:.0f} minutes")
     return "\n".join(lines)
 
 
@@ -107,19 +91,10 @@ def load_of(method: str, arguments: MemoryArguments, config: Any, row: Typical) 
     if method == "sft":
         completion = max(1, min(arguments.answer_max_tokens, (config.max_length or prompt) - prompt))
         everywhere = rows * accumulated * config.world_size
-        return Load(
-            everywhere, prompt, completion, rows, rows, rows * accumulated, rows * accumulated, False, 0, 1, 0, 1
-        )
+        return Load(everywhere, prompt, completion, rows, rows, rows * accumulated, rows * accumulated, False)
     generations = config.num_generations
     mine = rows * config.steps_per_generation
     shared = config.shared_prefix
-    asked = (
-        arguments.retention_questions + row.questions
-        if arguments.agent == "manager" and arguments.answer_adapter
-        else 0
-    )
-    # The old policy's log-probabilities take a pass of their own where the policy moves before it has used them up.
-    old = method == "ppo" or config.num_iterations > 1 or config.steps_per_generation > accumulated or config.use_vllm
     return Load(
         rows=mine * config.world_size,
         prompt=prompt,
@@ -129,17 +104,12 @@ def load_of(method: str, arguments: MemoryArguments, config: Any, row: Typical) 
         rollout_rows=mine,
         rollout_prompts=max(1, mine // generations) if shared else mine,
         own_rollouts=not config.use_vllm,
-        forward_passes=int(bool(config.beta)) + int(old),
-        training_passes=config.num_iterations,
-        answers=mine * asked,
-        steps_a_rollout=config.steps_per_generation * config.num_iterations / accumulated,
-        turns_before=row.turns_before,
         turns_after=row.turns_after,
     )
 
 
 def memory_of(shape: Shape, load: Load, arguments: MemoryArguments, config: Any, model: Any) -> dict[str, float]:
-    """Bytes a process needs, by what for. Rollout and training pass take turns, so the larger one counts."""
+    """Bytes a process needs, by what for; see `peak_of`."""
     width = _bytes_a_number(model)
     processes = config.world_size
     stage = sharding_of(config)
@@ -153,48 +123,32 @@ def memory_of(shape: Shape, load: Load, arguments: MemoryArguments, config: Any,
     played = load.rollout_rows * (load.prompt + load.completion) if load.turns_after else 0
     cached = max(load.rollout_tokens, played) if load.own_rollouts else 0
     cache = cached * shape.layers * 2 * shape.keys * width
+    on_cpu = bool(config.use_cpu)
     # Rows of the tree mask: one for each completion token and query head of a key head, as booleans and as the
-    # numbers that attention kernels make of them.
+    # numbers that attention kernels make of them. On a CPU attention needs none.
     columns = load.micro_tokens / load.micro_prompts
     mask = load.micro_rows * load.completion * columns * shape.heads_per_key * (1 + width)
-    if load.micro_prompts == load.micro_rows:
+    if on_cpu or load.micro_prompts == load.micro_rows:
         mask = 0.0
-    head = min(load.micro_rows * load.completion, HEAD_TILE) * shape.vocabulary * 4
+    predicted = load.micro_rows * load.completion
+    # On a CPU a pass holds logits, log-softmax, probabilities and their gradient of all tokens predicted, and what the
+    # pass without gradient has freed stays with the process. On a GPU TRL projects a tile at a time.
+    head = predicted * COPIES * (1 + int(reinforced and bool(config.beta))) if on_cpu else min(predicted, HEAD_TILE)
     return {
+        **({"Python and its libraries": CPU_LIBRARIES} if on_cpu else {}),
         "weights of the base model": weights / (processes if stage >= 3 else 1),
         f"adapters ({copies})": copies * shape.trainable * ADAPTER_BYTES / (processes if stage >= 3 else 1),
         "gradients and AdamW": 3 * shape.trainable * ADAPTER_BYTES / (processes if stage >= 2 else 1),
-        "training pass, or the rollout's cache": max(activations + mask + head, float(cache)),
+        ACTIVATIONS: activations + mask,
+        LOGITS: float(head * shape.vocabulary * 4),
+        CACHE: float(cache),
     }
 
 
-def seconds_of(shape: Shape, load: Load, config: Any, width: int, flops: float, bandwidth: float) -> dict[str, float]:
-    """Seconds of an optimiser step, by what for.
-
-    A forward pass takes 2 operations a parameter and token; backward as many again, since the base's own gradients are
-    not taken, and once more with checkpointing. A decoding step reads all weights once.
-    """
-    speed = flops * REACHED
-    pass_seconds = 2 * shape.parameters * load.rollout_tokens / speed
-    backward = 3 if config.activation_checkpointing else 2
-    seconds = {
-        "log-probabilities, no gradient (2 N tokens)": load.forward_passes * pass_seconds,
-        f"training passes ({2 * backward} N tokens)": load.training_passes * backward * pass_seconds,
-    }
-
-    def generate(prompts: int, rows: int) -> float:
-        prefill = 2 * shape.parameters * prompts * load.prompt / speed
-        decode_step = max(shape.parameters * width / bandwidth, 2 * shape.parameters * rows / speed)
-        return prefill + load.completion * decode_step
-
-    if load.own_rollouts:
-        seconds["rollout (prompts, then T steps over the weights)"] = generate(load.rollout_prompts, load.rollout_rows)
-    if load.turns_before or load.turns_after:
-        reached = load.turns_before * generate(load.rollout_prompts, load.rollout_prompts)
-        seconds[PLAYED] = reached + load.turns_after * generate(load.rollout_rows, load.rollout_rows)
-    if load.answers:
-        seconds[ANSWERS] = 2 * shape.parameters * load.answers * load.prompt / speed
-    return {name: value / load.steps_a_rollout for name, value in seconds.items()}
+def peak_of(memory: Mapping[str, float]) -> float:
+    """Bytes at the peak of a step. Rollout and training pass take turns, so the larger one counts."""
+    training, rollout = memory[ACTIVATIONS] + memory[LOGITS], memory[CACHE]
+    return sum(memory.values()) - min(training, rollout)
 
 
 def _activations(shape: Shape, load: Load, width: int, checkpointing: bool) -> float:

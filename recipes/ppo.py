@@ -1,4 +1,4 @@
-"""PPO with a critic of one agent against the other, frozen one.
+"""PPO with a critic of one agent against the other, frozen one; `grpo.py` has the way that both go.
 
 accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/ppo.py \\
     --config recipes/smollm2-135m/manager_ppo.yaml
@@ -10,16 +10,16 @@ import sys
 from collections.abc import Sequence
 
 from memory_r1.entry import run_main
+from recipes.grpo import LOWER, reinforce
 
 
 def main(argv: Sequence[str]) -> int:
     """Train one agent with PPO."""
     from memory_r1.training.arguments import MemoryPPOConfig
     from memory_r1.training.ppo import MemoryPPOTrainer
-    from recipes.reinforcement import reinforce
 
     return reinforce(argv, "ppo", MemoryPPOConfig, MemoryPPOTrainer)
 
 
 if __name__ == "__main__":
-    sys.exit(run_main(main, lower="per_device_train_batch_size, num_generations or max_completion_length"))
+    sys.exit(run_main(main, lower=LOWER))

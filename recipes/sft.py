@@ -18,100 +18,67 @@ logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str]) -> int:
-    """Parse the recipe, build labelled rows, train, keep the checkpoint of the lowest validation loss."""
-    from datasets import Dataset
-
+    """Parse and check the recipe, make labelled rows, train, and save the checkpoint of the lowest validation loss."""
+    from memory_r1.training import assembly, runs
     from memory_r1.training.arguments import MemorySFTConfig
     from memory_r1.training.callbacks import RestoreStart
-    from memory_r1.training.policy import load_policy
+    from memory_r1.training.checks import check_run
     from memory_r1.training.recipe_file import parse_recipe
-    from memory_r1.training.rows import answer_sft_rows, manager_sft_rows
-    from memory_r1.training.runs import claim_run, open_run
     from memory_r1.training.sft import CompletionSFTTrainer
-    from recipes import preparation
     from recipes.dry_run import describe_run
+    from recipes.rows import load_sources, sft_rows
 
+    # The recipe, and what it asks for.
     arguments, config, model = parse_recipe(MemorySFTConfig, list(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    check_run(arguments, config, model)
+    recipe = assembly.recipe_of(arguments, config, model)
+    finished, checkpoint = runs.open_run(config.output_dir, recipe)
+    train, validation = load_sources(arguments)
     if arguments.dry_run:
         if config.process_index == 0:
-            logger.info("%s", describe_run("sft", arguments, config, model))
+            logger.info("%s", describe_run("sft", arguments, config, model, train[0]))
         return 0
-    recipe = preparation.recipe_of(arguments, config, model)
-    finished, checkpoint = open_run(config.output_dir, recipe)
     if finished:
         logger.info("%s: already trained with this recipe; remove the folder to train again", config.output_dir)
         return 0
+
+    # Rows, with gold operations or worked answers as completions.
     started = time.monotonic()
-    train, validation = preparation.load_sources(arguments)
-    retriever = preparation.load_retriever(arguments.embedder)
+    with assembly.whole_models(config):
+        retriever = assembly.load_retriever(arguments.embedder)
+        datasets = sft_rows(arguments, config, model, retriever, train, validation)
+    logger.info("%d labelled dialogues, %d rows", len(train), len(datasets["training"]))
 
-    def rows(sources: list) -> list:
-        if arguments.agent == "manager":
-            return manager_sft_rows(
-                preparation.labelled_manager_units(sources), retriever, arguments.recall_per_speaker
-            )
-        banks = preparation.load_banks(
-            arguments,
-            sources,
-            str(model.model_name_or_path),
-            str(model.dtype),
-            retriever,
-            Path(config.output_dir).parent / "banks",
-            arguments.manager_max_tokens,
-        )
-        return answer_sft_rows(
-            preparation.answer_units(sources, banks), retriever, arguments.recall_per_speaker, arguments.answer_style
-        )
-
-    with preparation.whole_models(config):
-        train_rows = preparation.require_rows(rows(train), arguments.max_train_rows, "training")
-        validation_rows = preparation.require_rows(rows(validation), arguments.max_validation_rows, "validation")
-    logger.info("%d labelled dialogues, %d rows", len(train), len(train_rows))
-    policy, tokenizer, source = load_policy(
-        str(model.model_name_or_path),
-        dtype=str(model.dtype),
-        warm_start=arguments.warm_start,
-        lora_r=model.lora_r,
-        lora_alpha=model.lora_alpha,
-        lora_target_modules=model.lora_target_modules or "all-linear",
-        load_in_4bit=model.load_in_4bit,
-        autocast=config.bf16 or config.fp16,
-        seed=config.seed,
-    )
+    # Training, from the last checkpoint if there is one.
+    policy, tokenizer, base_source = assembly.policy_of(arguments, config, model)
     trainer = CompletionSFTTrainer(
         model=policy,
         args=config,
         processing_class=tokenizer,
-        train_dataset=Dataset.from_list(train_rows),
-        eval_dataset=Dataset.from_list(validation_rows),
+        train_dataset=datasets["training"],
+        eval_dataset=datasets["validation"],
     )
     restore_start = RestoreStart(Path(config.output_dir), "eval_loss", greater_is_better=False)
     restore_start.trainer = trainer
     if arguments.warm_start is not None:  # a new adapter says nothing yet: it is always beaten
         trainer.add_callback(restore_start)
     if trainer.accelerator.is_main_process:
-        claim_run(config.output_dir, recipe)
+        runs.claim_run(config.output_dir, recipe)
     trainer.train(resume_from_checkpoint=checkpoint)
-    kept = restore_start.restore_unless_beaten()
-    preparation.finish_run(
+
+    # The best checkpoint, or the start if none was better.
+    counts = {"labelled_dialogues": len(train), "train_rows": len(datasets["training"])}
+    runs.finish_run(
         trainer,
-        arguments,
+        agent=arguments.agent,
         method="sft",
         recipe=recipe,
-        model=str(model.model_name_or_path),
-        dtype=str(model.dtype),
-        source=source,
+        settings=assembly.agent_settings(arguments, config, model),
+        base=str(model.model_name_or_path),
+        base_source=base_source,
         started=started,
-        results={
-            "labelled_dialogues": len(train),
-            "train_rows": len(train_rows),
-            "first_reward": None,
-            "last_reward": None,
-            "start_validation": restore_start.score,
-            "best_validation": restore_start.score if kept else trainer.state.best_metric,
-            "kept_start": kept,
-        },
+        results={**counts, **runs.sft_results(trainer, restore_start)},
     )
     return 0
 

@@ -1,12 +1,9 @@
-"""Sizes that a dry run starts from: of the model, of a typical row, and the speed of the machine."""
+"""Sizes that a dry run starts from: of the model and of a typical row."""
 
 from __future__ import annotations
 
-import math
-import time
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
 
 import torch
 
@@ -17,7 +14,6 @@ from memory_r1.models import resolve_model
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.sessions import MAX_SESSION_MEMORIES
 from memory_r1.types import MemoryEntry, Session, Turn
-from recipes import preparation
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +38,10 @@ class Typical:
 
     Attributes:
         prompt: P, tokens of its prompt with a full recall.
-        questions: Questions that score it besides retained ones, at most.
-        turns_before: Turns that are played up to it, mean (`credit: branch`).
         turns_after: Turns that are played on behind it, mean (`credit: branch`).
     """
 
     prompt: int
-    questions: int = 1
-    turns_before: float = 0.0
     turns_after: float = 0.0
 
 
@@ -87,27 +79,21 @@ def shape_of(model: str, lora_r: int, targets: list[str] | str) -> Shape:
     )
 
 
-def typical_row(arguments: MemoryArguments, model: str) -> Typical:
-    """What the recipe's agent and `credit` make of the first training dialogue."""
+def typical_row(arguments: MemoryArguments, model: str, source: Source) -> Typical:
+    """What the recipe's agent and `credit` make of a training dialogue."""
     from transformers import AutoTokenizer
 
-    (source, *_), _ = preparation.load_sources(arguments)
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
     messages = typical_prompt(
         source, arguments.agent, arguments.recall_per_speaker, arguments.credit, arguments.answer_style
     )
     prompt = len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
     dialogue = source.dialogue
-    if arguments.credit == "turn":
+    if arguments.credit != "branch":
         return Typical(prompt)
-    questions = math.ceil(len(dialogue.questions) / len(dialogue.sessions))
-    if arguments.credit == "session":
-        return Typical(prompt, questions)
-    lengths = [len(session.turns) for session in dialogue.sessions]
     points = branch_points(dialogue)
-    before = fmean(sum(lengths[: point.session]) + point.turn for point in points)
-    after = fmean(lengths[point.session] - point.turn - 1 for point in points)
-    return Typical(prompt, questions, before, after)
+    after = fmean(len(dialogue.sessions[point.session].turns) - point.turn - 1 for point in points)
+    return Typical(prompt, after)
 
 
 def typical_prompt(
@@ -144,28 +130,3 @@ def _memories(turns: list[Turn], speaker: str) -> list[MemoryEntry]:
         MemoryEntry(number, turn.text, speaker, turn.timestamp, (turn.turn_id,))
         for number, turn in enumerate(turns, start=1)
     ]
-
-
-def measure_device(dtype: str) -> tuple[str, float, float]:
-    """Name, speed of a matrix product (operations a second) and of a copy (bytes a second) of what training runs on."""
-    name = "cuda" if torch.cuda.is_available() else "cpu"
-    precision = getattr(torch, dtype, torch.float32)
-    size = 4096 if name == "cuda" else 768
-    matrix = torch.ones(size, size, dtype=precision, device=name)
-    block = torch.ones(2**28 if name == "cuda" else 2**24, device=name)
-    product = _quickest(lambda: matrix @ matrix, name)
-    target = torch.empty_like(block)
-    copy = _quickest(lambda: target.copy_(block), name)
-    return name, 2 * size**3 / product, 2 * block.numel() * block.element_size() / copy
-
-
-def _quickest(work: Any, device: str, times: int = 4) -> float:
-    """Seconds of the quickest of a few calls; the first warms up."""
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        taken.append(time.perf_counter() - started)
-    return min(taken[1:])

@@ -33,6 +33,7 @@ def parse_recipe(
     given = _separate_config(sys.argv[1:] if argv is None else argv)
     classes = (MemoryArguments, trainer_config, MemoryModelConfig)
     _check_recipe_file(given, classes)
+    given = _named_by_seed(given)
     parser = TrlParser(classes, description=HELP)
     parser.error = _refuse  # argparse would print the usage of some 250 options and exit with status 2
     try:
@@ -44,6 +45,19 @@ def parse_recipe(
     if isinstance(training, MemorySFTConfig):
         _refuse_ignored(memory)
     return memory, training, model
+
+
+def _named_by_seed(argv: list[str]) -> list[str]:
+    """Give the run of a seed that the command line sets, in place of the recipe's, a folder of its own."""
+    options = [word.partition("=")[0] for word in argv]
+    if "--seed" not in options or "--output_dir" in options or "--config" not in argv:
+        return argv
+    recipe = yaml.safe_load(Path(argv[argv.index("--config") + 1]).read_text(encoding="utf-8"))
+    place = options.index("--seed")
+    seed = argv[place].partition("=")[2] or "".join(argv[place + 1 : place + 2])
+    if seed == str(recipe.get("seed", 0)) or "output_dir" not in recipe:
+        return argv
+    return [*argv, "--output_dir", f"{recipe['output_dir']}-seed{seed}"]
 
 
 def _refuse_ignored(memory: MemoryArguments) -> None:

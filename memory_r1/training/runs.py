@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,12 @@ from memory_r1.embedded import LANGUAGE_MODEL
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.models import weights_hash
-from memory_r1.settings import SUMMARY
+from memory_r1.provenance import git_revision, package_versions
+from memory_r1.settings import SUMMARY, AgentSettings
+from memory_r1.training.callbacks import RestoreStart
+from memory_r1.training.engines import sharding_of
+
+logger = logging.getLogger(__name__)
 
 RECIPE = "recipe.json"
 
@@ -74,6 +81,87 @@ def save_adapter(
         for path in Path(scratch).iterdir():
             os.replace(path, folder / path.name)
     write_json(folder / SUMMARY, _plain(summary))
+
+
+def finish_run(
+    trainer: Any,
+    *,
+    agent: str,
+    method: str,
+    recipe: Mapping[str, Any],
+    settings: AgentSettings,
+    base: str,
+    base_source: str,
+    started: float,
+    results: Mapping[str, Any],
+) -> None:
+    """Save the best adapter with its card and summary, drop the checkpoints, and leave the process group together.
+
+    Args:
+        trainer: Trained, with the best checkpoint loaded.
+        agent: "manager" or "answer".
+        method: How it was trained.
+        recipe: What identifies the run.
+        settings: What using the adapter must agree with.
+        base: The base model as the recipe names it.
+        base_source: Where it was loaded from.
+        started: `time.monotonic` at the start of the run.
+        results: What else the summary holds.
+    """
+    # All processes take part in putting a split adapter together.
+    whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharding_of(trainer.args) == 3 else None
+    if trainer.accelerator.is_main_process:
+        policy = trainer.accelerator.unwrap_model(trainer.model)
+        trainable = (parameter for parameter in policy.parameters() if parameter.requires_grad)
+        summary = {
+            "agent": agent,
+            "method": method,
+            "recipe": recipe,
+            "settings": settings.to_dict(),
+            "loss": trainer.args.loss_type,
+            "base_model": base_model_record(base_source, base),
+            "steps": trainer.state.global_step,
+            "seed": trainer.args.seed,
+            "trainable_parameters": sum(getattr(parameter, "ds_numel", parameter.numel()) for parameter in trainable),
+            "wall_seconds": time.monotonic() - started,
+            **results,
+            "git_revision": git_revision(),
+            "versions": package_versions(),
+            "log_history": trainer.state.log_history,
+        }
+        save_adapter(policy, trainer.processing_class, trainer.args.output_dir, summary, whole)
+        remove_checkpoints(trainer.args.output_dir)
+        logger.info("adapter written to %s", trainer.args.output_dir)
+    # A process that goes alone may abort while it takes its connections down, and the launcher then stops the others,
+    # whatever they are saving.
+    trainer.accelerator.wait_for_everyone()
+    trainer.accelerator.end_training()
+
+
+def rl_results(trainer: Any, restore_start: RestoreStart) -> dict[str, Any]:
+    """Put the start back if nothing beat it, and return the first, last and best numbers of a run."""
+    kept = restore_start.restore_unless_beaten()
+    rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
+    validated = [value for value in (restore_start.score, trainer.state.best_metric) if value is not None]
+    return {
+        "first_reward": rewards[0] if rewards else None,
+        "last_reward": rewards[-1] if rewards else None,
+        "start_validation": restore_start.score,
+        "best_validation": max(validated, default=None),
+        "kept_start": kept,
+    }
+
+
+def sft_results(trainer: Any, restore_start: RestoreStart) -> dict[str, Any]:
+    """`rl_results` of a supervised run, which has no rewards."""
+    kept = restore_start.restore_unless_beaten()
+    return {
+        "first_reward": None,
+        "last_reward": None,
+        "start_validation": restore_start.score,
+        "best_validation": restore_start.score if kept else trainer.state.best_metric,
+        "kept_start": kept,
+    }
 
 
 def base_model_record(source: str, name: str) -> dict[str, Any]:

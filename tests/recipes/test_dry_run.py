@@ -13,9 +13,10 @@ import yaml
 
 from memory_r1.training.arguments import MemoryGRPOConfig, MemorySFTConfig
 from memory_r1.training.recipe_file import parse_recipe
-from recipes import dry_run, grpo, sft
-from recipes.dry_run import GIB, PLAYED, Load, load_of, memory_of, seconds_of
-from recipes.sizes import Shape, Typical, measure_device, shape_of, typical_row
+from recipes import grpo, sft
+from recipes.dry_run import ACTIVATIONS, CACHE, LOGITS, Load, load_of, memory_of, peak_of
+from recipes.rows import load_sources
+from recipes.sizes import Shape, Typical, shape_of, typical_row
 from tests.tiny import load_base, lora_parameters, with_lora
 
 # Small round numbers: 10 layers of width 100 with 4 query heads on 2 key heads, a vocabulary of 1,000.
@@ -41,10 +42,6 @@ LOAD = Load(
     rollout_rows=8,
     rollout_prompts=2,
     own_rollouts=True,
-    forward_passes=1,
-    training_passes=1,
-    answers=0,
-    steps_a_rollout=1.0,
 )
 
 
@@ -74,11 +71,12 @@ def parsed(folder: Path, model: Path, **fields: Any) -> tuple[Any, Any, Any]:
 
 def settings(**fields: Any) -> tuple[Any, Any, Any]:
     """Arguments, config and model with the fields that the estimate reads."""
-    arguments = SimpleNamespace(answer_adapter=fields.get("answer_adapter"))
+    arguments = SimpleNamespace(answer_folder=fields.get("answer_adapter"))
     config = SimpleNamespace(
         world_size=fields.get("processes", 1),
         beta=fields.get("beta", 0.0),
         num_generations=4,
+        use_cpu=fields.get("use_cpu", False),
         activation_checkpointing=fields.get("checkpointing", False),
         deepspeed_plugin=SimpleNamespace(zero_stage=fields["stage"]) if "stage" in fields else None,
         distributed_state=SimpleNamespace(distributed_type="NO"),
@@ -107,7 +105,11 @@ def test_memory_is_what_a_hand_derives() -> None:
     # 8 * 10 rows of 50 + 4 * 10 columns, for 2 query heads a key head, as a boolean and a bfloat16.
     mask = 80 * 90 * 2 * 3
     head = 80 * 1_000 * 4
-    assert memory() == [2_000_000, 40_000, 120_000, activations + mask + head]
+    # Keys and values: 2 * 50 + 8 * 10 tokens, 10 layers, 2 * 50 numbers of 2 bytes.
+    assert memory() == [2_000_000, 40_000, 120_000, activations + mask, head, 180 * 10 * 100 * 2]
+    # On a CPU no mask, and the logits of both passes four times over.
+    libraries, *others = memory(use_cpu=True, beta=0.1)
+    assert (libraries, others[3], others[4]) == (0.7e9, activations, head * 8)
     weights, adapters, *_ = memory(beta=0.1, answer_adapter="somewhere")
     assert (weights, adapters) == (2_000_000, 3 * 40_000)  # policy, reference and frozen Answer Agent
 
@@ -115,35 +117,20 @@ def test_memory_is_what_a_hand_derives() -> None:
 def test_engines_and_options_change_what_they_should() -> None:
     plain = memory()
     assert memory(processes=4) == plain  # DDP shards nothing
-    assert memory(processes=4, stage=2) == [*plain[:2], plain[2] / 4, plain[3]]
-    assert memory(processes=4, stage=3) == [*(size / 4 for size in plain[:3]), plain[3]]
+    assert memory(processes=4, stage=2) == [*plain[:2], plain[2] / 4, *plain[3:]]
+    assert memory(processes=4, stage=3) == [*(size / 4 for size in plain[:3]), *plain[3:]]
     assert memory(four_bit=True)[0] == pytest.approx(800_000 * 4.127 / 8 + 200_000 * 2)
     # Checkpointing keeps each layer's input, and one layer's inside.
     assert plain[3] - memory(checkpointing=True)[3] == 180 * 2 * (10 * 1_500 - (10 * 100 + 1_500))
 
 
-def test_seconds_are_what_a_hand_derives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry_run, "REACHED", 0.5)
-    _, config, _ = settings()
-    # 1e6 operations a second are reached; a forward pass is 2 * 1e6 * 180 operations.
-    values = list(seconds_of(SHAPE, LOAD, config, 2, flops=2e6, bandwidth=1e5).values())
-    # Rollout: 100 prompt tokens read, then 10 steps over 2 MB of weights.
-    assert values == [360.0, 720.0, 200.0 + 10 * 20.0]
-    _, config, _ = settings(checkpointing=True)
-    assert list(seconds_of(SHAPE, LOAD, config, 2, flops=2e6, bandwidth=1e5).values())[1] == 1080.0
-
-
-def test_a_branch_is_played_to_and_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry_run, "REACHED", 0.5)
-    _, config, _ = settings()
-    load = replace(LOAD, turns_before=4.0, turns_after=1.5)
-    played = seconds_of(SHAPE, load, config, 2, flops=2e6, bandwidth=1e5)[PLAYED]
-    # Two dialogues, 100 prompt tokens a turn; then eight branches, 400. A decoding step reads 2 MB of weights.
-    assert played == 4.0 * (200.0 + 10 * 20.0) + 1.5 * (800.0 + 10 * 20.0)
-    assert PLAYED not in seconds_of(SHAPE, LOAD, config, 2, flops=2e6, bandwidth=1e5)
+def test_a_branch_is_played_on() -> None:
+    load = replace(LOAD, turns_after=1.5)
     # 8 * (50 + 10) cached tokens, not 180, 10 layers, 50 keys and 50 values of 2 bytes: still less than training.
-    wide = replace(load, rollout_rows=400)
-    assert list(memory_of(SHAPE, wide, *settings()).values())[3] == 400 * 60 * 10 * 2 * 50 * 2
+    assert memory_of(SHAPE, load, *settings())[CACHE] == 8 * 60 * 10 * 2 * 50 * 2
+    needed = memory_of(SHAPE, replace(load, rollout_rows=4000), *settings())
+    assert needed[CACHE] > needed[ACTIVATIONS] + needed[LOGITS]
+    assert peak_of(needed) == sum(needed.values()) - needed[ACTIVATIONS] - needed[LOGITS]
 
 
 def test_a_recipe_becomes_the_load_of_a_step(tiny_model: Path, tmp_path: Path) -> None:
@@ -152,29 +139,22 @@ def test_a_recipe_becomes_the_load_of_a_step(tiny_model: Path, tmp_path: Path) -
     load = load_of("grpo", arguments, config, Typical(100))
     assert (load.rows, load.micro_prompts, load.rollout_prompts) == (24, 2, 6)
     assert (load.micro_tokens, load.rollout_tokens) == (2 * 100 + 8 * 20, 6 * 100 + 24 * 20)
-    assert (load.forward_passes, load.training_passes, load.steps_a_rollout) == (1, 1, 1.0)
-    assert load_of("ppo", arguments, config, Typical(100)).forward_passes == 2
-    arguments, config, _ = parsed(tmp_path, tiny_model, **fields, num_iterations=2, shared_prefix=False)
-    load = load_of("grpo", arguments, config, Typical(100))
-    assert (load.micro_prompts, load.forward_passes, load.training_passes, load.steps_a_rollout) == (8, 1, 2, 2.0)
+    arguments, config, _ = parsed(tmp_path, tiny_model, **fields, shared_prefix=False)
+    assert load_of("grpo", arguments, config, Typical(100)).micro_prompts == 8
 
 
 def test_credit_decides_what_a_row_is(tiny_model: Path, tmp_path: Path) -> None:
     rows = {}
     for credit in ("turn", "session", "branch"):
         arguments, config, _ = parsed(tmp_path, tiny_model, credit=credit)
-        rows[credit] = typical_row(arguments, str(tiny_model))
+        rows[credit] = typical_row(arguments, str(tiny_model), load_sources(arguments)[0][0])
     turn, session, branch = rows.values()
-    assert (turn.questions, turn.turns_before, turn.turns_after) == (1, 0.0, 0.0)
     # A session's prompt holds all its turns, and more memories than a turn's.
-    assert session.prompt > 1.5 * turn.prompt and session.turns_before == 0.0
-    # 12 questions over 3 sessions; 20 turns, of which a branch in the middle of its session leaves some to play.
-    assert session.questions == branch.questions == 4
-    assert branch.prompt == turn.prompt
-    assert 5 < branch.turns_before < 15 and 1 < branch.turns_after < 5
+    assert session.prompt > 1.5 * turn.prompt
+    assert (turn.turns_after, session.turns_after, branch.prompt) == (0.0, 0.0, turn.prompt)
+    assert 1 < branch.turns_after < 5  # a branch in the middle of its session leaves some to play
     arguments, config, _ = parsed(tmp_path, tiny_model, credit="branch")
-    load = load_of("grpo", arguments, config, branch)
-    assert (load.turns_before, load.turns_after) == (branch.turns_before, branch.turns_after)
+    assert load_of("grpo", arguments, config, branch).turns_after == branch.turns_after
 
 
 def test_prompts_grow_with_what_is_recalled(tiny_model: Path, tmp_path: Path) -> None:
@@ -182,7 +162,7 @@ def test_prompts_grow_with_what_is_recalled(tiny_model: Path, tmp_path: Path) ->
     for agent in ("manager", "answer"):
         for recalled in (2, 20):
             arguments, _, _ = parsed(tmp_path, tiny_model, agent=agent, recall_per_speaker=recalled)
-            sizes.append(typical_row(arguments, str(tiny_model)).prompt)
+            sizes.append(typical_row(arguments, str(tiny_model), load_sources(arguments)[0][0]).prompt)
     assert 20 < sizes[0] < sizes[1] / 2 and 20 < sizes[2] < sizes[3] / 2
 
 
@@ -194,13 +174,6 @@ def test_a_dry_run_prints_and_leaves_nothing(
     own = {"reward_funcs": ["operation_format"]} if method == "grpo" else {}
     main = {"grpo": grpo, "sft": sft}[method].main
     assert main(["--config", recipe(tmp_path, tiny_model, **own), "--dry-run"]) == 0
-    for expected in (f"manager, {method}, 6 steps", "weights of the base model", "seconds a step", "minutes"):
+    for expected in (f"manager, {method}, 6 steps", "weights of the base model", "logits", "peak of a step"):
         assert expected in caplog.text
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
-
-
-def test_the_devices_speed_is_measured() -> None:
-    name, flops, bandwidth = measure_device("float32")
-    assert name in ("cpu", "cuda")
-    assert 1e8 < flops < 1e16 and 1e8 < bandwidth < 1e14
-    assert GIB == 1024**3

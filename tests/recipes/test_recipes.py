@@ -12,8 +12,8 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
+from memory_r1.training.assembly import recipe_of
 from memory_r1.training.recipe_file import parse_recipe
-from recipes.preparation import recipe_of
 from rewards import check_rewards
 
 ROOT = Path(__file__).parents[2]

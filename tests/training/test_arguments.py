@@ -333,3 +333,12 @@ def test_a_frozen_answer_agent_that_quotes_needs_room_for_it(tmp_path: Path) -> 
         MemoryGRPOConfig, ["--config", write(tmp_path, **quoting), "--answer_max_tokens", "128"]
     )
     assert memory.answer_max_tokens == 128
+
+
+def test_another_seed_has_a_folder_of_its_own(tmp_path: Path) -> None:
+    def folder(*argv: str) -> str:
+        return str(parse_recipe(MemoryGRPOConfig, ["--config", write(tmp_path, seed=1), *argv])[1].output_dir)
+
+    assert folder() == folder("--seed", "1") == "outputs/none"
+    assert folder("--seed", "2") == folder("--seed=2") == "outputs/none-seed2"
+    assert folder("--seed", "2", "--output_dir", "elsewhere") == "elsewhere"

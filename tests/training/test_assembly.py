@@ -17,14 +17,16 @@ from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.memory.retriever import Retriever
+from memory_r1.settings import AgentSettings
 from memory_r1.systems import bank_cache
+from memory_r1.training import runs
 from memory_r1.training.answering import BankQuestion, FrozenAnswering
 from memory_r1.training.arguments import MemoryArguments, MemoryModelConfig
+from memory_r1.training.assembly import frozen_answering, manager_tokens, policy_of
+from memory_r1.training.checks import refuse_past_window, refuse_too_few
 from memory_r1.training.policy import POLICY
 from memory_r1.types import MemoryEntry, Question
-from recipes import preparation
-from recipes.preparation import finish_run, manager_tokens, refuse_past_window, refuse_too_few
-from recipes.reinforcement import _answering, _load_policy
+from recipes import rows
 from tests.fakes import ScriptedLanguageModel
 from tests.tiny import load_base, load_tokenizer, sharpen, write_adapter
 
@@ -48,7 +50,7 @@ def test_the_manager_that_rebuilds_banks_writes_as_long_as_the_recipe_says(
 @pytest.mark.parametrize("style", ["ids", "quotes"])
 def test_the_frozen_answer_agent_answers_in_the_recipes_style(style: str) -> None:
     arguments = MemoryArguments(agent="manager", answer_adapter="folder", answer_style=style, answer_max_tokens=129)
-    answering = _answering(arguments, None, None, Retriever(None, "bm25"))
+    answering = frozen_answering(arguments, None, None, Retriever(None, "bm25"))
     assert answering is not None
     assert (answering.agent.style, answering.agent.max_new_tokens) == (style, 129)
 
@@ -59,7 +61,7 @@ def test_the_base_model_answers_for_a_manager_in_training_without_its_adapter(ti
     warm = write_adapter(tmp_path / "model", tmp_path / "warm", seed=1)
     arguments = MemoryArguments(agent="manager", warm_start=str(warm), answer_adapter="base")
     config: Any = SimpleNamespace(bf16=False, fp16=False, seed=0)
-    policy, tokenizer, _ = _load_policy(
+    policy, tokenizer, _ = policy_of(
         arguments, config, MemoryModelConfig(model_name_or_path=str(tmp_path / "model"), dtype="float32")
     )
     policy.train()
@@ -68,7 +70,7 @@ def test_the_base_model_answers_for_a_manager_in_training_without_its_adapter(ti
     entries = tuple(MemoryEntry(number, f"Ann lives in {place}", "Ann", "") for number, place in enumerate("abc"))
     asked = [BankQuestion(Question("q", "Where does Ann live?", "a", "recall"), entries, ("Ann", "Ben"))]
 
-    answering = _answering(arguments, policy, tokenizer, retriever)
+    answering = frozen_answering(arguments, policy, tokenizer, retriever)
     assert answering is not None
     (answer,) = answering.answer(asked)
     plain = LocalLanguageModel(load_base(tmp_path / "model").eval(), tokenizer)
@@ -108,10 +110,19 @@ def test_a_process_that_saves_nothing_waits_for_the_one_that_does(monkeypatch: p
         wait_for_everyone=lambda: done.append("waited"),
         end_training=lambda: done.append("left"),
     )
-    monkeypatch.setattr(preparation, "sharding_of", lambda config: 0)
+    monkeypatch.setattr(runs, "sharding_of", lambda config: 0)
     trainer = SimpleNamespace(accelerator=accelerator, args=None)
-    arguments = MemoryArguments(agent="manager")
-    finish_run(trainer, arguments, method="sft", recipe={}, model="", dtype="", source="", started=0.0, results={})
+    runs.finish_run(
+        trainer,
+        agent="manager",
+        method="sft",
+        recipe={},
+        settings=AgentSettings(),
+        base="",
+        base_source="",
+        started=0.0,
+        results={},
+    )
     assert done == ["waited", "left"]
 
 
@@ -119,12 +130,9 @@ def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ScriptedLanguageModel()
-    monkeypatch.setattr(preparation, "check_adapter", lambda *given: None)
-    for module, name in ((preparation, "resolve_model"), (bank_cache, "resolve_model"), (bank_cache, "adapter_hash")):
-        monkeypatch.setattr(module, name, str)
-    monkeypatch.setattr(bank_cache, "resolve_embedder", str)
-    monkeypatch.setattr(bank_cache, "weights_hash", str)
-    monkeypatch.setattr(preparation.LocalLanguageModel, "load", lambda *given, **options: model)
+    for name in ("resolve_model", "adapter_hash", "resolve_embedder", "weights_hash"):
+        monkeypatch.setattr(bank_cache, name, str)
+    monkeypatch.setattr(rows.LocalLanguageModel, "load", lambda *given, **options: model)
     sources = [Source(example.dialogue) for example in generate_split("train", 3, 0)]
     retriever = Retriever(None, "bm25")
 
@@ -132,7 +140,8 @@ def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
         """The banks, and how many turns the manager was asked about."""
         before = len(model.prompts)
         arguments = MemoryArguments(agent="answer", banks="manager", manager_adapter="folder")
-        banks = preparation.load_banks(arguments, asked, "model", "float32", retriever, tmp_path, longest)
+        named: Any = SimpleNamespace(model_name_or_path="model", dtype="float32")
+        banks = rows.load_banks(arguments, asked, named, retriever, tmp_path, longest)
         return banks, len(model.prompts) - before
 
     turns = [len(source.dialogue.turns()) for source in sources]

@@ -1,0 +1,135 @@
+"""From a checked recipe to the parts of its run: what identifies it, its policy, the frozen Answer Agent, validation.
+
+Config objects end here. Dialogues and rewards arrive as arguments (`recipes/grpo.py` shows the whole way).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
+from trl import GRPOConfig
+
+from memory_r1.agents.answer_agent import AnswerAgent
+from memory_r1.inference.endpoint import Endpoint
+from memory_r1.inference.language_model import LanguageModel, LocalLanguageModel
+from memory_r1.inference.server_model import ServerLanguageModel
+from memory_r1.memory.embedder import SentenceEmbedder
+from memory_r1.memory.retriever import Retriever
+from memory_r1.models import resolve_embedder
+from memory_r1.settings import AgentSettings
+from memory_r1.training.answering import FrozenAnswering
+from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
+from memory_r1.training.policy import FROZEN_ANSWER, load_policy
+from memory_r1.training.validation import PlayedDialogues
+from memory_r1.types import Dialogue
+
+SERVER_KEY = "ANSWER_SERVER_KEY"  # environment variable that holds the key of `answer_server`
+# Fields that say where or how a run is executed, not what it computes: they may differ when it is resumed.
+EXECUTION_FIELDS = {
+    *("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "local_rank", "logging_steps"),
+    *("answer_server", "dry_run", "accelerate"),
+    *("judge_url", "judge_key_variable", "judge_timeout", "judge_concurrency"),
+}
+
+
+def recipe_of(*configs: Any) -> dict[str, Any]:
+    """Return the fields of all dataclasses that differ from their defaults: what identifies a run."""
+    recipe: dict[str, Any] = {}
+    for config in configs:
+        for item in dataclasses.fields(config):
+            value = getattr(config, item.name)
+            default = item.default_factory() if item.default_factory is not dataclasses.MISSING else item.default
+            if item.name not in EXECUTION_FIELDS and value != default:
+                recipe[item.name] = value if isinstance(value, (str, int, float, bool, list)) else str(value)
+    return recipe
+
+
+def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> AgentSettings:
+    """Return what using the trained agent must agree with, defaults too."""
+    if arguments.agent == "manager":
+        longest = manager_tokens(arguments, config)
+    else:
+        longest = getattr(config, "max_completion_length", None) or arguments.answer_max_tokens
+    return AgentSettings(
+        arguments.recall_per_speaker, longest, str(model.dtype), arguments.answer_style, arguments.embedder
+    )
+
+
+def manager_tokens(arguments: MemoryArguments, config: Any) -> int:
+    """Return the longest completion of a manager on one turn: its policy's own, if it is trained turn by turn."""
+    own = getattr(config, "max_completion_length", None)  # SFT samples nothing
+    by_turn = arguments.agent == "manager" and arguments.credit != "session"
+    return int(own) if own and by_turn else arguments.manager_max_tokens
+
+
+@contextmanager
+def whole_models(config: Any) -> Iterator[None]:
+    """Load models whole in each process: under ZeRO-3, transformers shards all that it loads, an embedder too."""
+    unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if getattr(config, "hf_deepspeed_config", None) is not None:
+            set_hf_deepspeed_config(config.hf_deepspeed_config)
+
+
+def load_retriever(embedder: str) -> Retriever:
+    """Return the hybrid retriever of training and evaluation."""
+    return Retriever(SentenceEmbedder(resolve_embedder(embedder)))
+
+
+def policy_of(arguments: MemoryArguments, config: Any, model: Any) -> tuple[Any, Any, str]:
+    """Load the policy, its tokenizer, and say where the base came from; see `load_policy`.
+
+    The frozen Answer Agent of a manager stands beside it.
+    """
+    return load_policy(
+        str(model.model_name_or_path),
+        dtype=str(model.dtype),
+        warm_start=arguments.warm_start,
+        answer_adapter=arguments.answer_folder if arguments.agent == "manager" else None,
+        lora_r=model.lora_r,
+        lora_alpha=model.lora_alpha,
+        lora_target_modules=model.lora_target_modules or "all-linear",
+        load_in_4bit=model.load_in_4bit,
+        autocast=config.bf16 or config.fp16,
+        seed=config.seed,
+    )
+
+
+def frozen_answering(
+    arguments: MemoryArguments, policy: Any, tokenizer: Any, retriever: Retriever
+) -> FrozenAnswering | None:
+    """Return how a manager's banks are asked; None if nobody asks them."""
+    if arguments.agent != "manager" or not arguments.has_answer_agent:
+        return None
+    adapter = None
+    if arguments.answer_server is not None:
+        endpoint = Endpoint(arguments.answer_server, str(arguments.answer_server_model), key_variable=SERVER_KEY)
+        model: LanguageModel = ServerLanguageModel(endpoint, tokenizer)
+    else:
+        model = LocalLanguageModel(policy, tokenizer, batch_size=32)
+        adapter = FROZEN_ANSWER if arguments.answer_folder is not None else None
+    frozen = AnswerAgent(
+        model, adapter=adapter, max_new_tokens=arguments.answer_max_tokens, style=arguments.answer_style
+    )
+    return FrozenAnswering(frozen, retriever, arguments.recall_per_speaker)
+
+
+def played_validation(
+    arguments: MemoryArguments, dialogues: Sequence[Dialogue], answering: FrozenAnswering | None
+) -> PlayedDialogues | None:
+    """Return the dialogues that a manager is validated by playing; None if rows validate."""
+    if arguments.validation == "rows" or answering is None:
+        return None
+    return PlayedDialogues(dialogues, answering, arguments.recall_per_speaker)
+
+
+def own_fields(config: MemoryGRPOConfig) -> dict[str, Any]:
+    """Return the fields that we add to TRL's: they are the trainer's own keyword arguments."""
+    inherited = {item.name for item in dataclasses.fields(GRPOConfig)}
+    return {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.name not in inherited}

@@ -1,0 +1,155 @@
+"""What a run will need, checked before anything is loaded or played, and in a dry-run too.
+
+What a recipe's fields may be is checked by `arguments.py`; here is what they ask of this machine and of each other once
+the run is known.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from trl import GRPOConfig
+
+from memory_r1.errors import ConfigurationError
+from memory_r1.inference.language_model import Messages, WindowedLanguageModel
+from memory_r1.models import check_adapter, resolve_model
+from memory_r1.training.arguments import MemoryArguments
+from memory_r1.training.engines import sharding_of
+from memory_r1.training.rollouts import PLAIN_SAMPLING, supports_shared_rollout
+
+DEMO = Path("outputs/demo")
+
+
+def check_run(arguments: MemoryArguments, config: Any, model: Any) -> None:
+    """Check adapters, packages, devices, the engine and the output folder.
+
+    Raises:
+        ConfigurationError: Something is missing or does not fit; the message says what mends it.
+        ModelError: The base model or an adapter is incomplete, or an adapter is of another base.
+    """
+    base = resolve_model(str(model.model_name_or_path))
+    adapters = {
+        "warm_start": arguments.warm_start,
+        "answer_adapter": arguments.answer_folder if arguments.agent == "manager" else None,
+        "manager_adapter": arguments.manager_adapter if arguments.banks == "manager" else None,
+    }
+    named = {field: folder for field, folder in adapters.items() if folder is not None}
+    _refuse_missing_adapters(named)
+    for folder in named.values():
+        check_adapter(folder, base)
+    _check_packages(config, model)
+    _check_engine(arguments, config)
+    if arguments.credit == "branch" and not supports_shared_rollout(config):
+        raise ConfigurationError(
+            f"credit is 'branch', which samples by itself; leave out {', '.join(PLAIN_SAMPLING)} and do not shard the "
+            "model"
+        )
+    _check_folder(Path(config.output_dir))
+
+
+def refuse_too_few(rows: int, config: GRPOConfig) -> None:
+    """Refuse fewer training rows than a rollout has distinct prompts: TRL would skip it, and train for no step at all.
+
+    Raises:
+        ConfigurationError: There are fewer.
+    """
+    prompts = int(config.generation_batch_size or 0) // int(config.num_generations or 1)
+    if rows < prompts:
+        raise ConfigurationError(
+            f"{rows} training rows are fewer than the {prompts} distinct prompts of a rollout (generation_batch_size "
+            f"{config.generation_batch_size} / num_generations {config.num_generations}): no step would be trained; "
+            "give more train_dialogues or a smaller per_device_train_batch_size"
+        )
+
+
+def refuse_past_window(prompts: Iterable[Messages], tokens: int, model: WindowedLanguageModel) -> None:
+    """Refuse rows that the policy cannot read whole: it would go on sampling, past the positions that it knows.
+
+    Args:
+        prompts: The rows' prompts.
+        tokens: Longest completion.
+        model: The policy.
+
+    Raises:
+        ConfigurationError: A prompt and its longest completion exceed the model's window.
+    """
+    if model.window is None:
+        return
+    longest = max(model.prompt_tokens(prompt) for prompt in prompts)
+    if longest + tokens > model.window:
+        raise ConfigurationError(
+            f"the longest prompt has {longest} tokens, with max_completion_length {tokens} more than the window of "
+            f"{model.window}: lower recall_per_speaker or max_completion_length"
+        )
+
+
+def _refuse_missing_adapters(named: Mapping[str, str]) -> None:
+    """Say of adapters that are not there which command trains them, and whether the demo has left some."""
+    missing = {field: Path(folder) for field, folder in named.items() if not Path(folder).expanduser().is_dir()}
+    if not missing:
+        return
+    commands = dict.fromkeys(filter(None, map(_training_command, missing.values())))
+    remedies = [f"run {' and '.join(commands)} first"] if commands else []
+    if all((DEMO / folder.name).is_dir() for folder in missing.values()):
+        options = " ".join(f"--{field} {DEMO / folder.name}" for field, folder in missing.items())
+        remedies.append(f"take the demo's with ARGS='{options}'")
+    listed = ", ".join(f"{field}: {folder}" for field, folder in missing.items())
+    remedy = ", or ".join(remedies) or "give the folder of a finished training run"
+    raise ConfigurationError(f"{listed}: no such folder; {remedy}")
+
+
+def _training_command(folder: Path) -> str | None:
+    """The `make` target whose recipe writes an adapter folder by default, if there is one."""
+    recipe = Path("recipes") / folder.parent.name / f"{folder.name}.yaml"
+    agent, _, method = folder.name.partition("_")
+    if not recipe.is_file() or method not in ("sft", "grpo", "ppo"):
+        return None
+    of_recipe = "" if folder.parent.name == "smollm2-135m" else f" RECIPE={recipe}"
+    return f"`make train-{agent}-{method}{of_recipe}`"
+
+
+def _check_packages(config: Any, model: Any) -> None:
+    """Extras that the recipe asks for are installed, and there is the device that they run on."""
+    import torch
+
+    vllm = getattr(config, "use_vllm", False)
+    wanted = {"vllm": ("use_vllm", vllm), "bitsandbytes": ("load_in_4bit", model.load_in_4bit)}
+    extras = {"vllm": "vllm", "bitsandbytes": "quantization"}
+    for package, (field, asked) in wanted.items():
+        if asked and find_spec(package) is None:
+            raise ConfigurationError(
+                f"{field}: the package {package} is not installed; pip install -e '.[{extras[package]}]' "
+                "(docs/engines.md), or leave the field out"
+            )
+    on_gpu = {"load_in_4bit": model.load_in_4bit, "use_vllm": vllm and config.vllm_mode == "colocate"}
+    for field, asked in on_gpu.items():
+        if asked and not torch.cuda.is_available():
+            raise ConfigurationError(f"{field}: found true, but there is no CUDA device; leave it out")
+
+
+def _check_engine(arguments: MemoryArguments, config: Any) -> None:
+    """Refuse what generates in one process alone if no process has the whole model: the others would wait for ever."""
+    if sharding_of(config) < 3:
+        return
+    if str(config.eval_strategy) not in ("no", "IntervalStrategy.NO"):
+        raise ConfigurationError(
+            "eval_strategy: ZeRO-3 and FSDP have no greedy validation; set it to 'no', load_best_model_at_end to false "
+            "and evaluate the adapter afterwards"
+        )
+    if arguments.agent == "manager" and arguments.answer_adapter is not None:
+        raise ConfigurationError(
+            "answer_adapter: under ZeRO-3 and FSDP the Answer Agent must be behind a server; set answer_server instead"
+        )
+
+
+def _check_folder(folder: Path) -> None:
+    """The output folder can be made and written to."""
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise ConfigurationError(
+            f"output_dir: {folder} cannot be written ({there} is no folder that may be written to)"
+        )

@@ -1,0 +1,230 @@
+"""From a recipe's dialogues to the rows that its trainer reads, over banks rebuilt beforehand."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from datasets import Dataset
+
+from data.banks import Banks, gold_banks, observation_banks
+from data.sources import Source, training_sources
+from data.tuples import answer_tuples, branch_points, manager_tuples, session_tuples
+from memory_r1.agents.memory_manager import MemoryManager
+from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.memory.log import ListLog
+from memory_r1.memory.retriever import Retriever
+from memory_r1.systems.bank_cache import BankCache
+from memory_r1.systems.player import banks_along, play_manager
+from memory_r1.systems.state import ScopeState
+from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
+from memory_r1.training.assembly import manager_tokens
+from memory_r1.training.rows import Row, answer_rows, answer_sft_rows, manager_rows, manager_sft_rows
+from memory_r1.training.sessions import BranchRollout, branch_rows, session_rows
+from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
+
+logger = logging.getLogger(__name__)
+
+
+def load_sources(arguments: MemoryArguments) -> tuple[list[Source], list[Source]]:
+    """Training and validation dialogues of a recipe.
+
+    Raises:
+        DataError: There are not as many as asked for, or none of them has a question.
+    """
+    train, validation = training_sources(
+        arguments.dataset,
+        seed=arguments.dialogue_seed,
+        first=arguments.first_dialogue,
+        count=arguments.train_dialogues,
+        validation=arguments.validation_dialogues,
+    )
+    for sources, what in ((train, "training"), (validation, "validation")):
+        if not any(source.dialogue.questions for source in sources):
+            raise DataError(
+                f"dataset {arguments.dataset}: found no question in its {len(sources)} {what} dialogues; add questions "
+                "to them (data/README.md has the format)"
+            )
+    return train, validation
+
+
+def rl_rows(
+    arguments: MemoryArguments,
+    config: MemoryGRPOConfig,
+    model: Any,
+    retriever: Retriever,
+    train: Sequence[Source],
+    validation: Sequence[Source],
+) -> tuple[dict[str, Dataset], dict[str, Any]]:
+    """Rows for training and validation, and the trainer's `rollout_func` if it has one."""
+    branching = arguments.credit == "branch"
+    played = validation if branching else [*train, *validation]  # branches play the training dialogues themselves
+    banks = load_banks(arguments, played, model, retriever, banks_folder(config), manager_tokens(arguments, config))
+    rows = {"validation": _rows(arguments, validation, banks[-len(validation) :], retriever)}
+    rollout = {}
+    if branching:
+        points = [point for source in train for point in branch_points(source.dialogue)]
+        rows["training"] = branch_rows(points)
+        rollout["rollout_func"] = BranchRollout(
+            points,
+            retriever,
+            top_k=arguments.recall_per_speaker,
+            retention_questions=arguments.retention_questions,
+            seed=config.seed,
+        )
+    else:
+        rows["training"] = _rows(arguments, train, banks[: len(train)], retriever)
+    datasets = _limited(arguments, rows)
+    for split, sources in (("training", train), ("validation", validation)):
+        logger.info("%s: %d dialogues, %d rows", split, len(sources), len(datasets[split]))
+    return datasets, rollout
+
+
+def sft_rows(
+    arguments: MemoryArguments,
+    config: Any,
+    model: Any,
+    retriever: Retriever,
+    train: Sequence[Source],
+    validation: Sequence[Source],
+) -> dict[str, Dataset]:
+    """Labelled rows for training and validation."""
+
+    def rows(sources: Sequence[Source]) -> list[Row]:
+        if arguments.agent == "manager":
+            return manager_sft_rows(labelled_manager_units(sources), retriever, arguments.recall_per_speaker)
+        banks = load_banks(arguments, sources, model, retriever, banks_folder(config), arguments.manager_max_tokens)
+        units = answer_units(sources, banks)
+        return answer_sft_rows(units, retriever, arguments.recall_per_speaker, arguments.answer_style)
+
+    return _limited(arguments, {"training": rows(train), "validation": rows(validation)})
+
+
+def banks_folder(config: Any) -> Path:
+    """Where the banks that a manager plays are kept: beside the runs, which share them."""
+    return Path(config.output_dir).parent / "banks"
+
+
+def load_banks(
+    arguments: MemoryArguments,
+    sources: Sequence[Source],
+    model: Any,
+    retriever: Retriever,
+    folder: Path,
+    longest: int,
+) -> list[Banks]:
+    """The bank before each turn of each dialogue, as the recipe's `banks` says; `longest` bounds a completion.
+
+    A manager's banks are kept in `folder` (see `BankCache`): runs beside each other play a manager on a dialogue once.
+    """
+    if arguments.banks == "gold":
+        return [gold_banks(source.dialogue, _gold(source)) for source in sources]
+    if arguments.banks == "observations":
+        return [observation_banks(source.dialogue, source.observations) for source in sources]
+    name, dtype = str(model.model_name_or_path), str(model.dtype)
+    adapter, top_k = str(arguments.manager_adapter), arguments.recall_per_speaker
+    cache = BankCache.of_manager(
+        folder,
+        model=name,
+        dtype=dtype,
+        manager=adapter,
+        embedder=arguments.embedder,
+        top_k=top_k,
+        max_new_tokens=longest,
+    )
+    dialogues = [source.dialogue for source in sources]
+    log = ListLog(ScopeState())
+    with PartialState().main_process_first(), cache.lock():  # a run beside this one plays the same
+        taken = cache.take(log, dialogues)
+        missing = [dialogue for dialogue in dialogues if dialogue.dialogue_id not in taken]
+        if missing:
+            language_model = LocalLanguageModel.load(name, {"manager": adapter}, dtype=dtype)
+            manager = MemoryManager(language_model, retriever, adapter="manager", top_k=top_k, max_new_tokens=longest)
+            played = play_manager(missing, manager, progress=True)
+            cache.keep(played, missing)
+            for dialogue in missing:
+                log.extend(dialogue.dialogue_id, played.records(dialogue.dialogue_id))
+    return [Banks(*banks_along(log.records(dialogue.dialogue_id))) for dialogue in dialogues]
+
+
+def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[ManagerTuple]:
+    """Training tuples of the Memory Manager for reinforcement learning: no gold operation is used."""
+    return [
+        item
+        for source, bank in zip(sources, banks, strict=True)
+        for item in manager_tuples(
+            source.dialogue,
+            bank,
+            retention_questions=arguments.retention_questions,
+            scored_only=True,
+            seed=arguments.dialogue_seed,
+        )
+    ]
+
+
+def session_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[SessionTuple]:
+    """Sessions as the Memory Manager's training tuples."""
+    return [
+        item
+        for source, bank in zip(sources, banks, strict=True)
+        for item in session_tuples(
+            source.dialogue,
+            bank,
+            retention_questions=arguments.retention_questions,
+            seed=arguments.dialogue_seed,
+        )
+    ]
+
+
+def labelled_manager_units(sources: Sequence[Source]) -> list[ManagerTuple]:
+    """Every turn with its gold operations."""
+    return [
+        item
+        for source in sources
+        for item in manager_tuples(
+            source.dialogue, gold_banks(source.dialogue, _gold(source)), every_turn=True, gold=_gold(source)
+        )
+    ]
+
+
+def answer_units(sources: Sequence[Source], banks: Sequence[Banks]) -> list[AnswerTuple]:
+    """Every question with the bank it is asked of."""
+    return [item for source, bank in zip(sources, banks, strict=True) for item in answer_tuples(source.dialogue, bank)]
+
+
+def require_rows(rows: list[Row], limit: int | None, what: str) -> list[Row]:
+    """Up to `limit` rows spread evenly over all; DataError when there are none."""
+    if not rows:
+        raise DataError(f"no {what} row came out of the dialogues; give dialogues with questions (and labels for SFT)")
+    if limit is None or len(rows) <= limit:
+        return rows
+    return [rows[index * len(rows) // limit] for index in range(limit)]
+
+
+def _rows(
+    arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks], retriever: Retriever
+) -> list[Row]:
+    """One row for each tuple, over the banks rebuilt beforehand."""
+    depth = arguments.recall_per_speaker
+    if arguments.agent == "answer":
+        return answer_rows(answer_units(sources, banks), retriever, depth, arguments.answer_style)
+    if arguments.credit == "session":
+        return session_rows(session_units(arguments, sources, banks), retriever, depth)
+    return manager_rows(manager_units(arguments, sources, banks), retriever, depth)
+
+
+def _limited(arguments: MemoryArguments, rows: Mapping[str, list[Row]]) -> dict[str, Dataset]:
+    limits = {"training": arguments.max_train_rows, "validation": arguments.max_validation_rows}
+    return {split: Dataset.from_list(require_rows(found, limits[split], split)) for split, found in rows.items()}
+
+
+def _gold(source: Source) -> Mapping[str, Any]:
+    if source.gold is None:
+        raise ConfigurationError(
+            f"dialogue {source.dialogue.dialogue_id} has no gold operations; use dataset: synthetic, or banks: manager"
+        )
+    return source.gold
