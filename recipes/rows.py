@@ -11,6 +11,7 @@ from accelerate import PartialState
 from datasets import Dataset
 
 from data.banks import Banks, gold_banks, observation_banks
+from data.fillers import with_fillers
 from data.sources import Source, training_sources
 from data.tuples import answer_tuples, branch_points, manager_tuples, session_tuples
 from memory_r1.agents.memory_manager import MemoryManager
@@ -93,12 +94,20 @@ def sft_rows(
     validation: Sequence[Source],
 ) -> dict[str, Dataset]:
     """Labelled rows for training and validation."""
+    pool = (
+        [(source.dialogue, gold_banks(source.dialogue, _gold(source)).final) for source in train]
+        if arguments.filler_memories
+        else []
+    )
 
     def rows(sources: Sequence[Source]) -> list[Row]:
         if arguments.agent == "manager":
-            return manager_sft_rows(labelled_manager_units(sources), retriever, arguments.recall_per_speaker)
+            labelled = with_fillers(
+                labelled_manager_units(sources), pool, arguments.filler_memories, arguments.dialogue_seed
+            )
+            return manager_sft_rows(labelled, retriever, arguments.recall_per_speaker)
         banks = load_banks(arguments, sources, model, retriever, banks_folder(config), arguments.manager_max_tokens)
-        units = answer_units(sources, banks)
+        units = with_fillers(answer_units(sources, banks), pool, arguments.filler_memories, arguments.dialogue_seed)
         return answer_sft_rows(units, retriever, arguments.recall_per_speaker, arguments.answer_style)
 
     return _limited(arguments, {"training": rows(train), "validation": rows(validation)})

@@ -112,6 +112,13 @@ class MemoryArguments:
     )
     embedder: str = field(default="all-MiniLM-L6-v2", metadata={"help": "Sentence embedder: name, hub id or folder."})
     recall_per_speaker: int = field(default=2, metadata={"help": "Memories recalled per speaker (the paper: 30)."})
+    filler_memories: int = field(
+        default=0,
+        metadata={
+            "help": "Memories of other training dialogues that fill each bank of a supervised run, so that its prompts "
+            "are as full as those it is a warm start for."
+        },
+    )
     retention_questions: int = field(
         default=2, metadata={"help": "Questions about facts already in the bank that score each tuple too."}
     )

@@ -23,6 +23,7 @@ LEAST: dict[str, float] = {
     "max_validation_rows": 1,
     "recall_per_speaker": 1,
     "retention_questions": 0,
+    "filler_memories": 0,
     "entry_cost": 0.0,
     "answer_max_tokens": 1,
     "manager_max_tokens": 1,

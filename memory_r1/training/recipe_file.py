@@ -44,6 +44,8 @@ def parse_recipe(
         raise ConfigurationError(f"recipe: {' '.join(str(error).split())}") from error
     if isinstance(training, MemorySFTConfig):
         _refuse_ignored(memory)
+    elif memory.filler_memories:
+        raise ConfigurationError("filler_memories is set, but only SFT fills its banks; leave it out")
     return memory, training, model
 
 
