@@ -14,7 +14,7 @@ from typing import TypeVar
 from data.banks import Entries
 from memory_r1.types import AnswerTuple, Dialogue, ManagerTuple, MemoryEntry
 
-Tuple = TypeVar("Tuple", ManagerTuple, AnswerTuple)
+Tuple = TypeVar("Tuple", bound=ManagerTuple | AnswerTuple)
 
 FIRST_ID = 1_000_000
 """Id of the first filler: above all that a bank gives itself."""
