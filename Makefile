@@ -134,7 +134,7 @@ reproduce-cpu: $(STAMP) ## Run the committed experiments again, into outputs/rep
 	$(PY) recipes/reproduce.py$(call option,STAGE,stage)$(call option,SEED,seed) $(ARGS)
 
 bench: $(STAMP) ## Time training beside stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
-	$(PY) recipes/bench.py$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)
+	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)
 
 ##@ Develop
 test: $(STAMP) ## Run the whole test suite [ARGS='-m "not slow"']

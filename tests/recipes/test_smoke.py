@@ -384,8 +384,8 @@ def test_a_finished_run_is_left_as_it_is_and_another_recipe_is_refused(
     path = recipes.folder / "manager_sft.yaml"
     assert run_here("sft", "--config", str(path)) == 0
     capsys.readouterr()
-    assert run_here("sft", "--config", str(path), "--seed", "1") == 1
-    assert "holds a run of another recipe (differs in: seed)" in only_error(capsys.readouterr().err)
+    assert run_here("sft", "--config", str(path), "--learning_rate", "0.5") == 1
+    assert "holds a run of another recipe (differs in: learning_rate)" in only_error(capsys.readouterr().err)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
@@ -432,9 +432,9 @@ def bad_fields(case: str, folder: Path, warm: dict[str, Path]) -> tuple[dict[str
     if case == "missing reward file":
         return {"reward_funcs": ["no/file.py:reward"]}, "no/file.py is no file"
     if case == "missing adapter":
-        return {"warm_start": str(folder / "nowhere")}, "nowhere': no such folder"
+        return {"warm_start": str(folder / "nowhere")}, "nowhere: no such folder"
     if case == "missing manager adapter":
-        return {"banks": "manager", "manager_adapter": str(folder / "nowhere")}, "nowhere': no such folder"
+        return {"banks": "manager", "manager_adapter": str(folder / "nowhere")}, "nowhere: no such folder"
     if case == "foreign adapter":
         foreign = folder / "foreign"
         foreign.mkdir()

@@ -29,10 +29,10 @@ from rich.progress import Progress
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.models import resolve_embedder, resolve_model
-from recipes.bench_peak import measured_peak
-from recipes.bench_results import Results, configuration, remark, row_of
-from recipes.bench_sides import Worker, WorkerFailed
-from recipes.bench_worker import Job, Settings, Side, forward_tokens
+from recipes.bench.measuring import Job, Settings, Side, forward_tokens
+from recipes.bench.peak import measured_peak
+from recipes.bench.results import Results, configuration, remark, row_of
+from recipes.bench.worker import Worker, WorkerFailed
 
 SPIN = "10000"  # about 30 microseconds at a barrier before a thread sleeps
 PARTS = ("rollout", "logprob", "step", "answering", "reward")

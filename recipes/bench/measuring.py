@@ -1,29 +1,20 @@
-"""One side of the training benchmark in a process of its own: what it is told to do, when, and what it cost.
-
-Both sides of a comparison are alive at once and take turns, so that a slow minute of the machine strikes both; each has
-its own process, because memory can only be told apart between processes.
-"""
+"""What the two sides of the benchmark are told to do, when, and how what it cost is measured."""
 
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from memory_r1.entry import keep_freed_memory
-
 Side = Literal["ours", "stock"]
 Kind = Literal["steps", "reward", "answering", "de-duplication"]
 
 OUT_OF_MEMORY = "out of memory"
-_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", OUT_OF_MEMORY)
 _STATUS, _CLEAR, _MEMORY = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
 
 
@@ -161,27 +152,6 @@ class Meter:
         return int(line.split()[1]) * 1024
 
 
-def serve(connection: Connection, side: Side, job: Job, settings: Settings) -> None:
-    """Do one job in a fresh process; running out of memory is a result, everything else ends it with a traceback."""
-    import torch
-    from transformers.utils.logging import disable_progress_bar
-
-    logging.basicConfig(level=logging.WARNING, format=f"{side}: %(message)s")
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, to each other
-    disable_progress_bar()
-    keep_freed_memory()  # as in every command of this project; here on both sides
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
-    torch.manual_seed(0)
-    try:
-        _run(Turns(connection), side, job, settings)
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _MEMORY_MESSAGES):
-            connection.send(OUT_OF_MEMORY)
-        else:
-            raise
-
-
 def device() -> Any:
     """The accelerator where there is one, else the CPU."""
     import torch
@@ -199,15 +169,6 @@ def available_bytes() -> int | None:
         return None
     line = next(line for line in _MEMORY.read_text(encoding="ascii").splitlines() if line.startswith("MemAvailable"))
     return int(line.split()[1]) * 1024
-
-
-def _run(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
-    from recipes.bench_answering import run_answering, run_reward
-    from recipes.bench_steps import run_steps
-
-    {"steps": run_steps, "reward": run_reward, "answering": run_answering, "de-duplication": run_answering}[job.kind](
-        turns, side, job, settings
-    )
 
 
 def _trim_heap() -> None:

@@ -17,14 +17,15 @@ from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError, TrainingError
 from memory_r1.memory.operations import check_completion
 from memory_r1.training.policy import POLICY
-from recipes import bench, bench_results, bench_steps
-from recipes.bench_answering import CountingLanguageModel, operations
-from recipes.bench_peak import flops_a_token, measured_peak
-from recipes.bench_prompts import prompt_of, token_ids
-from recipes.bench_results import KEYS, ideal_ratio, remark, row_of
-from recipes.bench_sides import WorkerFailed
-from recipes.bench_steps import CompletionHead, StepClock, load
-from recipes.bench_worker import OUT_OF_MEMORY, Job, Measurement, Meter, Settings, Turns, forward_tokens
+from recipes.bench import __main__ as bench
+from recipes.bench import results, steps
+from recipes.bench.answering import CountingLanguageModel, operations
+from recipes.bench.measuring import OUT_OF_MEMORY, Job, Measurement, Meter, Settings, Turns, forward_tokens
+from recipes.bench.peak import flops_a_token, measured_peak
+from recipes.bench.prompts import prompt_of, token_ids
+from recipes.bench.results import KEYS, ideal_ratio, remark, row_of
+from recipes.bench.steps import CompletionHead, StepClock, load
+from recipes.bench.worker import WorkerFailed
 from tests.tiny import load_base, load_tokenizer, sharpen, with_lora
 
 CPU = torch.device("cpu")
@@ -131,7 +132,7 @@ def test_completions_of_another_length_end_the_run(tiny_model: Path) -> None:
     sent: list[Any] = []
     connection: Any = SimpleNamespace(send=sent.append, recv=lambda: "go")
     clock = StepClock(
-        Turns(connection), Meter(CPU), "ours", job, load_tokenizer(tiny_model), bench_steps.text_length, lambda: (7, 3)
+        Turns(connection), Meter(CPU), "ours", job, load_tokenizer(tiny_model), steps.text_length, lambda: (7, 3)
     )
     chat = [[{"role": "user", "content": "Where?"}]] * 2
     said = [[{"role": "assistant", "content": "x"}]] * 2
@@ -177,8 +178,8 @@ def test_stock_gets_the_largest_micro_batch_that_fits(
     available: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # 8 rows of 13 bytes; nine tenths of 90 hold 6 rows, and 4 is the largest part of 8 below that.
-    monkeypatch.setattr(bench_steps, "available_bytes", lambda: available)
-    assert bench_steps._fitting(8, 13) == expected
+    monkeypatch.setattr(steps, "available_bytes", lambda: available)
+    assert steps._fitting(8, 13) == expected
 
 
 @pytest.mark.parametrize(
@@ -188,13 +189,13 @@ def test_stock_gets_the_largest_micro_batch_that_fits(
 def test_stock_gets_the_faster_of_the_micro_batches_that_fit(
     seconds_a_row: dict[int, float], rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_steps, "available_bytes", lambda: 90)
+    monkeypatch.setattr(steps, "available_bytes", lambda: 90)
 
     def probe(count: int, prompt: int, completion: int) -> tuple[float, int]:
         assert (prompt, completion) == (50, 5)
         return seconds_a_row[count] * count, 13 * count
 
-    chosen = bench_steps._choose_rows(probe, 8, 50, 5)
+    chosen = steps._choose_rows(probe, 8, 50, 5)
     assert chosen == {"bytes_a_row": 13, "rows_fitting": 4, "rows_at_once": rows, "seconds_a_row": seconds_a_row}
 
 
@@ -296,11 +297,11 @@ def test_one_side_out_of_memory_leaves_the_other_its_turns(monkeypatch: pytest.M
             self.stopped = True
 
     monkeypatch.setattr(bench, "Worker", FakeWorker)
-    results = bench_results.Results(tmp_path, {"model": "m"})
+    written = results.Results(tmp_path, {"model": "m"})
     advanced: list[int] = []
     names = {"answering": "answering"}
     settings = Settings("", "", "", 0)
-    remarks = bench.measure(Job("answering", repeats=2), names, settings, results, 1.0, lambda: advanced.append(1))
+    remarks = bench.measure(Job("answering", repeats=2), names, settings, written, 1.0, lambda: advanced.append(1))
     assert len(remarks) == 1
     assert asked == ["ours", "stock", "ours"]
     assert len(advanced) == 4

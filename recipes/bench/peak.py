@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from recipes.bench_worker import Settings, device
+from recipes.bench.measuring import Settings, device
 
 _CPU_SIZE, _GPU_SIZE = 1024, 8192  # rows of the square matrices: large enough for full speed, a second in all
 _REPEATS = 10

@@ -16,8 +16,8 @@ from rich.table import Column, Table
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.provenance import git_revision, package_versions
-from recipes.bench_sides import Worker
-from recipes.bench_worker import Job, Measurement, Settings, Side, forward_tokens
+from recipes.bench.measuring import Job, Measurement, Settings, Side, forward_tokens
+from recipes.bench.worker import Worker
 
 Row = dict[str, Any]
 KEYS = ("name", "ours_seconds", "stock_seconds", "ratio", "ideal_ratio", "peak_memory_ratio")

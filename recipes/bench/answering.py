@@ -28,9 +28,9 @@ from memory_r1.training.assembly import load_retriever
 from memory_r1.training.policy import FROZEN_ANSWER, POLICY
 from memory_r1.training.rows import Row, manager_rows
 from memory_r1.types import Answer
-from recipes.bench_peak import flops_a_token
-from recipes.bench_steps import Reward, load, train
-from recipes.bench_worker import Job, Measurement, Meter, Settings, Side, Turns
+from recipes.bench.measuring import Job, Measurement, Meter, Settings, Side, Turns
+from recipes.bench.peak import flops_a_token
+from recipes.bench.steps import Reward, load, train
 from rewards import RewardContext, build_rewards
 
 ANSWER_TOKENS = 14

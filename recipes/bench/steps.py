@@ -19,9 +19,19 @@ from memory_r1.errors import TrainingError
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.policy import load_policy
 from memory_r1.training.shared_prefix import keep_positions
-from recipes.bench_peak import flops_a_token
-from recipes.bench_prompts import prompt_of, token_ids
-from recipes.bench_worker import Job, Measurement, Meter, Settings, Side, Turns, available_bytes, device, forward_tokens
+from recipes.bench.measuring import (
+    Job,
+    Measurement,
+    Meter,
+    Settings,
+    Side,
+    Turns,
+    available_bytes,
+    device,
+    forward_tokens,
+)
+from recipes.bench.peak import flops_a_token
+from recipes.bench.prompts import prompt_of, token_ids
 
 Reward = Callable[..., list[float | None]]
 

@@ -1,13 +1,23 @@
-"""The parent's handle on one side of the benchmark: starts its process, gives it turns, keeps what it reports."""
+"""One side of the benchmark in a process of its own, and the parent's handle on it.
+
+Both sides of a comparison are alive at once and take turns, so that a slow minute of the machine strikes both; each has
+its own process, because memory can only be told apart between processes.
+"""
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import signal
+import warnings
+from multiprocessing.connection import Connection
 from typing import Any
 
+from memory_r1.entry import keep_freed_memory
 from memory_r1.errors import TrainingError
-from recipes.bench_worker import OUT_OF_MEMORY, Job, Measurement, Settings, Side, serve
+from recipes.bench.measuring import OUT_OF_MEMORY, Job, Measurement, Settings, Side, Turns
+
+_MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", OUT_OF_MEMORY)
 
 
 class WorkerFailed(Exception):
@@ -59,3 +69,33 @@ class Worker:
         if received == OUT_OF_MEMORY:
             raise WorkerFailed(OUT_OF_MEMORY)
         return received
+
+
+def serve(connection: Connection, side: Side, job: Job, settings: Settings) -> None:
+    """Do one job in a fresh process; running out of memory is a result, everything else ends it with a traceback."""
+    import torch
+    from transformers.utils.logging import disable_progress_bar
+
+    logging.basicConfig(level=logging.WARNING, format=f"{side}: %(message)s")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, to each other
+    disable_progress_bar()
+    keep_freed_memory()  # as in every command of this project; here on both sides
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(0)
+    try:
+        _run(Turns(connection), side, job, settings)
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or any(text in str(error).lower() for text in _MEMORY_MESSAGES):
+            connection.send(OUT_OF_MEMORY)
+        else:
+            raise
+
+
+def _run(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
+    from recipes.bench.answering import run_answering, run_reward  # torch, which the parent has no use for
+    from recipes.bench.steps import run_steps
+
+    {"steps": run_steps, "reward": run_reward, "answering": run_answering, "de-duplication": run_answering}[job.kind](
+        turns, side, job, settings
+    )
