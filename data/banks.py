@@ -58,11 +58,10 @@ def gold_banks(dialogue: Dialogue, gold: GoldOperations) -> Banks:
     return Banks(before, bank.entries())
 
 
-def observation_banks(dialogue: Dialogue, observations: Iterable[Observation], window: int | None = None) -> Banks:
+def observation_banks(dialogue: Dialogue, observations: Iterable[Observation]) -> Banks:
     """Banks of the observations whose turns all lie before the turn, one entry each: ADD only, nothing is revised.
 
-    `window` keeps those of the last so many turns only, as the paper builds its temporal banks (50 turns for the
-    Memory Manager). Observations without turns cannot be placed and are left out.
+    Observations without turns cannot be placed and are left out.
     """
     position = {turn.turn_id: index for index, turn in enumerate(dialogue.turns())}
     turns = dialogue.turns()
@@ -78,8 +77,7 @@ def observation_banks(dialogue: Dialogue, observations: Iterable[Observation], w
     ]
 
     def bank_at(index: int) -> Entries:
-        oldest = 0 if window is None else index - window
-        return tuple(entry for last, entry in entries if oldest <= last < index)
+        return tuple(entry for last, entry in entries if last < index)
 
     before = {turn.turn_id: bank_at(index) for index, turn in enumerate(turns)}
     return Banks(before, bank_at(len(turns)))

@@ -41,7 +41,6 @@ def manager_tuples(
     *,
     retention_questions: int = 2,
     min_unlinked_share: float = 0.3,
-    max_tuples: int | None = None,
     every_turn: bool = False,
     scored_only: bool = False,
     gold: GoldOperations | None = None,
@@ -51,7 +50,7 @@ def manager_tuples(
 
     A question is linked to its last evidence turn. Turns with linked questions all become tuples, and of the turns
     that are evidence of no question as many (those with retention questions first) as make up `min_unlinked_share`;
-    where there are too few of those, or more than `max_tuples`, linked ones are sampled too, so that the share holds.
+    where there are too few of those, linked ones are sampled too, so that the share holds.
     Turns that are evidence but no question's last are left out: nothing scored there would pay for what they say.
     `scored_only` takes of the latter only those that a retention question scores, as reinforcement learning wants;
     `every_turn` takes all turns instead, as supervised training on gold wants them.
@@ -64,8 +63,8 @@ def manager_tuples(
         DataError: evidence, `gold` or `banks` does not fit the dialogue.
         ValueError: `min_unlinked_share` is not in [0, 1), or another number is negative.
     """
-    if not 0 <= min_unlinked_share < 1 or retention_questions < 0 or (max_tuples is not None and max_tuples < 0):
-        raise ValueError("min_unlinked_share must be in [0, 1), retention_questions and max_tuples not negative")
+    if not 0 <= min_unlinked_share < 1 or retention_questions < 0:
+        raise ValueError("min_unlinked_share must be in [0, 1), retention_questions not negative")
     _refuse_unfit(dialogue, banks, gold)
     linked = _linked(dialogue)
     retained = _retained(dialogue, banks, linked, gold)
@@ -91,7 +90,7 @@ def manager_tuples(
     choice = random.Random(f"{seed}:{dialogue.dialogue_id}")
     if scored_only:
         tuples = [item for item in tuples if item.linked or item.retention]
-    return _with_share(tuples, evidence, min_unlinked_share, max_tuples, choice)
+    return _with_share(tuples, evidence, min_unlinked_share, choice)
 
 
 def session_tuples(
@@ -235,16 +234,15 @@ def _overwritten(known: Mapping[str, Question], bank: Entries, operations: Seque
 
 
 def _with_share(
-    tuples: Sequence[ManagerTuple], evidence: set[str], share: float, limit: int | None, choice: random.Random
+    tuples: Sequence[ManagerTuple], evidence: set[str], share: float, choice: random.Random
 ) -> list[ManagerTuple]:
-    """Linked tuples and as few unlinked ones as make up `share`, at most `limit` together, in the order given."""
+    """Linked tuples and as few unlinked ones as make up `share`, in the order given."""
     linked = [item for item in tuples if item.linked]
     unlinked = [item for item in tuples if item.turn.turn_id not in evidence]
-    most = len(tuples) if limit is None else limit
     n_linked = len(linked)
-    while n_linked and _unlinked_needed(n_linked, share) > min(len(unlinked), most - n_linked):
+    while n_linked and _unlinked_needed(n_linked, share) > len(unlinked):
         n_linked -= 1
-    if limit is None and n_linked < len(linked):
+    if n_linked < len(linked):
         logger.warning(
             "%s has only %d turns that answer no question: %d of its %d turns with questions are left out",
             tuples[0].dialogue_id,

@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from data.synthetic.phrases import TRAIN
+from data.synthetic.phrase_files import TRAIN
 from data.synthetic.values import VALUES
 from memory_r1.errors import ConfigurationError
 

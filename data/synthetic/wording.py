@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data.synthetic.phrases import HELDOUT, JOINERS, OPENERS, PEOPLE, REPEATERS, TALK, TRAIN
+from data.synthetic.phrase_files import HELDOUT, JOINERS, OPENERS, PEOPLE, REPEATERS, TALK, TRAIN
 from data.synthetic.plan import DATED, Event, Fact, Group
 from memory_r1.types import Operation, OperationKind
 
@@ -27,12 +27,12 @@ def phrasing_of(split: str) -> str:
 
 
 def phrases(split: str) -> dict[str, dict[str, tuple[Phrase, ...]]]:
-    """Attribute to kind (see `synthetic_phrases`) to its phrases."""
+    """Attribute to kind (see `phrase_files`) to its phrases."""
     pool = HELDOUT if phrasing_of(split) == "heldout" else TRAIN
     parsed: dict[str, dict[str, tuple[Phrase, ...]]] = {}
     for attribute, block in pool.items():
         kinds: dict[str, list[Phrase]] = {}
-        for line in block.strip().splitlines():
+        for line in block:
             kind, _, text = line.partition(": ")
             turn, _, entry = text.partition(" => ")
             kinds.setdefault(kind, []).append(Phrase(turn, entry))
@@ -42,7 +42,7 @@ def phrases(split: str) -> dict[str, dict[str, tuple[Phrase, ...]]]:
 
 def talk(split: str, standalone: bool = True) -> tuple[str, ...]:
     """Small talk of a split; `{o}` is the person spoken to. Greetings and replies only where it stands alone."""
-    lines = TALK[phrasing_of(split)].strip().splitlines()
+    lines = TALK[phrasing_of(split)]
     return tuple(line.removeprefix("* ") for line in lines if standalone or not line.startswith("* "))
 
 

@@ -94,15 +94,6 @@ def test_observations_enter_the_bank_after_their_last_turn() -> None:
     assert banks.final == (early, moved, back)
 
 
-def test_a_window_keeps_the_observations_of_the_last_turns() -> None:
-    banks = observation_banks(DIALOGUE, OBSERVATIONS, window=2)
-
-    # two turns before s2:1 are s1:3 and s1:4; before s1:4 they are s1:2 and s1:3
-    assert [entry.text for entry in banks["s2:1"]] == ["Ann moved", "Ben is back"]
-    assert [entry.text for entry in banks["s1:4"]] == ["Ann moved"]
-    assert [entry.text for entry in banks["s1:3"]] == ["Ann is early"]
-
-
 def test_an_observation_of_another_dialogue_is_refused() -> None:
     with pytest.raises(DataError, match="an observation: found turn D1:1"):
         observation_banks(DIALOGUE, [Observation("Ann", "elsewhere", ("D1:1",))])

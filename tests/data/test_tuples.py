@@ -191,12 +191,9 @@ def test_the_share_holds_where_few_turns_answer_nothing(caplog: pytest.LogCaptur
 @given(
     cited=st.lists(st.lists(st.integers(1, 30), min_size=0, max_size=3), max_size=25),
     share=st.floats(0, 0.9),
-    limit=st.none() | st.integers(0, 35),
     seed=st.integers(0, 5),
 )
-def test_the_share_and_the_limit_always_hold(
-    cited: list[list[int]], share: float, limit: int | None, seed: int
-) -> None:
+def test_the_share_always_holds(cited: list[list[int]], share: float, seed: int) -> None:
     texts = tuple("x" for _ in range(30))
     questions = [
         Question(f"q{number}", "?", "x", "single", tuple({f"t{turn}" for turn in turns}))
@@ -204,11 +201,10 @@ def test_the_share_and_the_limit_always_hold(
     ]
     dialogue = _dialogue(*questions, texts=texts)
 
-    tuples = manager_tuples(dialogue, gold_banks(dialogue, {}), min_unlinked_share=share, max_tuples=limit, seed=seed)
+    tuples = manager_tuples(dialogue, gold_banks(dialogue, {}), min_unlinked_share=share, seed=seed)
 
     unlinked = sum(not item.linked for item in tuples)
     assert unlinked >= share * len(tuples)
-    assert limit is None or len(tuples) <= limit
     evidence = {turn_id for question in questions for turn_id in question.evidence}
     assert all(item.linked or item.turn.turn_id not in evidence for item in tuples)
 
@@ -225,7 +221,7 @@ def test_what_does_not_fit_the_dialogue_is_refused() -> None:
         manager_tuples(dialogue, gold_banks(dialogue, {}), gold=GOLD)
     with pytest.raises(DataError, match="gold operations: found turn t99"):
         manager_tuples(dialogue, banks, gold={"t99": ()})
-    for options in ({"min_unlinked_share": 1.0}, {"retention_questions": -1}, {"max_tuples": -1}):
+    for options in ({"min_unlinked_share": 1.0}, {"retention_questions": -1}):
         with pytest.raises(ValueError, match="min_unlinked_share must be in"):
             manager_tuples(dialogue, banks, **options)
 

@@ -30,7 +30,7 @@ from data.synthetic.generator import (
     read_synthetic,
     write_synthetic,
 )
-from data.synthetic.phrases import HELDOUT, JOINERS, OPENERS, PEOPLE, REPEATERS, TRAIN
+from data.synthetic.phrase_files import HELDOUT, JOINERS, OPENERS, PEOPLE, REPEATERS, TRAIN
 from data.synthetic.plan import DATED, SETS, SINGLES
 from data.synthetic.values import NAMES, VALUES
 from data.synthetic.wording import phrases, talk
@@ -145,7 +145,7 @@ def test_no_masked_4gram_of_the_heldout_pool_is_in_the_training_pool() -> None:
 
 def test_the_4gram_test_sees_one_copied_phrase(monkeypatch: pytest.MonkeyPatch) -> None:
     copied = phrases("train")["city"]["s"][0].turn
-    leaking = {**HELDOUT, "city": HELDOUT["city"] + f"s: {copied} => {{n}} is there\n"}
+    leaking = {**HELDOUT, "city": (*HELDOUT["city"], f"s: {copied} => {{n}} is there")}
     monkeypatch.setattr(synthetic_text, "HELDOUT", leaking)
     assert pool_grams("heldout") & pool_grams("train")
 
