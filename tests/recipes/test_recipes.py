@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
-from memory_r1.training.assembly import recipe_of
+from memory_r1.training.assembly import agent_settings, recipe_of
 from memory_r1.training.recipe_file import parse_recipe
 from rewards import check_rewards
 
@@ -144,6 +145,17 @@ def test_credit_is_compared_with_all_else_equal(credit: str) -> None:
     )
     assert {key: other[key] for key in same} == {key: turn[key] for key in same}
     assert other["credit"] == credit and "credit" not in turn
+
+
+@pytest.mark.parametrize("model", ["qwen2.5-3b", "qwen2.5-7b", "llama-3.1-8b"])
+@pytest.mark.parametrize("agent", ["manager", "answer"])
+def test_a_warm_start_is_recorded_with_the_lengths_and_the_depth_that_rl_goes_on_with(model: str, agent: str) -> None:
+    warm, supervised, _ = parsed(ROOT / "recipes" / model / f"{agent}_sft.yaml")
+    learnt, reinforced, _ = parsed(ROOT / "recipes" / model / "manager_grpo.yaml")
+    expected = reinforced.max_completion_length if agent == "manager" else learnt.answer_max_tokens
+    settings = agent_settings(warm, supervised, SimpleNamespace(dtype="bfloat16"))
+    assert (settings.max_new_tokens, settings.recall_per_speaker) == (expected, learnt.recall_per_speaker)
+    assert warm.filler_memories >= 2 * learnt.recall_per_speaker
 
 
 def test_rl_learns_from_other_dialogues_than_the_warm_start_had_labels_for() -> None:
