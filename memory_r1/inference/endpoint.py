@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -74,36 +74,8 @@ class Endpoint:
         self.cool_down = cool_down
         self._failed_in_a_row = 0
         self._asked_again_at = 0.0
-        self._slots: tuple[asyncio.AbstractEventLoop, asyncio.Semaphore] | None = None
         # Reading the certificates takes longer than a call to this machine: once is enough.
         self._tls = httpx2.create_ssl_context()
-
-    async def chat(
-        self,
-        messages: Messages,
-        *,
-        max_tokens: int,
-        temperature: float,
-        seed: int | None = None,
-        model: str | None = None,
-        extra: Mapping[str, Any] | None = None,
-    ) -> ChatReply:
-        """The reply to one conversation; waits while `concurrency` others are under way in this event loop.
-
-        Args:
-            messages: The conversation, oldest first.
-            max_tokens: Longest reply.
-            temperature: 0 is greedy.
-            seed: The server's sampling seed.
-            model: Another name than the endpoint's own, e.g. that of a LoRA module.
-            extra: Further fields of the request that this server knows.
-
-        Raises:
-            EndpointError: No usable reply came after all retries; `ServerDownError` where each might have.
-        """
-        options = self._options(max_tokens, temperature, seed, model, extra)
-        async with self._client() as client:
-            return await self._ask(client, {**options, "messages": messages})
 
     def chat_many(
         self,
@@ -114,13 +86,25 @@ class Endpoint:
         seed: int | None = None,
         model: str | None = None,
         extra: Mapping[str, Any] | None = None,
+        on_reply: Callable[[int, ChatReply | EndpointError], None] = lambda number, reply: None,
     ) -> list[ChatReply | EndpointError]:
         """A reply, or the error in its place, for each conversation, in order; for callers without an event loop.
 
+        `on_reply` is told each with its number as soon as it is there.
+
         Once `concurrency` conversations in a row have failed on all attempts, in this batch or before it, the server
-        counts as down: for `cool_down` seconds nothing is asked, whichever batch wants to. Then one attempt each tells
-        whether it is back; until one succeeds, the next failure starts another pause. A request that the server itself
-        refuses is no sign of this.
+        counts as down: for `cool_down` seconds nothing is asked (`NotAskedError`), whichever batch wants to. Then one
+        attempt each tells whether it is back; until one succeeds, the next failure starts another pause. A request that
+        the server itself refuses is no sign of this.
+
+        Args:
+            conversations: Each a list of messages, oldest first.
+            max_tokens: Longest reply.
+            temperature: 0 is greedy.
+            seed: The server's sampling seed.
+            model: Another name than the endpoint's own, e.g. that of a LoRA module.
+            extra: Further fields of the request that this server knows.
+            on_reply: Called with each number and reply.
         """
 
         options = self._options(max_tokens, temperature, seed, model, extra)
@@ -131,7 +115,7 @@ class Endpoint:
             async with taking_turns:
                 if self._was_down and monotonic() < self._asked_again_at:
                     failed = self._failed_in_a_row
-                    return EndpointError(f"{self.base_url}: not asked: {failed} requests in a row had failed")
+                    return NotAskedError(f"{self.base_url}: not asked: {failed} requests in a row had failed")
                 try:
                     reply = await self._ask(client, {**options, "messages": messages})
                 except ServerDownError as error:
@@ -145,10 +129,17 @@ class Endpoint:
                 self._failed_in_a_row = 0
                 return reply
 
+        async def told(
+            number: int, messages: Messages, client: httpx2.AsyncClient, taking_turns: asyncio.Semaphore
+        ) -> ChatReply | EndpointError:
+            reply = await one(messages, client, taking_turns)
+            on_reply(number, reply)
+            return reply
+
         async def run() -> list[ChatReply | EndpointError]:
             turns = asyncio.Semaphore(self.concurrency)
             async with self._client() as client:  # one for all, so that connections are kept open between requests
-                return await asyncio.gather(*(one(messages, client, turns) for messages in conversations))
+                return await asyncio.gather(*(told(*each, client, turns) for each in enumerate(conversations)))
 
         return asyncio.run(run())
 
@@ -170,17 +161,16 @@ class Endpoint:
         return options if seed is None else {**options, "seed": seed}
 
     async def _ask(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
-        """The reply to one request, within the bounds of this event loop."""
+        """The reply to one request."""
         # One attempt tells whether a server that was down is back.
         retries = 0 if self._was_down else self.retries
-        async with self._slot():
-            for attempt in range(retries + 1):
-                try:
-                    return await self._attempt(client, body)
-                except _Passing as failure:
-                    if attempt == retries:
-                        raise ServerDownError(f"{failure} (attempt {attempt + 1}, the last)") from failure
-                    await asyncio.sleep(self._pause(attempt, failure.wait))
+        for attempt in range(retries + 1):
+            try:
+                return await self._attempt(client, body)
+            except _Passing as failure:
+                if attempt == retries:
+                    raise ServerDownError(f"{failure} (attempt {attempt + 1}, the last)") from failure
+                await asyncio.sleep(self._pause(attempt, failure.wait))
         raise AssertionError("unreachable: the loop returns or raises")
 
     async def _attempt(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
@@ -229,13 +219,6 @@ class Endpoint:
         line = " ".join((text.replace(key, "[key]") if key else text).split())
         return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
-    def _slot(self) -> asyncio.Semaphore:
-        """The semaphore of the running event loop; one that has waited belongs to its loop for good."""
-        loop = asyncio.get_running_loop()
-        if self._slots is None or self._slots[0] is not loop:
-            self._slots = (loop, asyncio.Semaphore(self.concurrency))
-        return self._slots[1]
-
     def _pause(self, attempt: int, asked: float | None) -> float:
         """Exponential back-off with jitter, so that rows that failed together do not come back together."""
         pause = self.backoff * 2**attempt * random.uniform(0.5, 1.0)
@@ -244,6 +227,10 @@ class Endpoint:
 
 class ServerDownError(EndpointError):
     """No attempt reached a server that works; one that refuses a request raises plain `EndpointError`."""
+
+
+class NotAskedError(EndpointError):
+    """A request that was not sent, since the server counts as down."""
 
 
 class _Passing(Exception):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import threading
 import time
@@ -40,7 +39,7 @@ def test_a_reply_carries_text_and_what_the_server_counted() -> None:
 def test_seed_model_and_further_fields_reach_the_server() -> None:
     with ChatServer(lambda body, headers: reply("x")) as server:
         asked = endpoint(server)
-        asyncio.run(asked.chat(HELLO, max_tokens=3, temperature=0.5, seed=4, model="answer", extra={"top_k": -1}))
+        asked.chat_many([HELLO], max_tokens=3, temperature=0.5, seed=4, model="answer", extra={"top_k": -1})
     ((body, _),) = server.requests
     assert (body["seed"], body["model"], body["top_k"], body["max_tokens"]) == (4, "answer", -1, 3)
 

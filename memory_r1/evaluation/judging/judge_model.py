@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import sqlite3
@@ -15,7 +14,7 @@ from typing import Literal, Protocol, Self
 
 from memory_r1.embedded import cache_folder
 from memory_r1.errors import EndpointError, PromptTooLongError, StoreError
-from memory_r1.inference.endpoint import Endpoint, ServerDownError
+from memory_r1.inference.endpoint import ChatReply, Endpoint, NotAskedError, ServerDownError
 from memory_r1.inference.language_model import Completion, LanguageModel, Messages
 
 Outcome = Completion | EndpointError | PromptTooLongError | None
@@ -40,10 +39,7 @@ class JudgeModel(Protocol):
 
 
 class ServerJudge:
-    """A judge behind an OpenAI-compatible server, with the bounds, retries and key of its endpoint.
-
-    Once as many requests in a row have found the server down as may be under way, the rest are not sent.
-    """
+    """A judge behind an OpenAI-compatible server, with the bounds, retries, key and circuit breaker of its endpoint."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -57,32 +53,14 @@ class ServerJudge:
         self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
     ) -> None:
         """See `JudgeModel.ask`."""
-        asyncio.run(self._ask(conversations, max_tokens, on_outcome))
 
-    async def _ask(
-        self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
-    ) -> None:
-        turns = asyncio.Semaphore(self.endpoint.concurrency)
-        failed_in_a_row = 0
+        def hand_over(number: int, reply: ChatReply | EndpointError) -> None:
+            if isinstance(reply, ChatReply):
+                on_outcome(number, Completion(reply.text, reply.prompt_tokens, reply.completion_tokens))
+            else:
+                on_outcome(number, None if isinstance(reply, NotAskedError) else reply)
 
-        async def one(number: int, messages: Messages) -> None:
-            nonlocal failed_in_a_row
-            outcome: Outcome = None
-            async with turns:
-                if failed_in_a_row < self.endpoint.concurrency:
-                    try:
-                        reply = await self.endpoint.chat(messages, max_tokens=max_tokens, temperature=0.0)
-                        outcome = Completion(reply.text, reply.prompt_tokens, reply.completion_tokens)
-                        failed_in_a_row = 0
-                    except ServerDownError as error:
-                        outcome = error
-                        failed_in_a_row += 1
-                    except EndpointError as error:  # what the server refuses is no sign that it is down
-                        outcome = error
-                        failed_in_a_row = 0
-            on_outcome(number, outcome)
-
-        await asyncio.gather(*(one(number, messages) for number, messages in enumerate(conversations)))
+        self.endpoint.chat_many(conversations, max_tokens=max_tokens, temperature=0.0, on_reply=hand_over)
 
 
 class LocalJudge:
