@@ -133,16 +133,13 @@ def write_report(demo: Demo) -> Path:
     """One page with the table, paired differences, training curves and sampled completions."""
     from memory_r1.evaluation.records import read_predictions
     from memory_r1.evaluation.report.write import Stage, write_stage_report
-    from memory_r1.evaluation.scoring.results import question_dialogues, question_scores
-    from memory_r1.evaluation.scoring.statistics import paired_difference
+    from memory_r1.evaluation.scoring.comparison import metric_difference
     from recipes.logs import curves, samples
 
     stages = [Stage.from_folder(stage, demo.folder / f"eval_{stage}") for stage in STAGES]
     rows = {stage: read_predictions(demo.folder / f"eval_{stage}") for stage in STAGES}
-    scores = {stage: question_scores(rows[stage], "f1_squad") for stage in STAGES}
-    groups = question_dialogues(rows["base"])
     differences = {
-        f"token F1, {later} less {earlier}": paired_difference(scores[later], scores[earlier], groups)
+        f"token F1, {later} less {earlier}": metric_difference(rows[later], rows[earlier], "f1_squad")
         for later, earlier in (("grpo", "base"), ("grpo", "sft"), ("sft", "base"))
     }
     folders = {agent: demo.adapter(agent, "grpo") for agent in ("manager", "answer")}
@@ -154,7 +151,7 @@ def write_report(demo: Demo) -> Path:
         differences=differences,
         facts={
             "wall time, minutes": round(demo.finished["wall"] / 60, 1),
-            "held-out dialogues": len(set(groups.values())),
+            "held-out dialogues": len({row.dialogue_id for row in rows["base"]}),
         },
     )
 

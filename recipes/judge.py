@@ -110,8 +110,8 @@ def main(arguments: Sequence[str]) -> int:
     check(options)
 
     from memory_r1.evaluation.judging.judge_audit import audit_judge
+    from memory_r1.evaluation.judging.judge_folder import judge_folder
     from memory_r1.evaluation.judging.judge_model import CachedJudge, ReplyCache
-    from memory_r1.evaluation.judging.judging import judge_folder
     from memory_r1.evaluation.records import read_run
     from memory_r1.evaluation.scoring.results import write_results
 

@@ -156,15 +156,13 @@ def _loop_seconds(summary: dict[str, Any]) -> float:
 
 def _rows(folders: dict[str, Path], control: str) -> list[dict[str, Any]]:
     from memory_r1.evaluation.records import read_predictions
-    from memory_r1.evaluation.scoring.results import question_dialogues, question_scores
-    from memory_r1.evaluation.scoring.statistics import paired_difference
+    from memory_r1.evaluation.scoring.comparison import metric_difference
 
     predictions = {name: read_predictions(folder) for name, folder in folders.items()}
-    scores = {name: question_scores(rows, "f1_squad") for name, rows in predictions.items()}
     rows = []
     for name, folder in folders.items():
         results = read_json(folder / "results.json")
-        difference = paired_difference(scores[name], scores[control], question_dialogues(predictions[name]))
+        difference = metric_difference(predictions[name], predictions[control], "f1_squad")
         rows.append(
             {
                 "row": name,

@@ -16,7 +16,7 @@ import pytest
 
 from memory_r1.entry import run_main
 from memory_r1.evaluation.judging.judge_audit import AUDIT
-from memory_r1.evaluation.judging.judging import JUDGE
+from memory_r1.evaluation.judging.judge_folder import JUDGE
 from memory_r1.evaluation.judging.verdicts import read_verdicts
 from memory_r1.evaluation.records import RESULTS
 from memory_r1.jsonl import read_json

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.evaluation.judging.judge_folder import check_answered, judge_all, judge_bar, judge_requests
 from memory_r1.evaluation.judging.judge_model import CachedJudge
-from memory_r1.evaluation.judging.judging import check_answered, judge_all, judge_bar, judge_requests
 from memory_r1.evaluation.judging.probes import PROBES, Probe, by_draw, make_probes
 from memory_r1.evaluation.judging.rubrics import JudgedAnswer, check_rubric
 from memory_r1.evaluation.judging.verdicts import Verdict, judge_cost, missing_by_reason

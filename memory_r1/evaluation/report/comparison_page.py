@@ -10,9 +10,8 @@ from typing import Any
 from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation.report.charts import Spot
 from memory_r1.evaluation.report.evaluated_run import EvaluatedRun
-from memory_r1.evaluation.scoring.comparison import Seed, Side, check_comparable
-from memory_r1.evaluation.scoring.results import question_dialogues, question_scores
-from memory_r1.evaluation.scoring.statistics import PairedDifference, paired_difference
+from memory_r1.evaluation.scoring.comparison import Seed, Side, check_comparable, metric_difference
+from memory_r1.evaluation.scoring.statistics import PairedDifference
 
 
 def read_runs(folders: Sequence[Path], titles: Sequence[str] = ()) -> list[EvaluatedRun]:
@@ -51,11 +50,9 @@ def differences(runs: Sequence[EvaluatedRun], metric: str) -> list[PairedDiffere
 
     Verdicts of two judges are two scales: for such a pair there is no difference either.
     """
-    first = question_scores(runs[0].predictions, metric)
-    groups = question_dialogues(runs[0].predictions)
     alike = [not metric.startswith("judge") or run.judges == runs[0].judges for run in runs]
     return [
-        paired_difference(question_scores(run.predictions, metric), first, groups) if same else None
+        metric_difference(run.predictions, runs[0].predictions, metric) if same else None
         for run, same in zip(runs[1:], alike[1:], strict=True)
     ]
 

@@ -22,7 +22,12 @@ from memory_r1.evaluation.scoring.results import (
     scored_predictions,
     shown_verdict,
 )
-from memory_r1.evaluation.scoring.statistics import PairedDifference, hierarchical_interval, paired_seed_difference
+from memory_r1.evaluation.scoring.statistics import (
+    PairedDifference,
+    hierarchical_interval,
+    paired_difference,
+    paired_seed_difference,
+)
 
 COMPARISON = "comparison.json"
 _SAME = ("benchmark", "split")
@@ -112,6 +117,11 @@ def compare(sides: Sequence[Side]) -> dict[str, Any]:
         ],
         "left_out": left_out,
     }
+
+
+def metric_difference(ours: Sequence[Prediction], theirs: Sequence[Prediction], metric: str) -> PairedDifference | None:
+    """What one run scores above another on the same questions; None if no question has a value of both."""
+    return paired_difference(question_scores(ours, metric), question_scores(theirs, metric), question_dialogues(ours))
 
 
 def check_comparable(sides: Sequence[Side]) -> None:

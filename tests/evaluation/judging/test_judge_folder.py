@@ -12,8 +12,8 @@ import pytest
 from filelock import FileLock
 
 from memory_r1.errors import ConfigurationError, DataError, EndpointError
+from memory_r1.evaluation.judging.judge_folder import JUDGE, judge_folder
 from memory_r1.evaluation.judging.judge_model import CachedJudge, Outcome, ReplyCache, ServerJudge
-from memory_r1.evaluation.judging.judging import JUDGE, judge_folder
 from memory_r1.evaluation.judging.verdicts import VERDICTS, read_verdicts
 from memory_r1.inference.endpoint import Endpoint
 from memory_r1.inference.language_model import Completion
