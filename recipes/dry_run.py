@@ -1,34 +1,35 @@
-"""What a training run will need, before it needs it: tokens a step, and memory a process.
+"""What a training run will need, before it needs it: tokens a step, and the memory of a process at its peak.
 
 `--dry-run` behind any training command prints it. No weights are loaded; `sizes.py` takes the model's shape from its
-configuration and measures prompts on the first training dialogue. The peak is meant to be right within a third: for
-GRPO of SmolLM2-135M's manager on a CPU it says 2.1, 5.1 and 9.1 GB at 8, 32 and 64 rows, where 1.7, 6.3 and 9.4 GB were
-measured.
+configuration and measures a prompt on the first training dialogue. On a CPU the peak is meant to be right within a
+third (docs/engines.md has what was measured).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from data.sources import Source
+from memory_r1.inference.cpu_attention import KEPT
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.engines import sharding_of
-from recipes.sizes import Shape, Typical, shape_of, typical_row
+from recipes.sizes import Shape, prompt_tokens, shape_of
 
 GIB = 2**30
+LIBRARIES = 1.0 * GIB  # Python's on a CPU, with the embedder; CUDA's context on a GPU
 FOUR_BIT = 4.127 / 8  # bytes a weight of 4-bit NormalFloat with doubly quantised constants (QLoRA, section 3)
 ADAPTER_BYTES = 4  # PEFT keeps adapters in float32; so are their gradients and Adam's two moments
-HEAD_TILE = 4096  # tokens that TRL's fused head projects at a time
-COPIES = 4  # of the logits, that a pass over completions holds on a CPU
-CPU_LIBRARIES = 0.7e9  # measured
-ACTIVATIONS, LOGITS, CACHE = "training pass: activations", "training pass: logits", "rollout: keys and values"
+# TRL's fused head projects so many tokens on so much of the vocabulary at a time, and off the GPU works on five such
+# tiles of float32 at once. A CPU's freed tiles are not used again by the next pass: activations lie between them.
+TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
+TILES = 5
+SFT_LOGITS = 4  # of a whole batch in float32: logits, their softmax and both gradients
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one process has to do: in a micro-batch, in a rollout, and in how many passes.
+    """What one process has to hold: in a micro-batch, and in a rollout.
 
     Attributes:
         rows: Rows of a rollout, all processes.
@@ -36,10 +37,10 @@ class Load:
         completion: T, tokens of the longest completion.
         micro_rows: Rows of a micro-batch.
         micro_prompts: Prompts that are read in a micro-batch.
-        rollout_rows: Rows of a rollout that this process generates.
+        rollout_rows: Rows of a rollout that this process generates; 0 where vLLM does.
         rollout_prompts: Prompts that it reads for them.
-        own_rollouts: Whether this process generates; vLLM does not need its memory.
-        turns_after: Turns that each row's branch is played behind it.
+        passes: Passes of a step that end in the head: one forward with the reference or the old policy, if there is
+            one, the training pass's forward, and its backward.
     """
 
     rows: int
@@ -49,8 +50,7 @@ class Load:
     micro_prompts: int
     rollout_rows: int
     rollout_prompts: int
-    own_rollouts: bool
-    turns_after: float = 0.0
+    passes: int
 
     @property
     def micro_tokens(self) -> int:
@@ -65,105 +65,120 @@ class Load:
 
 def describe_run(method: str, arguments: MemoryArguments, config: Any, model: Any, source: Source) -> str:
     """The whole report, one line a number; `source` is the dialogue that stands for all."""
-    shape = shape_of(str(model.model_name_or_path), model.lora_r, model.lora_target_modules or "all-linear")
-    load = load_of(method, arguments, config, typical_row(arguments, str(model.model_name_or_path), source))
-    memory = memory_of(shape, load, arguments, config, model)
-    peak = peak_of(memory)
+    name = str(model.model_name_or_path)
+    shape = shape_of(name, model.lora_r, model.lora_target_modules or "all-linear")
+    load = load_of(method, arguments, config, prompt_tokens(arguments, name, source))
+    cpu = config.device.type == "cpu"
+    memory = memory_of(method, shape, load, arguments, config, model, cpu=cpu)
     lines = [
         f"{arguments.agent}, {method}, {config.max_steps} steps on {config.world_size} process(es)",
         f"model: {shape.parameters:,} parameters; LoRA of rank {model.lora_r} trains {shape.trainable:,}",
-        f"a rollout: {load.rows} rows, about {load.prompt} prompt and at most {load.completion} completion tokens each",
+        f"a step: {load.rows} rows, about {load.prompt} prompt and at most {load.completion} completion tokens each",
         f"a process reads {load.rollout_tokens:,} tokens a rollout, {load.micro_tokens:,} in a micro-batch",
-        "memory a process, GiB:",
-        *(f"  {name:<44}{size / GIB:8.2f}" for name, size in memory.items()),
-        f"  {'peak of a step' + ('' if config.use_cpu else ', without CUDA itself (about 1)'):<44}{peak / GIB:8.2f}",
+        f"memory a process on a {'CPU' if cpu else 'GPU'}, GiB:",
+        *(f"  {part:<44}{size / GIB:8.2f}" for part, size in memory.items()),
     ]
     if config.__dict__.get("use_vllm"):
         lines.append(_vllm_line(config))
     return "\n".join(lines)
 
 
-def load_of(method: str, arguments: MemoryArguments, config: Any, row: Typical) -> Load:
-    """What the recipe's fields make of a step."""
-    prompt = row.prompt
+def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -> Load:
+    """What the recipe's fields make of a step, on prompts of so many tokens."""
     rows = config.per_device_train_batch_size
     accumulated = config.gradient_accumulation_steps
     if method == "sft":
         completion = max(1, min(arguments.answer_max_tokens, (config.max_length or prompt) - prompt))
-        everywhere = rows * accumulated * config.world_size
-        return Load(everywhere, prompt, completion, rows, rows, rows * accumulated, rows * accumulated, False)
+        return Load(rows * accumulated * config.world_size, prompt, completion, rows, rows, 0, 0, passes=2)
     generations = config.num_generations
     mine = rows * config.steps_per_generation
     shared = config.shared_prefix
+    # The old policy's log-probabilities take a pass of their own where the policy moves before it has used them up.
+    old = method == "ppo" or config.num_iterations > 1 or config.steps_per_generation > accumulated or config.use_vllm
+    # Branches are played on from banks of their own, so from prompts of their own.
+    apart = not shared or arguments.credit == "branch"
     return Load(
         rows=mine * config.world_size,
         prompt=prompt,
         completion=config.max_completion_length,
         micro_rows=rows,
         micro_prompts=max(1, rows // generations) if shared else rows,
-        rollout_rows=mine,
-        rollout_prompts=max(1, mine // generations) if shared else mine,
-        own_rollouts=not config.use_vllm,
-        turns_after=row.turns_after,
+        rollout_rows=0 if config.use_vllm else mine,
+        rollout_prompts=0 if config.use_vllm else mine if apart else max(1, mine // generations),
+        passes=2 + int(old or bool(config.beta)),
     )
 
 
-def memory_of(shape: Shape, load: Load, arguments: MemoryArguments, config: Any, model: Any) -> dict[str, float]:
-    """Bytes a process needs, by what for; see `peak_of`."""
-    width = _bytes_a_number(model)
-    processes = config.world_size
-    stage = sharding_of(config)
+def memory_of(
+    method: str, shape: Shape, load: Load, arguments: MemoryArguments, config: Any, model: Any, *, cpu: bool
+) -> dict[str, float]:
+    """Bytes a process needs at its peak, by what for, and their sum.
+
+    Rollout and training pass take turns, so only the larger one counts in the sum.
+    """
+    width = 4 if str(model.dtype) in ("float32", "auto", "None") else 2
+    processes, stage = config.world_size, sharding_of(config)
     weights = float(shape.parameters * width)
     if model.load_in_4bit:
         weights = shape.linear * FOUR_BIT + (shape.parameters - shape.linear) * width
-    reinforced = load.completion > 0 and hasattr(config, "num_generations")
-    copies = 1 + int(reinforced and bool(config.beta)) + int(bool(arguments.answer_folder))
-    activations = _activations(shape, load, width, bool(config.activation_checkpointing))
-    # Branches are played on from banks of their own, so from prompts of their own.
-    played = load.rollout_rows * (load.prompt + load.completion) if load.turns_after else 0
-    cached = max(load.rollout_tokens, played) if load.own_rollouts else 0
-    cache = cached * shape.layers * 2 * shape.keys * width
-    on_cpu = bool(config.use_cpu)
-    # Rows of the tree mask: one for each completion token and query head of a key head, as booleans and as the
-    # numbers that attention kernels make of them. On a CPU attention needs none.
-    columns = load.micro_tokens / load.micro_prompts
-    mask = load.micro_rows * load.completion * columns * shape.heads_per_key * (1 + width)
-    if on_cpu or load.micro_prompts == load.micro_rows:
-        mask = 0.0
-    predicted = load.micro_rows * load.completion
-    # On a CPU a pass holds logits, log-softmax, probabilities and their gradient of all tokens predicted, and what the
-    # pass without gradient has freed stays with the process. On a GPU TRL projects a tile at a time.
-    head = predicted * COPIES * (1 + int(reinforced and bool(config.beta))) if on_cpu else min(predicted, HEAD_TILE)
-    return {
-        **({"Python and its libraries": CPU_LIBRARIES} if on_cpu else {}),
+    reference = method != "sft" and bool(config.beta)
+    copies = 1 + int(reference) + int(bool(arguments.answer_folder))
+    standing = {
+        "libraries": LIBRARIES,
         "weights of the base model": weights / (processes if stage >= 3 else 1),
         f"adapters ({copies})": copies * shape.trainable * ADAPTER_BYTES / (processes if stage >= 3 else 1),
         "gradients and AdamW": 3 * shape.trainable * ADAPTER_BYTES / (processes if stage >= 2 else 1),
-        ACTIVATIONS: activations + mask,
-        LOGITS: float(head * shape.vocabulary * 4),
-        CACHE: float(cache),
     }
+    rollout = {
+        "rollout: keys and values": float(load.rollout_tokens * shape.layers * 2 * shape.keys * width),
+        "rollout: logits": float(load.rollout_rows * shape.vocabulary * (width + 4 + 4)),  # float32 and its softmax
+    }
+    passes = {
+        "training pass: activations": _activations(shape, load, width, bool(config.activation_checkpointing), cpu),
+        "training pass: logits": _logits(method, shape, load, cpu),
+    }
+    peak = sum(standing.values()) + max(sum(rollout.values()), sum(passes.values()))
+    return {**standing, **rollout, **passes, "peak (rollout and pass take turns)": peak}
 
 
-def peak_of(memory: Mapping[str, float]) -> float:
-    """Bytes at the peak of a step. Rollout and training pass take turns, so the larger one counts."""
-    training, rollout = memory[ACTIVATIONS] + memory[LOGITS], memory[CACHE]
-    return sum(memory.values()) - min(training, rollout)
-
-
-def _activations(shape: Shape, load: Load, width: int, checkpointing: bool) -> float:
+def _activations(shape: Shape, load: Load, width: int, checkpointing: bool, cpu: bool) -> float:
     """What a training pass keeps for its backward pass.
 
-    Inputs of a layer's products and non-linearities, with grouped keys and a gated feed-forward block, and no
-    attention scores, which the fused kernels do not keep (after Korthikanti et al. 2022, section 4).
+    Inputs of a layer's products and non-linearities, with grouped keys and a gated feed-forward block (after
+    Korthikanti et al. 2022, section 4), those of its two norms in float32, and what attention adds.
     """
-    a_layer = 4 * shape.hidden + 2 * shape.queries + 2 * shape.keys + 4 * shape.feed_forward
-    kept = shape.layers * shape.hidden + a_layer if checkpointing else shape.layers * a_layer
-    return float(load.micro_tokens * kept * width)
+    a_token = 2 * shape.hidden + 3 * shape.queries + 2 * shape.keys + 4 * shape.feed_forward
+    of_a_layer, of_a_pass = _attention(shape, load, width, cpu)
+    a_layer = load.micro_tokens * (a_token * width + 2 * shape.hidden * 4) + of_a_layer
+    if checkpointing:  # a layer's input for each, and the inside of the one that is run again
+        return load.micro_tokens * shape.layers * shape.hidden * width + a_layer + of_a_pass
+    return shape.layers * a_layer + of_a_pass
 
 
-def _bytes_a_number(model: Any) -> int:
-    return 4 if str(model.dtype) in ("float32", "auto", "None") else 2
+def _attention(shape: Shape, load: Load, width: int, cpu: bool) -> tuple[float, float]:
+    """What attention keeps in each layer, and once for all of them.
+
+    Products on a CPU (`inference/cpu_attention.py`) keep their weights. Fused kernels keep none, but read a tree's
+    mask: a row for each completion token and query head of a key head, as booleans and as what kernels make of them.
+    """
+    shared = load.micro_prompts < load.micro_rows
+    completions = load.micro_rows * load.completion * shape.heads
+    columns = load.micro_tokens // load.micro_prompts
+    prompts = load.micro_prompts * shape.heads * load.prompt**2
+    by_products = cpu and (shared or width == 2) and max(completions * columns, prompts) <= KEPT
+    if by_products:
+        own = completions * (load.prompt + load.completion)
+        return (own + (prompts if width == 2 else 0)) * width, 0.0
+    mask = load.micro_rows * load.completion * columns * (shape.queries // shape.keys) * (1 + width)
+    return 0.0, float(mask if shared else 0)
+
+
+def _logits(method: str, shape: Shape, load: Load, cpu: bool) -> float:
+    tokens = load.micro_rows * load.completion
+    if method == "sft":
+        return float(SFT_LOGITS * tokens * shape.vocabulary * 4)
+    tile = min(tokens, TILE_TOKENS) * min(shape.vocabulary, TILE_VOCABULARY) * 4
+    return float(tile * TILES * load.passes if cpu else tile)
 
 
 def _vllm_line(config: Any) -> str:

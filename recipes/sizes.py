@@ -1,14 +1,12 @@
-"""Sizes that a dry run starts from: of the model and of a typical row."""
+"""Sizes that a dry run starts from: of the model, and of a typical prompt."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from statistics import fmean
 
 import torch
 
 from data.sources import Source
-from data.tuples import branch_points
 from memory_r1.agents.prompts import answer_prompt, manager_prompt, session_prompt
 from memory_r1.models import resolve_model
 from memory_r1.training.arguments import MemoryArguments
@@ -29,20 +27,7 @@ class Shape:
     keys: int
     feed_forward: int
     vocabulary: int
-    heads_per_key: int
-
-
-@dataclass(frozen=True, slots=True)
-class Typical:
-    """What a row is like, measured on the first training dialogue.
-
-    Attributes:
-        prompt: P, tokens of its prompt with a full recall.
-        turns_after: Turns that are played on behind it, mean (`credit: branch`).
-    """
-
-    prompt: int
-    turns_after: float = 0.0
+    heads: int
 
 
 def shape_of(model: str, lora_r: int, targets: list[str] | str) -> Shape:
@@ -75,25 +60,19 @@ def shape_of(model: str, lora_r: int, targets: list[str] | str) -> Shape:
         keys=key_heads * size,
         feed_forward=getattr(text, "intermediate_size", 4 * text.hidden_size),
         vocabulary=embedding // text.hidden_size,
-        heads_per_key=text.num_attention_heads // key_heads,
+        heads=text.num_attention_heads,
     )
 
 
-def typical_row(arguments: MemoryArguments, model: str, source: Source) -> Typical:
-    """What the recipe's agent and `credit` make of a training dialogue."""
+def prompt_tokens(arguments: MemoryArguments, model: str, source: Source) -> int:
+    """P, tokens of a prompt of the recipe's agent with a full recall, measured on a training dialogue."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
     messages = typical_prompt(
         source, arguments.agent, arguments.recall_per_speaker, arguments.credit, arguments.answer_style
     )
-    prompt = len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
-    dialogue = source.dialogue
-    if arguments.credit != "branch":
-        return Typical(prompt)
-    points = branch_points(dialogue)
-    after = fmean(len(dialogue.sessions[point.session].turns) - point.turn - 1 for point in points)
-    return Typical(prompt, after)
+    return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
 def typical_prompt(
