@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -31,21 +31,16 @@ _LONGEST_NUMBER = 999
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """All that a system wants to do about one turn, and what deciding it cost; the fields of `Record` mean the same.
+    """All that a system wants to do about one turn.
 
     Attributes:
         operations: What to do, in order, with bank ids.
+        record: What deciding it cost, and what was refused already; the turn and its events are still to come.
         instead_of: Place among `operations` to the kind that the manager wrote there, if the system does another.
     """
 
     operations: tuple[Operation, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
-    completion: str = ""
-    failure: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    model_calls: int = 0
-    cut: int = 0
+    record: Record = field(default_factory=Record)
     instead_of: Mapping[int, OperationKind] = field(default_factory=dict)
 
 
@@ -177,7 +172,7 @@ class BankedSystem(MemorySystem):
 def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
     """Return what a proposal made on the state `read` does to the state as it is `now`."""
     bank, events = now.bank.view(), []
-    refusals = list(proposal.refusals)
+    refusals = list(proposal.record.refusals)
     refused = {refusal.index for refusal in refusals}
     places = (place for place in range(len(proposal.operations) + len(refused)) if place not in refused)
     for number, (place, operation) in enumerate(zip(places, proposal.operations, strict=True)):
@@ -191,14 +186,5 @@ def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState)
             event = Event(event.kind, event.item, {**event.payload, "instead_of": instead_of.value})
         bank.play(event)
         events.append(event)
-    return Record(
-        turn,
-        tuple(events),
-        tuple(sorted(refusals, key=lambda refusal: refusal.index)),
-        proposal.completion,
-        proposal.failure,
-        proposal.prompt_tokens,
-        proposal.completion_tokens,
-        proposal.model_calls,
-        proposal.cut,
-    )
+    ordered = tuple(sorted(refusals, key=lambda refusal: refusal.index))
+    return replace(proposal.record, turn=turn, events=tuple(events), refusals=ordered)

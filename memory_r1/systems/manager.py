@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 
 from memory_r1.agents.memory_manager import Management, ManageRequest, MemoryManager
-from memory_r1.memory.log import Refusal
+from memory_r1.memory.log import Record, Refusal
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.banked import Proposal
 from memory_r1.systems.base import Capability, TokenCounter, approximate_tokens
@@ -56,24 +56,23 @@ class ManagedMemory(RetrievingSystem):
         checked, completion = management.checked, management.completion
         proposed = checked.accepted
         done = tuple(self._permitted(operation) for operation in proposed)
-        return Proposal(
-            done,
-            tuple(
-                Refusal(index, item.refusal.value, json.dumps(item.raw, ensure_ascii=False))
-                for index, item in enumerate(checked.operations)
-                if item.refusal is not None
-            ),
-            completion.text,
-            checked.failure.reason.value if checked.failure else "",
-            completion.prompt_tokens,
-            completion.completion_tokens,
+        refusals = (
+            Refusal(index, item.refusal.value, json.dumps(item.raw, ensure_ascii=False))
+            for index, item in enumerate(checked.operations)
+            if item.refusal is not None
+        )
+        record = Record(
+            refusals=tuple(refusals),
+            completion=completion.text,
+            failure=checked.failure.reason.value if checked.failure else "",
+            prompt_tokens=completion.prompt_tokens,
+            completion_tokens=completion.completion_tokens,
             model_calls=1,
             cut=management.cut,
-            instead_of={
-                number: wrote.kind
-                for number, (wrote, does) in enumerate(zip(proposed, done, strict=True))
-                if wrote.kind is not does.kind
-            },
+        )
+        pairs = enumerate(zip(proposed, done, strict=True))
+        return Proposal(
+            done, record, {place: wrote.kind for place, (wrote, does) in pairs if wrote.kind is not does.kind}
         )
 
     def _permitted(self, operation: Operation) -> Operation:
