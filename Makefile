@@ -53,7 +53,7 @@ EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call opti
 evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system)$(EVALUATION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu bench \
+.PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu bench bench-memory \
         train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
         eval-synthetic eval-locomo eval-longmemeval eval-msc eval-dialogues
 
@@ -135,6 +135,9 @@ reproduce-cpu: $(STAMP) ## Run the committed experiments again, into outputs/rep
 
 bench: $(STAMP) ## Time training beside stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
 	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)
+
+bench-memory: $(STAMP) ## Time a large memory store: writing, opening, first search [ARGS="--entries 10000"]
+	$(PY) -m recipes.bench.memory$(call option,OUTPUT,output) $(ARGS)
 
 ##@ Develop
 test: $(STAMP) ## Run the whole test suite [ARGS='-m "not slow"']
