@@ -72,8 +72,12 @@ def _of_earlier_version(summary: Mapping[str, Any]) -> dict[str, Any]:
     recipe = summary.get("recipe", {})
     agent = summary.get("agent")
     of_turn = recipe.get("answer_max_tokens", 32) if agent == "answer" else recipe.get("manager_max_tokens", 48)
-    if "max_completion_length" in recipe and recipe.get("credit") != "session":
-        of_turn = recipe["max_completion_length"]
+    method = summary.get("method")
+    if agent == "answer" and method == "sft" and recipe.get("answer_style") == "quotes":
+        of_turn = recipe.get("answer_max_tokens")  # the default of that time ends before the answer
+    sampled = method in ("grpo", "ppo") or "max_completion_length" in recipe
+    if sampled and recipe.get("credit") != "session":
+        of_turn = recipe.get("max_completion_length", 512)  # TRL's default then
     return {
         "recall_per_speaker": recipe.get("recall_per_speaker", 2),
         "max_new_tokens": of_turn,

@@ -38,18 +38,26 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options, others = parser.parse_known_args(arguments)
-    if options.output is None:
-        common = [f"--benchmark={options.benchmark}", *([f"--manager={options.manager}"] if options.manager else [])]
-        evaluated = evaluate.parse_arguments([*common, *others])
-        complete(evaluated)
-        options.output = Path("outputs") / "compare" / folder_name(evaluated, "systems")
     return options, others
+
+
+def settled(options: argparse.Namespace, others: Sequence[str]) -> argparse.Namespace:
+    """Return the options of an evaluation with both adapters; fill in the comparison's folder, named by them."""
+    common = [f"--benchmark={options.benchmark}", *([f"--manager={options.manager}"] if options.manager else [])]
+    evaluated = evaluate.parse_arguments([*common, *others])
+    complete(evaluated)  # before the adapters' settings look like options
+    options.output = options.output or Path("outputs") / "compare" / folder_name(evaluated, "systems")
+    return evaluate.complete(evaluated)
 
 
 def main(arguments: Sequence[str]) -> int:
     options, others = parse_arguments(arguments)
+    from memory_r1.settings import SHARED
     from memory_r1.systems import SYSTEMS, system_spec
 
+    evaluated = settled(options, others)
+    # A system without a manager reads no manager's adapter, and is to be as precise as those that do.
+    shared = [f"--{n}={getattr(evaluated, n)}" for n in SHARED if evaluated.settings_from[n] == "manager adapter"]
     specs = {
         name: system_spec(name) for name in options.systems or SYSTEMS
     }  # the names first: all before the first run
@@ -60,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--benchmark={options.benchmark}",
             f"--system={name}",
             f"--output={options.output / name}",
-            *([f"--manager={options.manager}"] if options.manager and spec.needs_manager else []),
+            *(([f"--manager={options.manager}"] if options.manager else []) if spec.needs_manager else shared),
             *others,
         )
     if len(specs) > 1:

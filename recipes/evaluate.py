@@ -32,7 +32,7 @@ from recipes.benchmarks import (
 )
 from recipes.benchmarks import complete as complete_options
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("recipes.evaluate")  # not __name__, which is __main__ in the command
 
 if TYPE_CHECKING:
     from memory_r1.inference.language_model import LocalLanguageModel
@@ -226,7 +226,9 @@ def settle(options: argparse.Namespace) -> None:
     settle_one("manager_top_k", "recall_per_speaker", ["manager"], 2)
     settle_one("manager_tokens", "max_new_tokens", ["manager"], 48)
     settle_one("answer_style", "answer_style", ["answer"], "ids")
-    settle_one("answer_tokens", "max_new_tokens", ["answer"], ANSWER_TOKENS[options.answer_style])
+    # A length that was trained for one style says nothing of the other.
+    as_trained = trained["answer"].answer_style in (None, options.answer_style)
+    settle_one("answer_tokens", "max_new_tokens", ["answer"] if as_trained else [], ANSWER_TOKENS[options.answer_style])
     settle_one("dtype", "dtype", both, "float32")
     settle_one("embedder", "embedder", both, "all-MiniLM-L6-v2")
 

@@ -14,6 +14,7 @@ from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_h
 from trl import GRPOConfig
 
 from memory_r1.agents.answer_agent import AnswerAgent
+from memory_r1.agents.prompts import ANSWER_TOKENS
 from memory_r1.inference.endpoint import Endpoint
 from memory_r1.inference.language_model import LanguageModel, LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
@@ -53,7 +54,9 @@ def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> Agent
     if arguments.agent == "manager":
         longest = manager_tokens(arguments, config)
     else:
-        longest = getattr(config, "max_completion_length", None) or arguments.answer_max_tokens
+        # SFT samples nothing, so nothing held the recipe's bound to what its style takes.
+        of_style = max(arguments.answer_max_tokens, ANSWER_TOKENS[arguments.answer_style])
+        longest = getattr(config, "max_completion_length", None) or of_style
     return AgentSettings(
         arguments.recall_per_speaker, longest, str(model.dtype), arguments.answer_style, arguments.embedder
     )

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from memory_r1.errors import ConfigurationError
+from memory_r1.jsonl import write_json
+from memory_r1.settings import SUMMARY
 from memory_r1.systems import SYSTEMS
 from recipes import compare_systems
 
@@ -42,6 +44,29 @@ def test_all_systems_are_compared_unless_some_are_named(commands: list[tuple[str
     compare_systems.main(["--benchmark=synthetic"])
     assert [command[2] for command in commands[:-1]] == [f"--system={name}" for name in SYSTEMS]
     assert commands[-1][0] == "recipes/compare.py"
+
+
+def test_a_system_without_a_manager_is_as_precise_as_those_with_one(
+    commands: list[tuple[str, ...]], tmp_path: Path
+) -> None:
+    manager, answer = tmp_path / "manager", tmp_path / "answer"
+    write_json(manager / SUMMARY, {"agent": "manager", "settings": {"dtype": "bfloat16", "embedder": "own"}})
+    arguments = ["--benchmark=synthetic", "--systems", "rag", "memory-r1", f"--manager={manager}"]
+    compare_systems.main(arguments)
+    rag, managed = commands[:2]
+    assert {"--dtype=bfloat16", "--embedder=own"} <= set(rag)
+    assert not any(option.startswith("--dtype") for option in managed)  # there the adapter says it
+
+    commands.clear()
+    compare_systems.main([*arguments, "--dtype=float16"])
+    given = [[option for option in command if "--dtype" in option] for command in commands[:2]]
+    assert given == [["--dtype=float16"]] * 2
+
+    commands.clear()
+    write_json(answer / SUMMARY, {"agent": "answer", "settings": {"dtype": "float32"}})
+    with pytest.raises(ConfigurationError, match="--dtype"):
+        compare_systems.main([*arguments, f"--answer={answer}"])
+    assert commands == []
 
 
 def test_one_system_has_nothing_to_be_compared_with(commands: list[tuple[str, ...]]) -> None:

@@ -198,6 +198,32 @@ def test_an_adapter_of_an_earlier_version_says_it_by_its_recipe(recipe: ModuleTy
     assert completed(recipe, "--answer", folder).items() >= expected.items()
 
 
+@pytest.mark.parametrize(
+    ("summary", "options", "longest"),
+    [
+        # Equal to the trainer's default, so that the recipe of such a run does not hold it.
+        ({"method": "grpo", "recipe": {"dtype": "bfloat16"}}, [], 512),
+        # 32 tokens would end before the answer, and nothing in SFT held the bound to what quotes take.
+        ({"method": "sft", "recipe": {"answer_style": "quotes"}}, [], 128),
+        # A length that was trained for one style says nothing of the other.
+        ({"settings": {"answer_style": "ids", "max_new_tokens": 24}}, ["--answer-style", "quotes"], 128),
+    ],
+)
+def test_an_answer_is_not_cut_to_a_length_it_was_not_trained_at(
+    recipe: ModuleType, summary: dict[str, object], options: list[str], longest: int, tmp_path: Path
+) -> None:
+    (tmp_path / "training_summary.json").write_text(json.dumps({"agent": "answer", **summary}))
+    assert completed(recipe, "--answer", tmp_path, *options)["answer_tokens"] == longest
+
+
+def test_the_command_says_at_its_start_what_is_used(own_file: Path, tiny_model: Path, tmp_path: Path) -> None:
+    # As a script, where the module has another name than to those who import it.
+    arguments = ["--benchmark=dialogues", f"--file={own_file}", "--system=full-context", f"--model={tiny_model}"]
+    command = [sys.executable, str(RECIPE), *arguments, "--quiet", f"--output={tmp_path / 'out'}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "settings: top_k 30 (benchmark), " in done.stderr
+
+
 @pytest.mark.parametrize(("name", "other"), [("dtype", "float32"), ("embedder", "other-sentences")])
 def test_agents_that_contradict_each_other_are_refused_unless_an_option_settles_it(
     recipe: ModuleType, name: str, other: str, tmp_path: Path

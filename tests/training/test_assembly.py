@@ -22,7 +22,7 @@ from memory_r1.systems import bank_cache
 from memory_r1.training import runs
 from memory_r1.training.answering import BankQuestion, FrozenAnswering
 from memory_r1.training.arguments import MemoryArguments, MemoryModelConfig
-from memory_r1.training.assembly import frozen_answering, manager_tokens, policy_of
+from memory_r1.training.assembly import agent_settings, frozen_answering, manager_tokens, policy_of
 from memory_r1.training.checks import refuse_past_window, refuse_too_few
 from memory_r1.training.policy import POLICY
 from memory_r1.types import MemoryEntry, Question
@@ -45,6 +45,13 @@ def test_the_manager_that_rebuilds_banks_writes_as_long_as_the_recipe_says(
 ) -> None:
     arguments = MemoryArguments(manager_max_tokens=20, **fields)
     assert manager_tokens(arguments, SimpleNamespace(max_completion_length=64)) == longest
+
+
+@pytest.mark.parametrize(("style", "longest"), [("ids", 32), ("quotes", 128)])
+def test_a_warm_start_is_recorded_with_room_for_an_answer_in_its_style(style: str, longest: int) -> None:
+    arguments = MemoryArguments(agent="answer", answer_style=style)
+    settings = agent_settings(arguments, SimpleNamespace(), SimpleNamespace(dtype="bfloat16"))
+    assert settings.max_new_tokens == longest
 
 
 @pytest.mark.parametrize("style", ["ids", "quotes"])
