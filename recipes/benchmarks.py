@@ -117,7 +117,7 @@ def reported_name(options: argparse.Namespace) -> str:
 
 
 def folder_name(options: argparse.Namespace, system: str) -> str:
-    """Return the default name of an evaluation's folder, which says what was chosen; `open_folder` refuses another run."""
+    """Return the default name of an evaluation's folder: what was chosen."""
     form = "-s" if options.form == "s" else ""
     file = f"-{options.file.stem}" if options.file else ""
     parts = [f"{reported_name(options)}{form}{file}-{options.split}-{system}"]

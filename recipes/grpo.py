@@ -57,13 +57,13 @@ def reinforce(
         has_answer_agent=arguments.has_answer_agent,
         has_judge=arguments.judge_model is not None,
     )
+    train, validation = load_sources(arguments)
+    if arguments.dry_run and config.process_index == 0:
+        logger.info("%s", describe_run(method, arguments, config, model, train[0]))
     check_run(arguments, config, model)
     recipe = assembly.recipe_of(arguments, config, model)
     finished, checkpoint = runs.open_run(config.output_dir, recipe)
-    train, validation = load_sources(arguments)
     if arguments.dry_run:
-        if config.process_index == 0:
-            logger.info("%s", describe_run(method, arguments, config, model, train[0]))
         return 0
     if finished:
         logger.info("%s: already trained with this recipe; remove the folder to train again", config.output_dir)

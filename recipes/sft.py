@@ -31,13 +31,13 @@ def main(argv: Sequence[str]) -> int:
     # The recipe, and what it asks for.
     arguments, config, model = parse_recipe(MemorySFTConfig, list(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    train, validation = load_sources(arguments)
+    if arguments.dry_run and config.process_index == 0:
+        logger.info("%s", describe_run("sft", arguments, config, model, train[0]))
     check_run(arguments, config, model)
     recipe = assembly.recipe_of(arguments, config, model)
     finished, checkpoint = runs.open_run(config.output_dir, recipe)
-    train, validation = load_sources(arguments)
     if arguments.dry_run:
-        if config.process_index == 0:
-            logger.info("%s", describe_run("sft", arguments, config, model, train[0]))
         return 0
     if finished:
         logger.info("%s: already trained with this recipe; remove the folder to train again", config.output_dir)

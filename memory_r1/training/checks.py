@@ -125,7 +125,7 @@ def _check_packages(config: Any, model: Any) -> None:
                 f"{field}: the package {package} is not installed; pip install -e '.[{extras[package]}]' "
                 "(docs/engines.md), or leave the field out"
             )
-    on_gpu = {"load_in_4bit": model.load_in_4bit, "use_vllm": vllm and config.vllm_mode == "colocate"}
+    on_gpu = {"load_in_4bit": model.load_in_4bit, "use_vllm": vllm}  # weights reach a vLLM server over NCCL
     for field, asked in on_gpu.items():
         if asked and not torch.cuda.is_available():
             raise ConfigurationError(f"{field}: found true, but there is no CUDA device; leave it out")
