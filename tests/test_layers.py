@@ -39,6 +39,7 @@ LIGHT = (
     "metrics",
     "dialogues",
     "memory.operations",
+    "memory.record",
     "memory.log",
     "memory.bank",
     "memory.store",

@@ -11,7 +11,7 @@ from typing import Any, Self, TypeVar
 
 from memory_r1.errors import DataError
 from memory_r1.jsonl import read_json, read_rows, rewrite_rows, write_json
-from memory_r1.memory.log import Record
+from memory_r1.memory.record import Record
 from memory_r1.types import MemoryEntry, OperationKind
 
 PREDICTIONS = "predictions.jsonl"

@@ -10,7 +10,7 @@ from typing import Any
 from immutables import Map
 
 from memory_r1.errors import DataError, StoreError
-from memory_r1.memory.log import Event
+from memory_r1.memory.record import Event
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
 

@@ -15,77 +15,23 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 from memory_r1.errors import ScopeError, StoreError
-from memory_r1.types import Turn
-
-UNDO, REDO, FORGET = "UNDO", "REDO", "FORGET"
-NOOP, SPEAKERS, SESSION_END = "NOOP", "SPEAKERS", "SESSION_END"
-"""Kinds with a meaning of their own; every other kind is an edit, which `undo` takes back. Systems name theirs."""
-_MARKERS = frozenset({UNDO, REDO})
-_NO_EDITS = frozenset({UNDO, REDO, NOOP, SPEAKERS, SESSION_END})
+from memory_r1.memory.record import (
+    FORGET,
+    MARKERS,
+    NO_EDITS,
+    REDO,
+    UNDO,
+    Event,
+    Record,
+    standing_part,
+    without_items,
+)
 
 Vectors = dict[bytes, bytes]
 """SHA-256 of a text to its embedding, as float32 bytes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """One change of memory.
-
-    Attributes:
-        kind: What happened. `UNDO` and `REDO` name the event they take back or restore in `payload["target"]`;
-            `FORGET` keeps the id of an erased item from being given again.
-        item: Id of what changed (an entry, later an edge or a node), counted from 1 in each scope.
-        payload: JSON values: the whole new version of the item.
-        tensor: What JSON cannot hold, as safetensors bytes.
-        number: Place among the scope's events, from 1; the log gives it.
-    """
-
-    kind: str
-    item: int | None = None
-    payload: Mapping[str, Any] = field(default_factory=dict)
-    tensor: bytes | None = None
-    number: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An element of a completion that was not applied: its place there, why, and what it said (JSON)."""
-
-    index: int
-    reason: str
-    raw: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """All that one turn did to memory, written in one transaction; without a turn, what was done at no turn.
-
-    Attributes:
-        turn: What was said.
-        events: What changed, in order.
-        refusals: What was proposed and not applied.
-        completion: What the model wrote.
-        failure: Why the whole completion could not be read; empty if it could.
-        prompt_tokens: Tokens that the model read.
-        completion_tokens: Tokens that it wrote.
-        model_calls: How often it was asked.
-        cut: What its prompt left out to fit the window: earlier turns, memories, the turn's end.
-        written_at: ISO 8601, UTC; the log gives it.
-    """
-
-    turn: Turn | None = None
-    events: tuple[Event, ...] = ()
-    refusals: tuple[Refusal, ...] = ()
-    completion: str = ""
-    failure: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    model_calls: int = 0
-    cut: int = 0
-    written_at: str = field(default="", compare=False)
 
 
 class Folding(Protocol):
@@ -128,16 +74,16 @@ class _Folded(Generic[S]):
             for event in record.events:
                 self._note(event)
         self.records += len(records)
-        if any(event.kind in _MARKERS for record in records for event in record.events):
+        if any(event.kind in MARKERS for record in records for event in record.events):
             standing = {number for number, _ in self.done}
             self.state = self.start
-            records = [_standing(record, standing) for record in everything()[: self.records]]
+            records = [standing_part(record, standing) for record in everything()[: self.records]]
         for record in records:
             self.state = self.state.after(record)
 
     def _note(self, event: Event) -> None:
         self.events = max(self.events, event.number)
-        if event.kind in _MARKERS:
+        if event.kind in MARKERS:
             source, target = (self.done, self.undone) if event.kind == UNDO else (self.undone, self.done)
             if not source or source[-1][0] != event.payload.get("target"):
                 raise StoreError(
@@ -147,7 +93,7 @@ class _Folded(Generic[S]):
             target.append(source.pop())
         elif event.kind == FORGET:
             self.undone.clear()
-        elif event.kind not in _NO_EDITS:
+        elif event.kind not in NO_EDITS:
             self.undone.clear()
             self.done.append((event.number, event.item))
 
@@ -246,7 +192,7 @@ class Log(ABC, Generic[S]):
                 if items is None:
                     self._erase(scope, None, wanted)
                 else:
-                    self._erase(scope, [_forgotten(record, wanted) for record in records], wanted)
+                    self._erase(scope, [without_items(record, wanted) for record in records], wanted)
                 self._folded.pop(scope, None)
             self._scrub()
         return sum(state.holds(item) for item in wanted)
@@ -398,33 +344,6 @@ def check_scope(scope: str) -> str:
     if not isinstance(scope, str) or not scope.strip():
         raise ScopeError(f"found scope {scope!r}: name the user or dialogue, a non-empty string")
     return scope
-
-
-def _standing(record: Record, standing: set[int]) -> Record:
-    """The record with the edits that were taken back as `FORGET`: they change nothing, and their ids stay taken."""
-    events = (
-        event if event.kind in _NO_EDITS or event.number in standing else Event(FORGET, event.item)
-        for event in record.events
-    )
-    return replace(record, events=tuple(events))
-
-
-def _forgotten(record: Record, items: Collection[int]) -> Record:
-    """The record without `items`, the words of its turn and what was written on it, where it changed one of them."""
-    if not any(event.item in items for event in record.events):
-        return record
-    events = tuple(
-        Event(FORGET, event.item, number=event.number) if event.item in items else event
-        for event in record.events
-        if not (event.kind in _MARKERS and event.item in items)
-    )
-    return replace(
-        record,
-        turn=record.turn and replace(record.turn, text=""),
-        events=events,
-        refusals=tuple(replace(refusal, raw="") for refusal in record.refusals),
-        completion="",
-    )
 
 
 def _now() -> str:

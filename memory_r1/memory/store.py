@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from memory_r1.errors import StoreError
-from memory_r1.memory.log import Event, Log, Record, Refusal, S, Vectors, check_scope
+from memory_r1.memory.log import Log, S, Vectors, check_scope
+from memory_r1.memory.record import Event, Record, Refusal
 from memory_r1.types import Turn
 
 _APPLICATION = 0x4D52314C  # "MR1L" in the file header: one of our logs.

@@ -17,7 +17,8 @@ from typing import Any
 from filelock import FileLock
 
 from memory_r1.errors import StoreError
-from memory_r1.memory.log import Log, Record
+from memory_r1.memory.log import Log
+from memory_r1.memory.record import Record
 from memory_r1.memory.store import MemoryStore
 from memory_r1.models import adapter_hash, resolve_embedder, resolve_model, weights_hash
 from memory_r1.systems.player import turns_of

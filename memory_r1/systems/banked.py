@@ -11,8 +11,9 @@ from pathlib import Path
 
 from memory_r1.agents.prompts import memory_line
 from memory_r1.errors import StoreError
-from memory_r1.memory.log import SESSION_END, SPEAKERS, Event, ListLog, Log, Record, Refusal
+from memory_r1.memory.log import ListLog, Log
 from memory_r1.memory.operations import RefusalReason
+from memory_r1.memory.record import SESSION_END, SPEAKERS, Event, Record, Refusal
 from memory_r1.memory.store import MemoryStore, save_log
 from memory_r1.systems.base import (
     Capability,

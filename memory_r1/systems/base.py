@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from memory_r1.memory.log import Record, check_scope
+from memory_r1.memory.log import check_scope
+from memory_r1.memory.record import Record
 from memory_r1.types import MemoryEntry, Recall, Turn
 
 TokenCounter = Callable[[str], int]

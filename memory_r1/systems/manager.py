@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 
 from memory_r1.agents.memory_manager import Management, ManageRequest, MemoryManager
-from memory_r1.memory.log import Record, Refusal
+from memory_r1.memory.record import Record, Refusal
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.banked import Proposal
 from memory_r1.systems.base import Capability, TokenCounter, approximate_tokens

@@ -14,7 +14,8 @@ from rich.progress import Progress
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import DataError
-from memory_r1.memory.log import Log, Record
+from memory_r1.memory.log import Log
+from memory_r1.memory.record import Record
 from memory_r1.systems.base import MemorySystem
 from memory_r1.systems.manager import ManagedMemory
 from memory_r1.systems.state import ScopeState

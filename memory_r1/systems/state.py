@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.memory.log import FORGET, SESSION_END, SPEAKERS, Record
+from memory_r1.memory.record import FORGET, SESSION_END, SPEAKERS, Record
 from memory_r1.types import PREVIOUS_TURNS, Turn
 
 

@@ -20,7 +20,7 @@ from memory_r1.evaluation.records import (
     write_run,
 )
 from memory_r1.jsonl import JsonLinesWriter, read_rows, rewrite_rows
-from memory_r1.memory.log import Event, Record, Refusal
+from memory_r1.memory.record import Event, Record, Refusal
 from memory_r1.types import MemoryEntry, OperationKind, Turn
 
 PREDICTION = Prediction(

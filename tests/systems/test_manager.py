@@ -4,7 +4,7 @@ from pathlib import Path
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.inference.language_model import Messages
-from memory_r1.memory.log import Record, Refusal
+from memory_r1.memory.record import Record, Refusal
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory
 from memory_r1.types import OperationKind, Turn
