@@ -25,8 +25,9 @@ def with_fillers(
 ) -> list[Tuple]:
     """Add up to `count` entries of other dialogues to each tuple's bank.
 
-    A filler says what it said, of the person it was about, as if one of this dialogue's speakers had told it. Dialogues
-    with a speaker of the same name are left out: nothing may contradict what is known of the tuple's own speakers.
+    A filler says what it said, of the person it was about, as if one of this dialogue's speakers had told it by then.
+    It comes from no turn of this dialogue, so that it is evidence of no question. Dialogues with a speaker of the same
+    name are left out: nothing may contradict what is known of the tuple's own speakers.
 
     Args:
         tuples: What is filled; gold operations keep their ids.
@@ -45,6 +46,10 @@ def with_fillers(
             told_by = dict(zip(dialogue.speakers, item.speakers, strict=False))
             others += [replace(entry, speaker=told_by.get(entry.speaker, item.speakers[0])) for entry in entries]
         drawn = random.Random(f"{seed}:{item.tuple_id}:fillers").sample(others, min(count, len(others)))
-        fillers = tuple(replace(entry, entry_id=FIRST_ID + place) for place, entry in enumerate(drawn))
+        now = item.turn.timestamp if isinstance(item, ManagerTuple) else item.question.asked_at
+        fillers = tuple(
+            MemoryEntry(FIRST_ID + place, entry.text, entry.speaker, min(entry.timestamp, now or entry.timestamp))
+            for place, entry in enumerate(drawn)
+        )
         filled.append(replace(item, bank=item.bank + fillers))
     return filled

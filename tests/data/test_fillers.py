@@ -11,7 +11,7 @@ from data.fillers import FIRST_ID, with_fillers
 from data.synthetic.generator import generate_split
 from data.tuples import answer_tuples, manager_tuples
 from memory_r1.memory.retriever import Retriever
-from memory_r1.training.rows import Row, answer_sft_rows, manager_sft_rows
+from memory_r1.training.rows import Row, answer_rows, answer_sft_rows, manager_sft_rows
 from memory_r1.types import ManagerTuple
 
 EXAMPLES = generate_split("train", 6, 0)
@@ -48,6 +48,25 @@ def test_what_is_labelled_stays_and_fillers_are_about_others() -> None:
         assert not any(name in entry.text for entry in fillers for name in before.speakers)
     assert filled == with_fillers(tuples, POOL, 20, 0)
     assert filled != with_fillers(tuples, POOL, 20, 1)
+
+
+def test_the_answer_agent_is_taught_to_rely_on_none_of_them() -> None:
+    # Turn ids count anew in each dialogue: a filler's would be taken for evidence of this one's questions.
+    retriever, asked = Retriever(None, "bm25"), answer_tuples(EXAMPLES[0].dialogue, POOL[0][1])
+    plain, full = (answer_rows(with_fillers(asked, POOL, count, 0), retriever, 30) for count in (0, 60))
+    for before, after in zip(plain, full, strict=True):
+        relied_on = [{row["texts"][number - 1] for number in row["evidence_numbers"]} for row in (before, after)]
+        assert relied_on[0] == relied_on[1]
+
+
+def test_nothing_is_remembered_from_after_the_turn_or_the_question() -> None:
+    tuples, asked = labelled(), answer_tuples(EXAMPLES[0].dialogue, POOL[0][1])
+    late = replace(asked[0], question=replace(asked[0].question, asked_at=""))  # asked after all that was said
+    for item in with_fillers(tuples, POOL, 60, 0):
+        assert max(entry.timestamp for entry in item.bank) <= item.turn.timestamp
+    for question in with_fillers([*asked, late], POOL, 60, 0):
+        assert all(entry.timestamp for entry in question.bank)
+        assert max(entry.timestamp for entry in question.bank) <= (question.question.asked_at or "9999")
 
 
 def test_a_dialogue_of_the_same_names_fills_nothing() -> None:
