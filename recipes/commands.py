@@ -6,8 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 from memory_r1.errors import TrainingError
 
+ROOT = Path(__file__).parents[1]
 RECIPES = Path("recipes/smollm2-135m")
 
 
@@ -23,15 +26,17 @@ def run_python(*arguments: str) -> None:
 
 
 def training(agent: str, method: str, **options: object) -> list[str]:
-    """The Python command that trains `agent` with `method` on one CPU; `options` override the recipe's fields."""
+    """The Python command that trains `agent` with `method`, launched as its recipe says; `options` override fields."""
+    recipe = RECIPES / f"{agent}_{method}.yaml"
+    engine = yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8"))["accelerate"]
     return [
         "-m",
         "accelerate.commands.launch",
         "--quiet",  # a failing recipe explains itself; the launcher would add a traceback of its own
-        "--config_file=recipes/accelerate/cpu.yaml",
+        f"--config_file={engine}",
         f"recipes/{method}.py",
         "--config",
-        str(RECIPES / f"{agent}_{method}.yaml"),
+        str(recipe),
         *(part for key, value in options.items() for part in (f"--{key}", str(value))),
     ]
 

@@ -15,6 +15,7 @@ from accelerate.commands.config.config_args import load_config_from_file
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
 from memory_r1.training.assembly import agent_settings, recipe_of
 from memory_r1.training.recipe_file import parse_recipe
+from recipes import commands
 from rewards import check_rewards
 
 ROOT = Path(__file__).parents[2]
@@ -175,3 +176,11 @@ def test_four_bits_are_spent_where_one_card_does_not_hold_the_base_without() -> 
     for memory, training, _ in quantised.values():
         assert memory.accelerate == "recipes/accelerate/single_gpu.yaml"
         assert not training.use_vllm  # vLLM would sample from a policy merged from rounded weights
+
+
+def test_a_recipe_run_from_another_one_is_launched_as_it_says_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "RECIPES", tmp_path)
+    (tmp_path / "answer_sft.yaml").write_text("accelerate: recipes/accelerate/single_gpu.yaml\nagent: answer\n")
+    assert "--config_file=recipes/accelerate/single_gpu.yaml" in commands.training("answer", "sft")
