@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from memory_r1.errors import ChecksumError, DataError
+from memory_r1.json_field import JsonField, parse_document, read_bytes
 
 CACHE_VARIABLE = "MEMORY_R1_CACHE"
 _CHUNK = 1 << 16
@@ -35,18 +36,23 @@ class PublishedFile:
             ChecksumError: `verify` is on and the bytes are not the published ones.
             DataError: there is no such file, or it cannot be fetched.
         """
-        found = self.fetch(cache) if path is None else Path(path)
-        if found.is_dir():
-            found = found / self.name
-        try:
-            content = found.read_bytes()
-        except OSError as error:
-            raise DataError(
-                f"{found}: cannot be read: {error.strerror}; give {self.name} or a folder that holds it ({self.url})"
-            ) from error
+        found = self.find(path, cache)
+        content = read_bytes(found, f"{self.name} or a folder that holds it ({self.url})")
         if verify:
             self.check(content, found)
         return content
+
+    def document(
+        self, path: Path | str | None = None, cache: Path | str | None = None, *, verify: bool = True
+    ) -> JsonField:
+        """The file's JSON; raises as `read`, and DataError where it is malformed."""
+        found = self.find(path, cache)
+        return parse_document(self.read(found, verify=verify), found, f"{self.name} as published")
+
+    def find(self, path: Path | str | None = None, cache: Path | str | None = None) -> Path:
+        """Where the file lies: `path` itself, in the folder `path`, or without one in the cache, fetched first."""
+        found = self.fetch(cache) if path is None else Path(path)
+        return found / self.name if found.is_dir() else found
 
     def fetch(self, cache: Path | str | None = None) -> Path:
         """The file's path in the cache; downloaded there first where it is not there yet, all of it or nothing.

@@ -9,19 +9,17 @@ Wrong labels and repeated questions are left as published, so that scores compar
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 from data.banks import Observation
-from data.dialogues import Counts, count, print_counts
 from data.downloads import PublishedFile
-from memory_r1.errors import ConfigurationError, DataError
+from data.loading import Counts, check_name, count, parse_answer, print_counts
+from memory_r1.errors import DataError
 from memory_r1.json_field import JsonField
 from memory_r1.types import Dialogue, Question, Session, Turn
 
@@ -98,11 +96,9 @@ def locomo_split(
         ConfigurationError: there is no such split or category.
         DataError: a dialogue of the split is missing.
     """
-    if split not in SPLITS:
-        raise ConfigurationError(f"found LoCoMo split {split!r}, allowed: {', '.join(SPLITS)}")
+    check_name("LoCoMo split", split, SPLITS)
     for category in categories:
-        if category not in CATEGORY_NAMES:
-            raise ConfigurationError(f"found LoCoMo category {category!r}, allowed: {', '.join(CATEGORY_NAMES)}")
+        check_name("LoCoMo category", category, CATEGORY_NAMES)
     by_id = {dialogue.dialogue_id: dialogue for dialogue in dialogues}
     missing = [dialogue_id for dialogue_id in SPLITS[split] if dialogue_id not in by_id]
     if missing:
@@ -163,13 +159,7 @@ def locomo_counts(path: Path | str | None = None, verify: bool = True) -> Counts
 
 
 def _conversations(path: Path | str | None, cache: Path | str | None, verify: bool) -> list[JsonField]:
-    content = LOCOMO_FILE.read(path, cache, verify=verify)
-    where = str(path or LOCOMO_FILE.name)
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: found malformed JSON ({error}), allowed: LoCoMo's {LOCOMO_FILE.name}") from error
-    return JsonField(document, where).items(at_least=1)
+    return LOCOMO_FILE.document(path, cache, verify=verify).items(at_least=1)
 
 
 def _parse_conversation(field: JsonField, repairs: Counter[str]) -> Dialogue:
@@ -198,10 +188,7 @@ def _parse_session(
 ) -> Session:
     session_id, date_key = f"session_{number}", f"session_{number}_date_time"
     date = field.members((date_key,), closed=False)[date_key]
-    try:
-        timestamp = datetime.strptime(date.text(), _DATE_FORMAT).isoformat()
-    except ValueError:
-        date.fail("a time as in 1:56 pm on 8 May, 2023")
+    timestamp = date.time_like(_DATE_FORMAT, "1:56 pm on 8 May, 2023")
     turns = []
     for item in conversation[session_id].items(at_least=1):
         turn = item.members(("speaker", "dia_id", "text"), closed=False)
@@ -222,10 +209,7 @@ def _parse_question(field: JsonField, question_id: str, order: Mapping[str, int]
     if category == "5":
         answer = NOT_MENTIONED
     else:
-        given = field.members(("answer",), closed=False)["answer"]
-        is_integer = isinstance(given.value, int)
-        repairs["integer_answers"] += is_integer
-        answer = str(given.value) if is_integer else given.text()
+        answer = parse_answer(field.members(("answer",), closed=False)["answer"], repairs)
     cited = [item.text() for item in members["evidence"].items()]
     return Question(question_id, members["question"].text(), answer, category, _turn_ids(cited, order, repairs))
 

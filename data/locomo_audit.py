@@ -8,17 +8,14 @@ path or the cache, never shipped.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from collections import Counter
 from pathlib import Path
 
-from data.dialogues import Counts, print_counts
 from data.downloads import PublishedFile
+from data.loading import Counts, print_counts
 from data.locomo import SPLITS
-from memory_r1.errors import DataError
-from memory_r1.json_field import JsonField
 
 AUDIT_FILE = PublishedFile(
     name="locomo_audit_errors.json",
@@ -50,14 +47,8 @@ def load_audit(path: Path | str | None = None, cache: Path | str | None = None, 
         ChecksumError: `verify` is on and these are not the published bytes.
         DataError: there is no such file, it cannot be downloaded, or it is malformed.
     """
-    content = AUDIT_FILE.read(path, cache, verify=verify)
-    where = str(path or AUDIT_FILE.name)
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: found malformed JSON ({error}), allowed: the audit's {AUDIT_FILE.name}") from error
     errors: dict[str, str] = {}
-    for item in JsonField(document, where).items(at_least=1):
+    for item in AUDIT_FILE.document(path, cache, verify=verify).items(at_least=1):
         members = item.members(("question_id", "error_type"), closed=False)
         match = _QUESTION_ID.fullmatch(members["question_id"].text())
         if match is None:

@@ -10,18 +10,16 @@ turns without text.
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 
-from data.dialogues import Counts, count, print_counts
 from data.downloads import PublishedFile, cache_folder
-from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.json_field import JsonField
+from data.loading import Counts, check_name, count, parse_answer, print_counts
+from memory_r1.errors import DataError
+from memory_r1.json_field import JsonField, parse_document, read_bytes
 from memory_r1.types import Dialogue, Question, Session, Turn
 
 logger = logging.getLogger(__name__)
@@ -79,8 +77,6 @@ REPAIRS = (
     "sessions_without_text",
 )
 
-_DATE_FORMAT = "%Y/%m/%d (%a) %H:%M"
-
 
 def load_longmemeval(
     path: Path | str | None = None, form: str = "oracle", cache: Path | str | None = None, verify: bool = True
@@ -116,9 +112,8 @@ def longmemeval_split(
         ChecksumError: `verify` is on and the split file is not the published one.
         DataError: the split file is missing or malformed.
     """
-    if split not in SPLITS:
-        why = "; none is published for validation, hold out some of train" if split == "validation" else ""
-        raise ConfigurationError(f"found LongMemEval split {split!r}, allowed: {', '.join(SPLITS)}{why}")
+    why = "; none is published for validation, hold out some of train" if split == "validation" else ""
+    check_name("LongMemEval split", split, SPLITS, why)
     if split == "all":
         return list(dialogues)
     ids = _split_ids(Path(path).parent if path is not None and Path(path).is_file() else path, cache, verify)
@@ -155,20 +150,20 @@ def longmemeval_counts(path: Path | str, verify: bool = True) -> Counts:
 def _parse(
     path: Path | str | None, form: str, cache: Path | str | None, verify: bool, repairs: Counter[str]
 ) -> list[Dialogue]:
-    if form not in FORMS:
-        raise ConfigurationError(f"found LongMemEval form {form!r}, allowed: {', '.join(FORMS)}")
+    check_name("LongMemEval form", form, FORMS)
     if form == "oracle":
-        where, content = Path(path or ORACLE_FILE.name), ORACLE_FILE.read(path, cache, verify=False)
+        where = ORACLE_FILE.find(path, cache)
+        content = ORACLE_FILE.read(where, verify=False)
     else:
         where, content = _read_s(path, cache)
     verify = verify and form == "oracle"
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        document = parse_document(content, where, "a LongMemEval file, whole")
+    except DataError:
         if verify:
             ORACLE_FILE.check(content, where)
-        raise DataError(f"{where}: found malformed JSON ({error}), allowed: a LongMemEval file, whole") from error
-    records = JsonField(document, str(where)).items(at_least=1)
+        raise
+    records = document.items(at_least=1)
     # Before the checksum, which would only call a file of the other form "changed".
     for record in records:
         _refuse_other_form(record, form)
@@ -185,13 +180,7 @@ def _read_s(path: Path | str | None, cache: Path | str | None) -> tuple[Path, by
     found = cache_folder(cache) / "data" if path is None else Path(path)
     if found.is_dir() or path is None:
         found = next((found / name for name in S_NAMES if (found / name).is_file()), found / S_NAMES[0])
-    try:
-        return found, found.read_bytes()
-    except OSError as error:
-        names = " or ".join(S_NAMES)
-        raise DataError(
-            f"{found}: cannot be read: {error.strerror}; give {names} or a folder that holds one ({S_URL})"
-        ) from error
+    return found, read_bytes(found, f"{' or '.join(S_NAMES)} or a folder that holds one ({S_URL})")
 
 
 def _form_of(path: Path) -> str:
@@ -219,12 +208,7 @@ def _refuse_other_form(record: JsonField, form: str) -> None:
 
 
 def _split_ids(folder: Path | str | None, cache: Path | str | None, verify: bool) -> dict[str, list[str]]:
-    content = SPLITS_FILE.read(folder, cache, verify=verify)
-    try:
-        document = json.loads(content)
-    except ValueError as error:
-        raise DataError(f"{SPLITS_FILE.name}: found malformed JSON ({error}), allowed: MemBuilder's lists") from error
-    members = JsonField(document, SPLITS_FILE.name).members(SPLITS["all"], closed=False)
+    members = SPLITS_FILE.document(folder, cache, verify=verify).members(SPLITS["all"], closed=False)
     return {name: [item.text() for item in members[name].items()] for name in SPLITS["all"]}
 
 
@@ -233,16 +217,13 @@ def _parse_record(field: JsonField, repairs: Counter[str]) -> Dialogue:
     question_id, category = members["question_id"].text(), members["question_type"].text()
     if category not in CATEGORIES:
         members["question_type"].fail(f"one of {', '.join(CATEGORIES)}")
-    given = members["answer"]
-    is_integer = isinstance(given.value, int)
-    repairs["integer_answers"] += is_integer
-    asked_at = _timestamp(members["question_date"])
+    asked_at = _time(members["question_date"])
     sessions, evidence = _parse_history(field, repairs)
     repairs["histories_beyond_the_question"] += sessions[-1].timestamp > asked_at
     question = Question(
         question_id=question_id,
         question=members["question"].text().strip(),
-        answer=str(given.value) if is_integer else given.text().strip(),
+        answer=parse_answer(members["answer"], repairs).strip(),
         category=category,
         evidence=tuple(turn.turn_id for session in sessions for turn in session.turns if turn.turn_id in evidence),
         asked_at=asked_at,
@@ -257,7 +238,7 @@ def _parse_history(field: JsonField, repairs: Counter[str]) -> tuple[tuple[Sessi
     names, dates, contents = (members[key].items(at_least=1) for key in keys)
     if not len(names) == len(dates) == len(contents):
         members["haystack_sessions"].fail(f"as many as there are ids ({len(names)}) and dates ({len(dates)})")
-    stamps = [_timestamp(date) for date in dates]
+    stamps = [_time(date) for date in dates]
     order = sorted(range(len(stamps)), key=stamps.__getitem__)
     repairs["unsorted_histories"] += order != list(range(len(stamps)))
     seen: Counter[str] = Counter()
@@ -293,11 +274,8 @@ def _parse_turns(field: JsonField, session_id: str, timestamp: str, evidence: se
     return tuple(turns)
 
 
-def _timestamp(field: JsonField) -> str:
-    try:
-        return datetime.strptime(field.text(), _DATE_FORMAT).isoformat()
-    except ValueError:
-        field.fail("a time as in 2023/04/10 (Mon) 23:07")
+def _time(field: JsonField) -> str:
+    return field.time_like("%Y/%m/%d (%a) %H:%M", "2023/04/10 (Mon) 23:07")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from data.dialogues import Counts, count, print_counts
 from data.downloads import PublishedFile, cache_folder
-from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.json_field import JsonField, parse_json
+from data.loading import Counts, check_name, count, print_counts
+from memory_r1.errors import ConfigurationError
+from memory_r1.json_field import JsonField, parse_json, read_bytes, text_lines
 from memory_r1.types import Dialogue, Question, Session, Turn
 
 OFFICIAL_NAME = "msc_self_instruct.jsonl"
@@ -73,8 +73,7 @@ def load_msc(
         DataError: a file is missing or malformed.
     """
     form = form or msc_form(path, cache)
-    if form not in BENCHMARKS:
-        raise ConfigurationError(f"found MSC form {form!r}, allowed: {', '.join(BENCHMARKS)}")
+    check_name("MSC form", form, BENCHMARKS)
     folder = _folder(path, cache)
     if form == "official":
         return _load_official(folder)
@@ -124,16 +123,10 @@ _Said = tuple[timedelta | None, list[tuple[int, str]]]
 
 def _load_official(folder: Path) -> list[Dialogue]:
     path = _official_path(folder)
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        hint = "; the development set is here: it is form approximate" if msc_form(folder) == "approximate" else ""
-        raise DataError(
-            f"{path}: cannot be read: {error.strerror}; give MSC-Self-Instruct's {OFFICIAL_NAME} or a folder that "
-            f"holds it ({OFFICIAL_URL}){hint}"
-        ) from error
+    hint = "; the development set is here: it is form approximate" if msc_form(folder) == "approximate" else ""
+    give = f"MSC-Self-Instruct's {OFFICIAL_NAME} or a folder that holds it ({OFFICIAL_URL}){hint}"
     dialogues = []
-    for number, record in enumerate(_lines(content, path)):
+    for number, record in enumerate(_lines(read_bytes(path, give), path)):
         members = record.members(("previous_dialogs", "dialog", "self_instruct"), closed=False)
         repairs: Counter[str] = Counter()
         sessions: list[_Said] = []
@@ -233,14 +226,8 @@ def _turns(field: JsonField, key: str, names: tuple[object, object], repairs: Co
 
 
 def _lines(content: bytes, path: Path) -> Iterator[JsonField]:
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        where = f"{path}:{number}"
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{where}: found bytes that are not UTF-8, allowed: UTF-8 text") from error
-        if text.strip():
-            yield JsonField(parse_json(text, where), where)
+    for number, text in text_lines(content, path):
+        yield JsonField(parse_json(text, f"{path}:{number}"), f"{path}:{number}")
 
 
 def _folder(path: Path | str | None, cache: Path | str | None) -> Path:

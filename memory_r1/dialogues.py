@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
 
 from memory_r1.errors import DataError
-from memory_r1.json_field import JsonField, parse_json, shown
+from memory_r1.json_field import JsonField, parse_json, read_bytes, shown, text_lines
 from memory_r1.types import Dialogue, Question, Session, Turn
 
 LONGEST_TEXT = 100_000
@@ -34,7 +34,8 @@ def read_dialogues(path: Path | str) -> list[Dialogue]:
     path = Path(path)
     first_line: dict[str, int] = {}
     dialogues: list[Dialogue] = []
-    for number, line in _lines(path):
+    content = read_bytes(path, "a JSONL file of dialogues").removeprefix(b"\xef\xbb\xbf")
+    for number, line in text_lines(content, path):
         if not dialogues and line.lstrip().startswith("["):
             _refuse_array(path, number)
         field = JsonField(parse_json(line, f"{path}:{number}"), f"{path}:{number}")
@@ -222,18 +223,3 @@ def _refuse_array(path: Path, number: int) -> NoReturn:
         f"{path}:{number}: found a JSON array, allowed: one JSON object a line; "
         f"convert it: python3 -c '{program}' {files}"
     )
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The numbered lines that are not blank; only line feeds end a line, as JSONL has it."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}; give a JSONL file of dialogues") from error
-    for number, line in enumerate(content.removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path}:{number}: found bytes that are not UTF-8, allowed: UTF-8 text") from error
-        if text.strip():
-            yield number, text

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import NoReturn
 
 from memory_r1.errors import DataError
@@ -65,12 +66,46 @@ class JsonField:
         except ValueError:  # DataError, where it is no string at all, is one too
             self.fail("a string with an ISO 8601 time, as in 2023-05-08T13:56:00")
 
+    def time_like(self, pattern: str, example: str) -> str:
+        """A time that `datetime.strptime` reads by `pattern`, in the form that `datetime.isoformat` gives it."""
+        try:
+            return datetime.strptime(self.text(), pattern).isoformat()
+        except ValueError:
+            self.fail(f"a time as in {example}")
+
     def _member(self, key: str, value: object = None) -> JsonField:
         step = f".{key}" if key.isidentifier() else f"[{shown(key)}]"
         return JsonField(value, self.where, (self.path + step).removeprefix("."))
 
     def _place(self) -> str:
         return f"{self.where}: {self.path}" if self.path else self.where
+
+
+def read_bytes(path: Path, give: str) -> bytes:
+    """A file's content; DataError with what to `give` instead where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}; give {give}") from error
+
+
+def text_lines(content: bytes, path: Path) -> Iterator[tuple[int, str]]:
+    """The numbered lines of `path` that are not blank; only line feeds end a line, as JSONL has it."""
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{path}:{number}: found bytes that are not UTF-8, allowed: UTF-8 text") from error
+        if text.strip():
+            yield number, text
+
+
+def parse_document(content: bytes, path: Path, allowed: str) -> JsonField:
+    """The one JSON value that a file holds; `allowed` says in the error what was to be there."""
+    try:
+        return JsonField(json.loads(content), str(path))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: found malformed JSON ({error}), allowed: {allowed}") from error
 
 
 def parse_json(text: str, where: str) -> object:

@@ -13,27 +13,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.synthetic.generator import SPLITS, counts_of_path, generate_split, write_synthetic
-from memory_r1.errors import MemoryR1Error
+from memory_r1.entry import run_main
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m data.synthetic PATH`; an error is one line on stderr and status 1."""
+def main(arguments: Sequence[str]) -> None:
+    """Generate what is to be counted and is not there, and print the counts."""
     parser = argparse.ArgumentParser(prog="python -m data.synthetic", description=__doc__)
     parser.add_argument("path", type=Path, help="folder or JSONL file to count; a missing folder is generated")
     parser.add_argument("--dialogues", type=int, default=6, help="dialogues in each split generated (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: 0)")
     options = parser.parse_args(arguments)
-    try:
-        if not options.path.exists() and options.path.suffix != ".jsonl":
-            for split in SPLITS:
-                write_synthetic(options.path, split, generate_split(split, options.dialogues, options.seed))
-        counts = counts_of_path(options.path)
-    except MemoryR1Error as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    sys.stdout.write(json.dumps(counts, indent=2) + "\n")
-    return 0
+    if not options.path.exists() and options.path.suffix != ".jsonl":
+        for split in SPLITS:
+            write_synthetic(options.path, split, generate_split(split, options.dialogues, options.seed))
+    sys.stdout.write(json.dumps(counts_of_path(options.path), indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_main(main))

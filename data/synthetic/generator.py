@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
-from data.dialogues import Counts, count
+from data.loading import Counts, count
 from data.synthetic.plan import DATED, SINGLES, DialogueShape, Fact, Planner, schedule
 from data.synthetic.values import NAMES
 from data.synthetic.wording import Writer

@@ -179,7 +179,7 @@ def train(
     everything = job.prompts * job.generations
     longest = max(len(token_ids(tokenizer, row["prompt"])) for row in rows)
     with tempfile.TemporaryDirectory() as folder:
-        make = functools.partial(_trainer, side, job, settings, policy, tokenizer, rows, clock, folder)
+        make = functools.partial(_trainer, clock, settings, policy, rows, folder)
         if side == "stock":
             head = CompletionHead(policy, job.completion)
             trainer = make(everything)
@@ -222,17 +222,10 @@ def text_length(completions: Sequence[list[dict[str, str]]], **columns: Any) -> 
 
 
 def _trainer(
-    side: Side,
-    job: Job,
-    settings: Settings,
-    policy: Any,
-    tokenizer: Any,
-    rows: list[dict[str, Any]],
-    clock: StepClock,
-    folder: str,
-    at_once: int,
+    clock: StepClock, settings: Settings, policy: Any, rows: list[dict[str, Any]], folder: str, at_once: int
 ) -> Any:
-    """One side's trainer, `at_once` rows a micro-batch."""
+    """The trainer of the clock's side and job, `at_once` rows a micro-batch."""
+    job = clock.job
     config = GRPOConfig(
         output_dir=folder,
         per_device_train_batch_size=at_once,
@@ -253,18 +246,18 @@ def _trainer(
         disable_tqdm=True,
         shuffle_dataset=False,
     )
-    kind = MemoryGRPOTrainer if side == "ours" else GRPOTrainer
+    kind = MemoryGRPOTrainer if clock.side == "ours" else GRPOTrainer
     trainer = kind(
         model=policy,
         args=config,
-        processing_class=tokenizer,
+        processing_class=clock.tokenizer,
         train_dataset=Dataset.from_list(rows),
         reward_funcs=[clock],
         callbacks=[clock],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.model.train()
-    if side == "ours" and (not trainer.shared_prefix or trainer.rollout_func is None):
+    if clock.side == "ours" and (not trainer.shared_prefix or trainer.rollout_func is None):
         raise TrainingError(f"{settings.model} does not run with shared prefixes, so there is nothing to compare")
     return trainer
 

@@ -9,24 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from data.dialogues import counts_of_file, print_counts
+from data.dialogues import counts_of_file
+from tests.data.records import OWN
 
-EXAMPLE = {
-    "dialogue_id": "d1",
-    "speakers": ["Ann", "Ben"],
-    "sessions": [
-        {
-            "session_id": f"s{number}",
-            "timestamp": f"2023-05-0{number}T10:00:00",
-            "turns": [{"turn_id": f"s{number}:1", "speaker": "Ann", "text": "Hello."}],
-        }
-        for number in (1, 2)
-    ],
-    "questions": [
-        {"question_id": f"q{number}", "question": "?", "answer": "x", "category": category, "evidence": []}
-        for number, category in enumerate(("update", "single", "update"))
-    ],
-}
 COUNTS = {
     "benchmark": "dialogues",
     "splits": {
@@ -45,8 +30,8 @@ COUNTS = {
 def own_file(tmp_path: Path) -> Path:
     """Two dialogues of two one-turn sessions each; only the first has questions, three."""
     path = tmp_path / "own.jsonl"
-    second = {**EXAMPLE, "dialogue_id": "d2", "questions": []}
-    path.write_text(json.dumps(EXAMPLE) + "\n" + json.dumps(second) + "\n", encoding="utf-8")
+    second = {**OWN, "dialogue_id": "d2", "questions": []}
+    path.write_text(json.dumps(OWN) + "\n" + json.dumps(second) + "\n", encoding="utf-8")
     return path
 
 
@@ -64,13 +49,3 @@ def test_the_command_prints_the_counts_as_json(own_file: Path) -> None:
     )
 
     assert json.loads(done.stdout) == COUNTS
-
-
-def test_an_error_is_one_line_and_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = print_counts(counts_of_file, "a file", [str(tmp_path / "none.jsonl")])
-
-    printed = capsys.readouterr()
-    assert status == 1
-    assert printed.out == ""
-    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
-    assert "none.jsonl: cannot be read" in printed.err

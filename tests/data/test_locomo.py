@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from data import locomo
 from data.banks import Observation, observation_banks
-from data.dialogues import count
+from data.loading import count
 from data.locomo import (
     CATEGORY_NAMES,
     NOT_MENTIONED,
@@ -29,62 +26,10 @@ from data.locomo import (
 )
 from data.tuples import check_disjoint, manager_tuples
 from memory_r1.dialogues import read_dialogues, write_dialogues
-from memory_r1.errors import ChecksumError, ConfigurationError, DataError
+from memory_r1.errors import ChecksumError, DataError
 from memory_r1.types import Dialogue, Question, Session, Turn
+from tests.data.records import LOCOMO
 from tests.real_data import needs, real_folder
-
-CONVERSATION: dict[str, Any] = {
-    "sample_id": "conv-26",
-    "conversation": {
-        "speaker_a": "Ivo",
-        "speaker_b": "Una",
-        # session 10 stands before session 2 and must come after it
-        "session_1_date_time": "1:56 pm on 8 May, 2023",
-        "session_1": [
-            {"speaker": "Ivo", "dia_id": "D1:1", "text": "I bought a kayak. "},
-            {
-                "speaker": "Una",
-                "dia_id": "D1:2",
-                "text": "Look at this!",
-                "img_url": ["https://example.org/1.jpg"],
-                "blip_caption": "a photo of a red barn",
-                "query": "secret barn in Norway",
-                "re-download": True,
-            },
-        ],
-        "session_10_date_time": "12:09 am on 1 December, 2023",
-        "session_10": [{"speaker": "Una", "dia_id": "D10:1", "text": "Happy advent."}],
-        "session_2_date_time": "10:37 am on 27 June, 2023",
-        "session_2": [
-            {"speaker": "Una", "dia_id": "D2:1", "text": "I paint now."},
-            {"speaker": "Ivo", "dia_id": "D2:2", "text": "", "blip_caption": "a kayak"},
-        ],
-        "session_11_date_time": "9:00 am on 2 December, 2023",
-        "session_12_date_time": "9:00 am on 3 December, 2023",
-    },
-    "qa": [
-        {"question": "When did Ivo buy a kayak?", "answer": 2023, "evidence": ["D1:1"], "category": 2},
-        {"question": "What does Una do?", "answer": "paint", "evidence": [], "category": 3},
-        {"question": "a", "answer": "x", "evidence": ["D10:1; D1:2"], "category": 1},
-        {"question": "b", "answer": "x", "evidence": ["D", "D2:1"], "category": 4},
-        {"question": "c", "answer": "x", "evidence": ["D:1:2"], "category": 4},
-        {"question": "d", "answer": "x", "evidence": ["D2:1 D1:1 D2:2"], "category": 4},
-        {"question": "e", "answer": "x", "evidence": ["D02:01", "D2:1"], "category": 4},
-        {"question": "f", "answer": "x", "evidence": ["D9:9", "D10:19"], "category": 4},
-        {"question": "g", "adversarial_answer": "a canoe", "evidence": ["D1:1"], "category": 5},
-        {"question": "h", "adversarial_answer": "Yes", "answer": "No", "evidence": ["D1:1"], "category": 5},
-        {"question": "b", "answer": "x", "evidence": ["D2:1"], "category": 4},
-    ],
-    "observation": {
-        "session_10_observation": {"Una": [["Una likes advent.", "D10:1"]]},
-        "session_1_observation": {
-            "Una": [["Una showed a barn and heard of the kayak.", ["D1:2", "D1:1"]]],
-            "Ivo": [["Ivo owns a kayak.", "D1:1"], ["Ivo said much.", "D1:1, D2:2"]],
-        },
-    },
-    "event_summary": {},
-    "session_summary": {},
-}
 
 
 def _write(path: Path, *conversations: object) -> Path:
@@ -105,7 +50,7 @@ def tiny(tmp_path: Path) -> Path:
         "qa": [],
         "observation": {},
     }
-    return _write(tmp_path / "locomo10.json", CONVERSATION, other)
+    return _write(tmp_path / "locomo10.json", LOCOMO, other)
 
 
 def test_sessions_come_in_order_with_captions_and_without_queries(tiny: Path) -> None:
@@ -199,15 +144,15 @@ def test_splits_are_by_dialogue_with_categories_1_to_4_unless_told(tiny: Path) -
     assert [dialogue.dialogue_id for dialogue in locomo_split(dialogues, "validation")] == ["conv-30"]
 
 
-def test_an_unknown_split_or_category_and_a_missing_dialogue_are_refused(tiny: Path) -> None:
+def test_a_split_of_which_a_dialogue_is_missing_is_refused(tiny: Path) -> None:
     dialogues = load_locomo(tiny, verify=False)
 
-    with pytest.raises(ConfigurationError, match="found LoCoMo split 'dev', allowed: train, validation, test"):
-        locomo_split(dialogues, "dev")
-    with pytest.raises(ConfigurationError, match="found LoCoMo category '6', allowed: 1, 2, 3, 4, 5"):
-        locomo_split(dialogues, "train", ("6",))
     with pytest.raises(DataError, match="found no LoCoMo dialogue conv-41, which split test needs"):
         locomo_split(dialogues, "test")
+
+
+def test_the_folder_of_the_file_will_do(tiny: Path, tmp_path: Path) -> None:
+    assert load_locomo(tmp_path, verify=False) == load_locomo(tiny, verify=False)
 
 
 def test_a_loaded_dialogue_can_be_written_as_own_data(tiny: Path, tmp_path: Path) -> None:
@@ -218,84 +163,12 @@ def test_a_loaded_dialogue_can_be_written_as_own_data(tiny: Path, tmp_path: Path
     assert read_dialogues(tmp_path / "own.jsonl") == dialogues
 
 
-def _qa(**fields: object) -> Callable[[dict[str, Any]], None]:
-    return lambda record: record["qa"][0].update(fields)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (_qa(category=6), "[0].qa[0].category: found 6, allowed: 1, 2, 3, 4 or 5"),
-        (_qa(answer=None), "[0].qa[0].answer: found null, allowed: a string"),
-        (lambda record: record["qa"][0].pop("answer"), "[0].qa[0].answer: found nothing"),
-        (_qa(evidence="D1:1"), '[0].qa[0].evidence: found "D1:1", allowed: an array'),
-        (lambda record: record.pop("conversation"), "[0].conversation: found nothing"),
-        (
-            lambda record: record["conversation"].update(session_2_date_time="yesterday"),
-            '[0].conversation.session_2_date_time: found "yesterday", allowed: a time as in 1:56 pm on 8 May, 2023',
-        ),
-        (
-            lambda record: record["conversation"].pop("session_2_date_time"),
-            "[0].conversation.session_2_date_time: found nothing",
-        ),
-        (
-            lambda record: record["conversation"]["session_1"][0].update(speaker="Eve"),
-            '[0].conversation.session_1[0].speaker: found "Eve", allowed: one of the speakers, Ivo or Una',
-        ),
-        (
-            lambda record: record["conversation"]["session_2"][0].update(dia_id="D1:1"),
-            "[0].conversation: found an object, allowed: different dia_ids (D1:1 is there twice)",
-        ),
-    ],
-)
-def test_a_file_in_another_shape_is_refused_by_field(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
-) -> None:
-    record = copy.deepcopy(CONVERSATION)
-    change(record)
-    path = _write(tmp_path / "locomo10.json", record)
-
-    with pytest.raises(DataError) as error:
-        load_locomo(path, verify=False)
-
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_other_bytes_than_the_published_are_refused(tiny: Path) -> None:
-    content = tiny.read_bytes()
-
-    with pytest.raises(ChecksumError) as error:
-        load_locomo(tiny)
-
-    message = str(error.value)
-    assert f"cut short: found {len(content)} bytes with sha256 {hashlib.sha256(content).hexdigest()}" in message
-    assert f"expected 2805274 bytes with sha256 {locomo.LOCOMO_FILE.sha256}" in message
-    assert "get https://raw.githubusercontent.com/snap-research/LoCoMo/" in message
-    assert "\n" not in message
-
-
 def test_a_file_of_full_length_with_other_bytes_is_not_called_cut_short(tmp_path: Path) -> None:
     path = tmp_path / "locomo10.json"
     path.write_bytes(b" " * locomo.LOCOMO_FILE.size)
 
     with pytest.raises(ChecksumError, match="changed or another version"):
         load_locomo(path)
-
-
-def test_a_cut_file_is_refused_in_one_line_even_unverified(tiny: Path) -> None:
-    tiny.write_bytes(tiny.read_bytes()[:500])
-
-    with pytest.raises(DataError, match=r"locomo10\.json: found malformed JSON") as error:
-        load_locomo(tiny, verify=False)
-
-    assert "\n" not in str(error.value)
-
-
-def test_the_folder_of_the_file_will_do_and_a_missing_file_is_refused(tiny: Path, tmp_path: Path) -> None:
-    assert load_locomo(tmp_path, verify=False) == load_locomo(tiny, verify=False)
-    with pytest.raises(DataError, match=r"none: cannot be read.*give locomo10\.json or a folder that holds it"):
-        load_locomo(tmp_path / "none")
 
 
 @pytest.fixture

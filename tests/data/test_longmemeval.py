@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,51 +24,12 @@ from data.longmemeval import (
     longmemeval_split,
 )
 from memory_r1.dialogues import read_dialogues, write_dialogues
-from memory_r1.errors import ChecksumError, ConfigurationError, DataError
+from memory_r1.errors import ChecksumError, DataError
 from memory_r1.types import Dialogue, Question, Session, Turn
+from tests.data.records import LONGMEMEVAL, LONGMEMEVAL_ABSTENTION, LONGMEMEVAL_S, said
 from tests.real_data import needs, real_folder
 
 ROOT = Path(__file__).parents[2]
-
-
-def said(role: str, content: str, evidence: bool = False) -> dict[str, Any]:
-    return {"role": role, "content": content, "has_answer": evidence}
-
-
-# The sessions stand in the wrong order; "evening" begins after the question, on its day.
-UNSORTED: dict[str, Any] = {
-    "question_id": "q1",
-    "question_type": "multi-session",
-    "question": "How many kayaks do I own? ",
-    "answer": 2,
-    "question_date": "2023/04/10 (Mon) 17:30",
-    "haystack_dates": ["2023/04/10 (Mon) 18:05", "2023/03/01 (Wed) 09:00"],
-    "haystack_session_ids": ["evening", "morning"],
-    "haystack_sessions": [
-        [said("user", " I bought a second kayak.\n", True), said("assistant", "Nice.")],
-        [said("user", "Hello."), said("assistant", "  "), said("user", "I own a kayak.", True)],
-    ],
-    "answer_session_ids": ["morning", "evening"],
-}
-ABSTENTION: dict[str, Any] = {
-    "question_id": "q2_abs",
-    "question_type": "knowledge-update",
-    "question": "Where is my canoe?",
-    "answer": "You did not mention a canoe. 3 or 4 days is also acceptable.",
-    "question_date": "2023/04/11 (Tue) 08:00",
-    "haystack_dates": ["2023/04/09 (Sun) 10:00"],
-    "haystack_session_ids": ["kayak"],
-    "haystack_sessions": [[said("user", "My kayak is in the shed.")]],
-    "answer_session_ids": ["kayak"],
-}
-# The filler session is there twice at one time, between evidence of another day.
-HIDDEN: dict[str, Any] = {
-    **ABSTENTION,
-    "question_id": "q3",
-    "haystack_dates": ["2023/05/01 (Mon) 10:00", "2023/05/02 (Tue) 10:00", "2023/05/02 (Tue) 10:00"],
-    "haystack_session_ids": ["kayak", "filler_1", "filler_1"],
-    "haystack_sessions": [[said("user", "It is in the shed.", True)], [said("user", "A.")], [said("user", "A.")]],
-}
 
 
 def written(path: Path, *records: object) -> Path:
@@ -80,7 +39,7 @@ def written(path: Path, *records: object) -> Path:
 
 @pytest.fixture
 def oracle(tmp_path: Path) -> Path:
-    return written(tmp_path / ORACLE_FILE.name, UNSORTED, ABSTENTION)
+    return written(tmp_path / ORACLE_FILE.name, LONGMEMEVAL, LONGMEMEVAL_ABSTENTION)
 
 
 @pytest.fixture
@@ -128,11 +87,11 @@ def test_a_question_is_a_dialogue_of_its_own_with_its_history_sorted(oracle: Pat
         ),
     )
     assert (second.dialogue_id, second.questions[0].evidence) == ("q2_abs", ())
-    assert second.questions[0].answer == ABSTENTION["answer"]  # alternatives stay as they are
+    assert second.questions[0].answer == LONGMEMEVAL_ABSTENTION["answer"]  # alternatives stay as they are
 
 
 def test_a_session_that_is_in_a_history_twice_has_ids_of_its_own(tmp_path: Path) -> None:
-    path = written(tmp_path / "longmemeval_s.json", HIDDEN)
+    path = written(tmp_path / "longmemeval_s.json", LONGMEMEVAL_S)
 
     (dialogue,) = load_longmemeval(path, "s")
 
@@ -144,7 +103,7 @@ def test_a_session_that_is_in_a_history_twice_has_ids_of_its_own(tmp_path: Path)
 
 def test_the_folder_of_either_form_will_do(oracle: Path, tmp_path: Path) -> None:
     (tmp_path / "s").mkdir()
-    written(tmp_path / "s" / "longmemeval_s_cleaned.json", HIDDEN)
+    written(tmp_path / "s" / "longmemeval_s_cleaned.json", LONGMEMEVAL_S)
 
     assert load_longmemeval(tmp_path, verify=False) == load_longmemeval(oracle, verify=False)
     assert [dialogue.dialogue_id for dialogue in load_longmemeval(tmp_path / "s", "s")] == ["q3"]
@@ -153,15 +112,23 @@ def test_the_folder_of_either_form_will_do(oracle: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("form", "record", "message"),
     [
-        ("oracle", HIDDEN, "question q3: found 1 of 2 sessions that are no evidence, allowed in form oracle: none"),
-        ("s", ABSTENTION, "question q2_abs: found 0 of 1 sessions that are no evidence, allowed in form s: some"),
+        (
+            "oracle",
+            LONGMEMEVAL_S,
+            "question q3: found 1 of 2 sessions that are no evidence, allowed in form oracle: none",
+        ),
+        (
+            "s",
+            LONGMEMEVAL_ABSTENTION,
+            "question q2_abs: found 0 of 1 sessions that are no evidence, allowed in form s: some",
+        ),
     ],
 )
 @pytest.mark.parametrize("verify", [True, False])
 def test_the_two_forms_are_never_mixed(
     tmp_path: Path, form: str, record: dict[str, Any], message: str, verify: bool
 ) -> None:
-    own = ABSTENTION if form == "oracle" else HIDDEN
+    own = LONGMEMEVAL_ABSTENTION if form == "oracle" else LONGMEMEVAL_S
     path = written(tmp_path / "any.json", own, record)
 
     with pytest.raises(DataError) as error:
@@ -172,90 +139,11 @@ def test_the_two_forms_are_never_mixed(
     assert "never mix the two" in str(error.value) and "\n" not in str(error.value)
 
 
-def test_other_bytes_than_the_published_oracle_are_refused(oracle: Path) -> None:
-    content = oracle.read_bytes()
-
-    with pytest.raises(ChecksumError) as error:
-        load_longmemeval(oracle)
-
-    message = str(error.value)
-    assert f"found {len(content)} bytes with sha256 {hashlib.sha256(content).hexdigest()}" in message
-    assert f"expected 15388478 bytes with sha256 {ORACLE_FILE.sha256}" in message
-    assert "\n" not in message
-
-
-def test_a_truncated_file_is_refused_in_one_line(oracle: Path, tmp_path: Path) -> None:
-    oracle.write_bytes(oracle.read_bytes()[:700])
-    with pytest.raises(ChecksumError, match="cut short"):
-        load_longmemeval(oracle)
-    with pytest.raises(DataError, match="found malformed JSON") as error:
-        load_longmemeval(oracle, verify=False)
-    assert "\n" not in str(error.value)
-
-    path = written(tmp_path / "longmemeval_s.json", HIDDEN)
-    path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(DataError, match="found malformed JSON"):
-        load_longmemeval(path, "s")
-
-
-def test_a_missing_file_is_named_with_its_source(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"longmemeval_oracle\.json: cannot be read.*https://huggingface\.co/"):
-        load_longmemeval(tmp_path)
-    with pytest.raises(
-        DataError, match=r"longmemeval_s_cleaned\.json or longmemeval_s\.json.*https://huggingface\.co/"
-    ):
-        load_longmemeval(tmp_path, "s")
-    with pytest.raises(DataError, match=r"cache/data/longmemeval_s_cleaned\.json: cannot be read"):
-        load_longmemeval(None, "s", cache=tmp_path / "cache")
-    with pytest.raises(ConfigurationError, match="found LongMemEval form 'm', allowed: oracle, s"):
-        load_longmemeval(tmp_path, "m")
-
-
-def _turn(**fields: object) -> Callable[[dict[str, Any]], None]:
-    return lambda record: record["haystack_sessions"][0][0].update(fields)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (
-            lambda record: record.update(question_type="chat"),
-            '[0].question_type: found "chat", allowed: one of single-',
-        ),
-        (lambda record: record.update(answer=None), "[0].answer: found null, allowed: a string"),
-        (
-            lambda record: record.update(question_date="today"),
-            '[0].question_date: found "today", allowed: a time as in',
-        ),
-        (
-            lambda record: record["haystack_dates"].pop(),
-            "[0].haystack_sessions: found an array of 2, allowed: as many as",
-        ),
-        (lambda record: record.pop("haystack_sessions"), "[0].haystack_sessions: found nothing"),
-        (_turn(role="system"), '[0].haystack_sessions[0][0].role: found "system", allowed: user or assistant'),
-        (_turn(content=1), "[0].haystack_sessions[0][0].content: found 1, allowed: a string"),
-        (
-            lambda record: record.update(haystack_sessions=[[said("user", "")], []]),
-            "[0].haystack_sessions: found an array of 2, allowed: at least one turn with text",
-        ),
-    ],
-)
-def test_a_file_in_another_shape_is_refused_by_field(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
-) -> None:
-    record = copy.deepcopy(UNSORTED)
-    change(record)
-
-    with pytest.raises(DataError) as error:
-        load_longmemeval(written(tmp_path / "oracle.json", record), verify=False)
-
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
 def test_a_question_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="found question q1 more than once"):
-        load_longmemeval(written(tmp_path / "oracle.json", UNSORTED, ABSTENTION, UNSORTED), verify=False)
+        load_longmemeval(
+            written(tmp_path / "oracle.json", LONGMEMEVAL, LONGMEMEVAL_ABSTENTION, LONGMEMEVAL), verify=False
+        )
 
 
 def ids(dialogues: list[Dialogue]) -> list[str]:
@@ -274,22 +162,10 @@ def test_splits_are_read_beside_the_file(oracle: Path, splits: Path, caplog: pyt
     assert "LongMemEval train: the file holds 1 of 2 questions (no q3, for one)" in caplog.text
 
 
-def test_splits_that_do_not_exist_are_refused(oracle: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"found LongMemEval split 'validation', .* none is published"):
-        longmemeval_split([], "validation", oracle)
-    with pytest.raises(ConfigurationError, match=r"found LongMemEval split 'dev', allowed: train, sft, rl, test, all$"):
-        longmemeval_split([], "dev", oracle)
-
-
-def test_another_split_file_is_refused(oracle: Path, splits: Path) -> None:
-    with pytest.raises(ChecksumError, match=SPLITS_FILE.name):
-        longmemeval_split([], "test", oracle)
+def test_a_split_file_without_a_list_is_refused(oracle: Path, splits: Path) -> None:
     splits.write_text('{"sft": []}', encoding="utf-8")
     with pytest.raises(DataError, match=r"rl: found nothing"):
         longmemeval_split([], "test", oracle, verify=False)
-    splits.unlink()
-    with pytest.raises(DataError, match=r"cannot be read.*MemBuilder"):
-        longmemeval_split([], "test", oracle)
 
 
 def test_the_cache_is_used_without_a_path(oracle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,7 +189,7 @@ def test_repairs_and_abstention_are_counted(oracle: Path, splits: Path) -> None:
         "sessions_without_text": 0,
     }
     assert counts["abstention"] == {"train": 0, "sft": 0, "rl": 0, "test": 1, "all": 1}
-    written(splits.parent / "longmemeval_s.json", {**HIDDEN, "haystack_sessions": [[said("user", "x")], [], []]})
+    written(splits.parent / "longmemeval_s.json", {**LONGMEMEVAL_S, "haystack_sessions": [[said("user", "x")], [], []]})
     oracle.unlink()
     counted = longmemeval_counts(splits.parent, verify=False)
     assert (counted["form"], counted["repairs"]) == (

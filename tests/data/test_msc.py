@@ -2,49 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from data.msc import CONVERSATIONS_FILE, OFFICIAL_NAME, QUESTIONS_FILE, load_msc, msc_counts, msc_form, msc_split
+from data.msc import CONVERSATIONS_FILE, OFFICIAL_NAME, QUESTIONS_FILE, load_msc, msc_counts, msc_form
 from memory_r1.dialogues import read_dialogues, write_dialogues
-from memory_r1.errors import ChecksumError, ConfigurationError, DataError
+from memory_r1.errors import DataError
 from memory_r1.types import Dialogue, Question, Session, Turn
+from tests.data.records import MSC, MSC_CONVERSATION, MSC_QUESTION
 from tests.real_data import needs, real_folder
-
-OFFICIAL: dict[str, Any] = {
-    "personas": [["I paint."], ["I sail."]],
-    "metadata": {"initial_data_id": "valid_1", "session_id": 4},
-    "previous_dialogs": [
-        # only some files name the speakers of earlier sessions; they take turns
-        {"time_back": "6 days 3 hours ago", "dialog": [{"text": "I paint. "}, {"text": "I sail."}, {"text": "Oh!"}]},
-        {"time_back": " 1 hour ago", "dialog": [{"text": " "}, {"text": "I sold my boat.", "id": "bot_1"}]},
-    ],
-    "dialog": [{"id": "Speaker 2", "text": "Hi again."}, {"id": "Speaker 1", "text": "Hi."}],
-    "self_instruct": {"B": "What did you say you do? ", "A": "I paint"},
-}
-CONVERSATION: dict[str, Any] = {
-    "id": "valid_7",
-    "split": "valid",
-    "sessions": [
-        {"time_back": "2 days ago", "turns": [{"speaker": 1, "text": "I paint."}, {"speaker": 2, "text": "I sail."}]},
-        {"time_back": " 5 hours ago", "turns": [{"speaker": 1, "text": "Hello."}]},
-        # the first speaker has a stray number
-        {"time_back": None, "turns": [{"speaker": 50352, "text": "My dog is old."}, {"speaker": 2, "text": "Aw."}]},
-        {"time_back": None, "turns": [{"speaker": 1, "text": "Bye."}]},
-    ],
-}
-MATCHED: dict[str, Any] = {
-    "index": 12,
-    "conversation": "valid_7",
-    "question": "What does Speaker_12_A do",
-    "answer": "paint",
-    "margin": 6.5,
-}
 
 
 def lines(path: Path, *records: object) -> Path:
@@ -55,14 +23,14 @@ def lines(path: Path, *records: object) -> Path:
 
 @pytest.fixture
 def official(tmp_path: Path) -> Path:
-    return lines(tmp_path / OFFICIAL_NAME, OFFICIAL)
+    return lines(tmp_path / OFFICIAL_NAME, MSC)
 
 
 @pytest.fixture
 def development(tmp_path: Path) -> Path:
     folder = tmp_path / "data"
-    lines(folder / "msc" / CONVERSATIONS_FILE.name, CONVERSATION, {**CONVERSATION, "id": "valid_8"})
-    lines(folder / "msc" / QUESTIONS_FILE.name, MATCHED)
+    lines(folder / "msc" / CONVERSATIONS_FILE.name, MSC_CONVERSATION, {**MSC_CONVERSATION, "id": "valid_8"})
+    lines(folder / "msc" / QUESTIONS_FILE.name, MSC_QUESTION)
     return folder
 
 
@@ -131,7 +99,7 @@ def test_timestamps_rise_whatever_the_distances_say(
     tmp_path: Path, distances: list[str | None], expected: list[str]
 ) -> None:
     earlier = [{"time_back": distance, "dialog": [{"text": "x"}]} for distance in distances]
-    (dialogue,) = load_msc(lines(tmp_path / "own.jsonl", {**OFFICIAL, "previous_dialogs": earlier}))
+    (dialogue,) = load_msc(lines(tmp_path / "own.jsonl", {**MSC, "previous_dialogs": earlier}))
 
     stamps = [session.timestamp for session in dialogue.sessions]
     assert stamps[:-1] == expected
@@ -142,7 +110,7 @@ def test_what_lies_there_decides_on_the_form(official: Path, development: Path, 
     assert msc_form(official) == msc_form(tmp_path) == "official"
     assert msc_form(development) == msc_form(development / "msc") == "approximate"
     assert msc_form(development / "msc" / QUESTIONS_FILE.name) == "approximate"
-    lines(development / OFFICIAL_NAME, OFFICIAL)
+    lines(development / OFFICIAL_NAME, MSC)
     assert msc_form(development) == "official"
     assert [dialogue.dialogue_id for dialogue in load_msc(development)] == ["msc-0"]
     assert [dialogue.dialogue_id for dialogue in load_msc(development, "approximate", verify=False)] == ["msc-12"]
@@ -161,79 +129,9 @@ def test_the_two_are_counted_under_names_of_their_own(official: Path, developmen
     }
 
 
-def test_an_unknown_form_or_split_is_refused(official: Path) -> None:
-    with pytest.raises(ConfigurationError, match="found MSC form 'session5', allowed: official, approximate"):
-        load_msc(official, "session5")
-    with pytest.raises(ConfigurationError, match="found split 'test' of msc-approximate, allowed: validation, all"):
-        msc_split([], "test", "approximate")
-    with pytest.raises(ConfigurationError, match="found split 'train' of msc, allowed: test, all"):
-        msc_split([], "train", "official")
-
-
-def test_a_missing_official_file_is_named_and_the_development_set_is_no_stand_in(
-    development: Path, tmp_path: Path
-) -> None:
-    with pytest.raises(DataError, match=r"msc_self_instruct\.jsonl: cannot be read.*MemGPT/MSC-Self-Instruct\)$"):
-        load_msc(tmp_path / "none")
+def test_the_development_set_is_no_stand_in_for_the_official_file(development: Path) -> None:
     with pytest.raises(DataError, match="the development set is here: it is form approximate"):
         load_msc(development, "official")
-
-
-def test_a_changed_development_set_is_refused(development: Path) -> None:
-    with pytest.raises(ChecksumError, match=CONVERSATIONS_FILE.sha256):
-        load_msc(development)
-    (development / "msc" / CONVERSATIONS_FILE.name).unlink()
-    with pytest.raises(DataError, match=f"{CONVERSATIONS_FILE.name}: cannot be read"):
-        load_msc(development)
-
-
-def test_a_cut_line_is_refused_with_its_number(official: Path) -> None:
-    lines(official, OFFICIAL, OFFICIAL)
-    official.write_bytes(official.read_bytes()[:-40])
-    with pytest.raises(DataError, match=r"msc_self_instruct\.jsonl:2: found malformed JSON") as error:
-        load_msc(official)
-    assert "\n" not in str(error.value)
-    official.write_bytes(b"\xff\xfe\n")
-    with pytest.raises(DataError, match=r":1: found bytes that are not UTF-8"):
-        load_msc(official)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda row: row.pop("self_instruct"), ":1: self_instruct: found nothing"),
-        (lambda row: row["self_instruct"].update(A=None), ":1: self_instruct.A: found null, allowed: a string"),
-        (
-            lambda row: row["previous_dialogs"][0].update(time_back="long ago"),
-            ':1: previous_dialogs[0].time_back: found "long ago", allowed: a distance as in 6 days 3 hours ago',
-        ),
-        (lambda row: row.update(dialog=[]), ":1: dialog: found an array of 0, allowed: an array of at least 1"),
-        (lambda row: row["dialog"][0].pop("text"), ":1: dialog[0].text: found nothing"),
-    ],
-)
-def test_an_official_row_in_another_shape_is_refused_by_field(
-    tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
-) -> None:
-    row = copy.deepcopy(OFFICIAL)
-    change(row)
-    with pytest.raises(DataError) as error:
-        load_msc(lines(tmp_path / "own.jsonl", row))
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"conversation": "valid_9"}, 'conversation: found "valid_9", allowed: the id of a conversation in msc_4sess'),
-        ({"index": "12"}, 'index: found "12", allowed: a whole number'),
-    ],
-)
-def test_a_question_on_nothing_is_refused(development: Path, fields: dict[str, object], message: str) -> None:
-    lines(development / "msc" / QUESTIONS_FILE.name, {**MATCHED, **fields})
-    with pytest.raises(DataError) as error:
-        load_msc(development, verify=False)
-    assert message in str(error.value)
 
 
 @needs(f"msc/{QUESTIONS_FILE.name}")

@@ -34,6 +34,7 @@ from data.synthetic.phrase_files import HELDOUT, JOINERS, OPENERS, PEOPLE, REPEA
 from data.synthetic.plan import DATED, SETS, SINGLES
 from data.synthetic.values import NAMES, VALUES
 from data.synthetic.wording import phrases, talk
+from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.types import OperationKind
@@ -366,15 +367,15 @@ def test_a_gold_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch:
 
 def test_command_writes_a_missing_folder_and_counts_a_present_one(tmp_path, capsys) -> None:
     folder = tmp_path / "synthetic"
-    assert main([str(folder), "--dialogues", "2", "--seed", "1"]) == 0
+    assert run_main(main, [str(folder), "--dialogues", "2", "--seed", "1"]) == 0
     counts = json.loads(capsys.readouterr().out)
     assert list(counts["splits"]) == list(SPLITS)
     assert counts["splits"]["heldout"]["dialogues"] == 2
     assert counts["splits"]["heldout"]["questions"] == 2 * DEMO_SHAPE.questions
     assert counts["splits"]["train"]["categories"]["unanswerable"] == 2
-    assert main([str(folder)]) == 0
+    assert run_main(main, [str(folder)]) == 0
     assert json.loads(capsys.readouterr().out) == counts
-    assert main([str(folder / "train.jsonl")]) == 0
+    assert run_main(main, [str(folder / "train.jsonl")]) == 0
     assert json.loads(capsys.readouterr().out)["splits"] == {"train": counts["splits"]["train"]}
-    assert main([str(tmp_path / "none.jsonl")]) == 1
+    assert run_main(main, [str(tmp_path / "none.jsonl")]) == 1
     assert capsys.readouterr().err.startswith("error: ")

@@ -1,0 +1,59 @@
+"""What all loaders of benchmarks share.
+
+A loader reads a path (a file or a folder that holds it; without one, the cache) into dialogues. What is malformed is
+refused with file, line or field, what was found and what is allowed. `python -m data.<loader> PATH` prints its counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from memory_r1.entry import run_main
+from memory_r1.errors import ConfigurationError
+from memory_r1.json_field import JsonField
+from memory_r1.types import Dialogue
+
+Counts = dict[str, object]
+
+
+def count(dialogues: Sequence[Dialogue]) -> Counts:
+    """How many dialogues, sessions, turns and questions there are, and how many questions of each category."""
+    categories = Counter(question.category for dialogue in dialogues for question in dialogue.questions)
+    return {
+        "dialogues": len(dialogues),
+        "sessions": sum(len(dialogue.sessions) for dialogue in dialogues),
+        "turns": sum(len(dialogue.turns()) for dialogue in dialogues),
+        "questions": categories.total(),
+        "categories": dict(sorted(categories.items())),
+    }
+
+
+def print_counts(counts_of: Callable[[Path], Counts], what: str, arguments: Sequence[str] | None = None) -> int:
+    """The command behind `python -m data.<loader> PATH`: counts as JSON, or an error in one line and status 1."""
+    parser = argparse.ArgumentParser(description=f"Print the counts of {what} as JSON.")
+    parser.add_argument("path", type=Path, help=what)
+
+    def main(arguments: Sequence[str]) -> None:
+        counts = counts_of(parser.parse_args(arguments).path)
+        sys.stdout.write(json.dumps(counts, indent=2) + "\n")
+
+    return run_main(main, arguments)
+
+
+def check_name(what: str, name: str, allowed: Iterable[str], hint: str = "") -> None:
+    """Raise ConfigurationError unless `name` is allowed; `what` says what it names, `hint` ends the error."""
+    if name not in allowed:
+        raise ConfigurationError(f"found {what} {name!r}, allowed: {', '.join(allowed)}{hint}")
+
+
+def parse_answer(field: JsonField, repairs: Counter[str]) -> str:
+    """A gold answer; one that is a whole number becomes text and is counted as a repair."""
+    if isinstance(field.value, int):
+        repairs["integer_answers"] += 1
+        return str(field.value)
+    return field.text()
