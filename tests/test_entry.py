@@ -82,7 +82,9 @@ def test_memory_that_was_freed_is_used_again() -> None:
 
 
 WATCHED = """
-import os, sys, time
+import os, signal, sys, time
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests under nohup, or in the background, would hand on what they ignore
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 def main(arguments):
