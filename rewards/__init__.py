@@ -97,7 +97,7 @@ def check_rewards(
             raise ConfigurationError(f"reward_funcs: '{JUDGE}' needs a judge; set judge_model, and judge_url")
         if name in OUTCOMES and agent == "manager" and not has_answer_agent:
             raise ConfigurationError(
-                f"reward_funcs: '{name}' needs a frozen Answer Agent; set answer_adapter to an adapter folder"
+                f"reward_funcs: '{name}' needs a frozen Answer Agent; set answer_adapter to an adapter or to base"
             )
     if weights is not None and len(weights) != len(names):
         raise ConfigurationError(
