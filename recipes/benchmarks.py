@@ -121,13 +121,13 @@ def folder_name(options: argparse.Namespace, system: str) -> str:
     form = "-s" if options.form == "s" else ""
     file = f"-{options.file.stem}" if options.file else ""
     parts = [f"{reported_name(options)}{form}{file}-{options.split}-{system}"]
-    parts += ["-".join(Path(folder).parts[-2:]) for folder in (options.manager, options.answer) if folder]
+    parts += ["-".join(Path(folder.lstrip("/")).parts[-2:]) for folder in (options.manager, options.answer) if folder]
     if options.model != DEFAULT_MODEL:
         parts.append(Path(options.model).name)
     for name, default in NAMED_OPTIONS.items():
         value = getattr(options, name)
         if value != default:
-            parts.append(f"{name}{value}")
+            parts.append(f"{name}{Path(str(value)).name}")  # an embedder may be a path or a hub id
     return ".".join(parts)
 
 

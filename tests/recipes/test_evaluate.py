@@ -251,6 +251,19 @@ def test_the_folder_says_what_was_run_so_that_no_two_runs_meet(recipe: ModuleTyp
 
 
 @pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--embedder", "sentence-transformers/all-MiniLM-L12-v2"], "embedderall-MiniLM-L12-v2"),
+        (["--embedder", "/models/minilm"], "embedderminilm"),
+        (["--manager", "/adapter"], "adapter"),
+    ],
+)
+def test_a_path_or_hub_id_does_not_nest_the_folder(recipe: ModuleType, arguments: list[str], part: str) -> None:
+    # Banks are kept beside the folder: one that lay deeper would share none with the other runs.
+    assert completed(recipe, *arguments)["output"] == Path("outputs/eval") / f"synthetic-test-memory-r1.{part}"
+
+
+@pytest.mark.parametrize(
     ("benchmark", "expected"),
     [
         ("synthetic", ("test", 2)),
