@@ -25,6 +25,7 @@ class AgentSettings:
         dtype: Precision of the base model.
         answer_style: How an Answer Agent names memories: "ids" or "quotes".
         embedder: The sentence model that recalled the memories.
+        credit: What a manager's completion was credited with; a record only, since no evaluation depends on it.
     """
 
     recall_per_speaker: int | None = None
@@ -32,6 +33,7 @@ class AgentSettings:
     dtype: str | None = None
     answer_style: str | None = None
     embedder: str | None = None
+    credit: str | None = None
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
@@ -84,4 +86,5 @@ def _of_earlier_version(summary: Mapping[str, Any]) -> dict[str, Any]:
         "dtype": recipe.get("dtype"),
         "answer_style": recipe.get("answer_style", "ids"),
         "embedder": recipe.get("embedder", "all-MiniLM-L6-v2"),
+        "credit": recipe.get("credit", "turn"),
     }

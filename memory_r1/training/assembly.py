@@ -58,7 +58,12 @@ def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> Agent
         of_style = max(arguments.answer_max_tokens, ANSWER_TOKENS[arguments.answer_style])
         longest = getattr(config, "max_completion_length", None) or of_style
     return AgentSettings(
-        arguments.recall_per_speaker, longest, str(model.dtype), arguments.answer_style, arguments.embedder
+        recall_per_speaker=arguments.recall_per_speaker,
+        max_new_tokens=longest,
+        dtype=str(model.dtype),
+        answer_style=arguments.answer_style,
+        embedder=arguments.embedder,
+        credit=arguments.credit,
     )
 
 

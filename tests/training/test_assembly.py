@@ -54,6 +54,14 @@ def test_a_warm_start_is_recorded_with_room_for_an_answer_in_its_style(style: st
     assert settings.max_new_tokens == longest
 
 
+def test_the_credit_is_recorded_its_default_too() -> None:
+    def credit(**fields: Any) -> object:
+        arguments = MemoryArguments(agent="manager", **fields)
+        return agent_settings(arguments, SimpleNamespace(), SimpleNamespace(dtype="bfloat16")).to_dict().get("credit")
+
+    assert (credit(), credit(credit="session")) == ("turn", "session")
+
+
 @pytest.mark.parametrize("style", ["ids", "quotes"])
 def test_the_frozen_answer_agent_answers_in_the_recipes_style(style: str) -> None:
     arguments = MemoryArguments(agent="manager", answer_adapter="folder", answer_style=style, answer_max_tokens=129)
