@@ -69,6 +69,7 @@ class ChatServer:
 
             def _send(self, status: int, content: Any) -> None:
                 self.send_response(status)
+                self.send_header("Retry-After-Ms", "1")  # a client that retries need not keep a test waiting
                 if isinstance(content, Iterator):
                     self.end_headers()
                     for part in content:

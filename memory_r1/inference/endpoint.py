@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import json
 import os
-import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 import httpx2
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI, omit
 
 from memory_r1.errors import ConfigurationError, EndpointError
 
 Messages = list[dict[str, str]]
 
-# Statuses that may pass: time-outs, conflicts, too many requests; and every 5xx.
-PASSING_STATUSES = frozenset({408, 409, 425, 429})
-LONGEST_PAUSE = 30.0  # seconds
+# Statuses that the client retries, besides every 5xx: time-outs, conflicts, too many requests.
+PASSING_STATUSES = frozenset({408, 409, 429})
 SHOWN = 200  # characters of a server's message that an error repeats
 
 
@@ -43,9 +43,8 @@ class Endpoint:
         model: Name under which the server knows the model.
         key_variable: Environment variable that holds the key; unset means that none is sent.
         timeout: Seconds one attempt may take as a whole.
-        retries: Attempts after the first one.
+        retries: Attempts after the first one, with the pauses of the openai client or those a server asks for.
         concurrency: Requests under way at a time.
-        backoff: Seconds before the first retry; doubled each time, with jitter.
         cool_down: Seconds for which `chat_many` does not ask a server that it found down.
 
     Raises:
@@ -61,7 +60,6 @@ class Endpoint:
         timeout: float = 60.0,
         retries: int = 3,
         concurrency: int = 16,
-        backoff: float = 0.5,
         cool_down: float = 30.0,
     ) -> None:
         self.base_url = check_address(base_url)
@@ -70,7 +68,6 @@ class Endpoint:
         self.timeout = timeout
         self.retries = retries
         self.concurrency = concurrency
-        self.backoff = backoff
         self.cool_down = cool_down
         self._failed_in_a_row = 0
         self._asked_again_at = 0.0
@@ -107,17 +104,19 @@ class Endpoint:
             on_reply: Called with each number and reply.
         """
 
-        options = self._options(max_tokens, temperature, seed, model, extra)
+        options: dict[str, Any] = {"model": model or self.model, "max_tokens": max_tokens, "temperature": temperature}
+        options |= {} if seed is None else {"seed": seed}
+        options |= {"extra_body": extra} if extra else {}
 
         async def one(
-            messages: Messages, client: httpx2.AsyncClient, taking_turns: asyncio.Semaphore
+            messages: Messages, client: AsyncOpenAI, taking_turns: asyncio.Semaphore
         ) -> ChatReply | EndpointError:
             async with taking_turns:
                 if self._was_down and monotonic() < self._asked_again_at:
                     failed = self._failed_in_a_row
                     return NotAskedError(f"{self.base_url}: not asked: {failed} requests in a row had failed")
                 try:
-                    reply = await self._ask(client, {**options, "messages": messages})
+                    reply = await self._ask(client, messages, options)
                 except ServerDownError as error:
                     self._failed_in_a_row += 1
                     if self._was_down:
@@ -130,7 +129,7 @@ class Endpoint:
                 return reply
 
         async def told(
-            number: int, messages: Messages, client: httpx2.AsyncClient, taking_turns: asyncio.Semaphore
+            number: int, messages: Messages, client: AsyncOpenAI, taking_turns: asyncio.Semaphore
         ) -> ChatReply | EndpointError:
             reply = await one(messages, client, taking_turns)
             on_reply(number, reply)
@@ -147,82 +146,66 @@ class Endpoint:
     def _was_down(self) -> bool:
         return self._failed_in_a_row >= self.concurrency
 
-    def _options(
-        self,
-        max_tokens: int,
-        temperature: float,
-        seed: int | None,
-        model: str | None,
-        extra: Mapping[str, Any] | None,
-    ) -> dict[str, Any]:
-        """A request without its conversation."""
-        options: dict[str, Any] = {**(extra or {}), "model": model or self.model, "max_tokens": max_tokens}
-        options["temperature"] = temperature
-        return options if seed is None else {**options, "seed": seed}
-
-    async def _ask(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
-        """The reply to one request."""
-        # One attempt tells whether a server that was down is back.
+    async def _ask(self, client: AsyncOpenAI, messages: Messages, options: Mapping[str, Any]) -> ChatReply:
+        """Return the reply to one request; a server that was down gets one attempt to show that it is back."""
         retries = 0 if self._was_down else self.retries
-        for attempt in range(retries + 1):
-            try:
-                return await self._attempt(client, body)
-            except _Passing as failure:
-                if attempt == retries:
-                    raise ServerDownError(f"{failure} (attempt {attempt + 1}, the last)") from failure
-                await asyncio.sleep(self._pause(attempt, failure.wait))
-        raise AssertionError("unreachable: the loop returns or raises")
-
-    async def _attempt(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
+        completions = client.with_options(max_retries=retries).chat.completions.with_raw_response
+        headers = {} if self._key() else {"Authorization": omit}
+        seconds = (retries + 1) * self.timeout
         try:
-            # The client's own time-outs bound each read; a server that drips bytes would never meet them.
-            async with asyncio.timeout(self.timeout):
-                response = await client.post(f"{self.base_url}/chat/completions", json=body, headers=self._headers())
+            # The client bounds each read alone: a server that drips bytes would never meet that bound.
+            async with asyncio.timeout(seconds):
+                response = await completions.create(
+                    messages=messages,  # type: ignore[arg-type]  # plain dictionaries, as every server takes them
+                    extra_headers=headers,
+                    **options,
+                )
         except TimeoutError as error:
-            raise _Passing(f"{self.base_url}: no reply within {self.timeout:g} seconds") from error
-        except httpx2.HTTPError as error:
-            raise _Passing(f"{self.base_url}: {type(error).__name__}: {self._shown(str(error))}") from error
-        status = response.status_code
-        if status >= 500 or status in PASSING_STATUSES:
-            message = f"{self.base_url}: HTTP {status}: {self._shown(response.text)}"
-            raise _Passing(message, _seconds(response.headers.get("retry-after")))
-        if status != 200:
-            raise EndpointError(f"{self.base_url}: HTTP {status}: {self._shown(response.text)}")
-        return self._read(response)
+            raise ServerDownError(f"{self.base_url}: no reply within {seconds:g} seconds") from error
+        except APIStatusError as error:
+            down = error.status_code >= 500 or error.status_code in PASSING_STATUSES
+            message = f"{self.base_url}: HTTP {error.status_code}: {self._shown(error.response.text)}"
+            raise (ServerDownError if down else EndpointError)(message) from error
+        except APIConnectionError as error:
+            cause = error.__cause__ or error
+            raise ServerDownError(f"{self.base_url}: {type(cause).__name__}: {self._shown(str(cause))}") from error
+        return self._read(response.content)
 
-    def _read(self, response: httpx2.Response) -> ChatReply:
+    def _read(self, content: bytes) -> ChatReply:
         try:
-            content = response.json()
-            text = content["choices"][0]["message"]["content"]
-            usage = content.get("usage") or {}
+            completion = json.loads(content)
+            text = completion["choices"][0]["message"]["content"]
+            usage = completion.get("usage") or {}
             counts = [int(usage.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")]
         except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise _Passing(f"{self.base_url}: not a chat completion: {self._shown(response.text)}") from error
+            found = self._shown(content.decode(errors="replace"))
+            raise ServerDownError(f"{self.base_url}: not a chat completion: {found}") from error
         if not isinstance(text, str):
-            raise _Passing(f"{self.base_url}: the reply holds no text: {self._shown(response.text)}")
+            found = self._shown(content.decode(errors="replace"))
+            raise ServerDownError(f"{self.base_url}: the reply holds no text: {found}")
         return ChatReply(text, *counts)
 
-    def _client(self) -> httpx2.AsyncClient:
-        local = is_loopback(self.base_url)
+    def _client(self) -> AsyncOpenAI:
         # Requests wait for their slots, not for a connection: waiting there would count as the server's time.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
-        return httpx2.AsyncClient(timeout=self.timeout, trust_env=not local, verify=self._tls, limits=limits)
+        return AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=self._key() or "unset",  # the client insists on one; `_ask` leaves it out of the request
+            http_client=httpx2.AsyncClient(
+                timeout=self.timeout, trust_env=not is_loopback(self.base_url), verify=self._tls, limits=limits
+            ),
+        )
 
-    def _headers(self) -> dict[str, str]:
-        key = os.environ.get(self.key_variable)
+    def _key(self) -> str | None:
+        """The key, if there is one and nobody on the way can read it."""
         private = self.base_url.startswith("https://") or is_loopback(self.base_url)
-        return {"Authorization": f"Bearer {key}"} if key and private else {}
+        return os.environ.get(self.key_variable) or None if private else None
 
     def _shown(self, text: str) -> str:
         """A server's words in one short line, without the key should it repeat it."""
         key = os.environ.get(self.key_variable)
         line = " ".join((text.replace(key, "[key]") if key else text).split())
         return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
-
-    def _pause(self, attempt: int, asked: float | None) -> float:
-        """Exponential back-off with jitter, so that rows that failed together do not come back together."""
-        pause = self.backoff * 2**attempt * random.uniform(0.5, 1.0)
-        return min(LONGEST_PAUSE, max(pause, asked or 0.0))
 
 
 class ServerDownError(EndpointError):
@@ -231,14 +214,6 @@ class ServerDownError(EndpointError):
 
 class NotAskedError(EndpointError):
     """A request that was not sent, since the server counts as down."""
-
-
-class _Passing(Exception):
-    """A failure that a retry may mend; `wait` is how long the server asks to be left alone, in seconds."""
-
-    def __init__(self, message: str, wait: float | None = None) -> None:
-        super().__init__(message)
-        self.wait = wait
 
 
 def check_address(base_url: str) -> str:
@@ -266,10 +241,3 @@ def is_loopback(base_url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _seconds(header: str | None) -> float | None:
-    try:
-        return float(header) if header else None
-    except ValueError:
-        return None

@@ -25,7 +25,7 @@ BANK = (MemoryEntry(1, "Ann lives in Rome", "Ann", "", ("t1",)), MemoryEntry(2, 
 
 
 def served(server: ChatServer, tokenizer: Any = None, **options: Any) -> ServerLanguageModel:
-    return ServerLanguageModel(Endpoint(server.url, "base", retries=1, backoff=0.001, **options), tokenizer)
+    return ServerLanguageModel(Endpoint(server.url, "base", retries=1, **options), tokenizer)
 
 
 def asks_of_ben(body: dict[str, Any]) -> bool:

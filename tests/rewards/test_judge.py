@@ -40,7 +40,7 @@ def seen(server: ChatServer) -> list[str]:
 
 
 def judge(server: ChatServer, **options: Any) -> Judge:
-    return Judge(Endpoint(server.url, "judge", **{"timeout": 0.5, "retries": 1, "backoff": 0.01, **options}))
+    return Judge(Endpoint(server.url, "judge", **{"timeout": 0.5, "retries": 1, **options}))
 
 
 def answers(*predictions: str) -> list[GivenAnswer]:

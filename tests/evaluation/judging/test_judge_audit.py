@@ -108,7 +108,7 @@ def test_what_cannot_be_audited_is_one_line(folder: Path) -> None:
 
 def test_a_judge_that_never_replies_leaves_no_report(folder: Path) -> None:
     with ChatServer(lambda body, headers: (503, "")) as server:
-        judge = ServerJudge(Endpoint(server.url, "m", retries=0, backoff=0.001, concurrency=2))
+        judge = ServerJudge(Endpoint(server.url, "m", retries=0, concurrency=2))
         with pytest.raises(EndpointError, match="none of 12 questions"):
             audit(folder, judge)
     assert not (folder / AUDIT).exists() and not (folder / AUDIT_ROWS).exists()

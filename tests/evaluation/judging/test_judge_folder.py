@@ -248,14 +248,14 @@ def served(script: Callable[[str], Answer]) -> ChatServer:
 
 
 def server_judge(server: ChatServer, **options: Any) -> ServerJudge:
-    return ServerJudge(Endpoint(server.url, "m", **{"timeout": 30.0, "retries": 1, "backoff": 0.001, **options}))
+    return ServerJudge(Endpoint(server.url, "m", **{"timeout": 30.0, "retries": 1, **options}))
 
 
 @pytest.mark.parametrize(
     ("failure", "attempts", "reason"),
     [
         ((500, "out of memory"), 2, "unreachable"),
-        ((200, b"<html>"), 2, "unreachable"),
+        ((200, b"<html>"), 1, "unreachable"),
         ((400, "filtered"), 1, "rejected"),
         ((401, "no key"), 1, "rejected"),
         (reply("I'm sorry, I can't help with that."), 1, "refused"),

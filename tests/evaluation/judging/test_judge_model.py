@@ -36,7 +36,7 @@ def replies(judge: CachedJudge, *texts: str, max_tokens: int = 7) -> list[JudgeR
 
 
 def outcomes(server: ChatServer, count: int, **options: object) -> list[Outcome]:
-    judge = ServerJudge(Endpoint(server.url, "m", **{"timeout": 30.0, "retries": 1, "backoff": 0.001, **options}))  # type: ignore[arg-type]
+    judge = ServerJudge(Endpoint(server.url, "m", **{"timeout": 30.0, "retries": 1, **options}))  # type: ignore[arg-type]
     found: dict[int, Outcome] = {}
     judge.ask(conversations(*map(str, range(count))), 7, lambda number, item: found.update({number: item}))
     return [found[number] for number in range(count)]
