@@ -22,7 +22,7 @@ from rich.table import Table
 from memory_r1.entry import run_main
 from memory_r1.jsonl import read_json, write_json
 from recipes.commands import evaluation, training
-from recipes.lanes import Task, add_lanes, run_tasks
+from recipes.task_graph import Task, add_jobs, run_tasks
 
 STAGES = ("base", "sft", "grpo")
 METRICS = ("exact_match", "f1_squad")
@@ -57,7 +57,7 @@ class Demo:
             self._evaluate("grpo", ("manager grpo", "answer grpo")),
         ]
 
-    def run(self, lanes: int | None) -> None:
+    def run(self, jobs: int | None) -> None:
         """Run the stages that no earlier launch finished."""
         before, started = self.finished["wall"], time.monotonic()
 
@@ -73,7 +73,7 @@ class Demo:
             console.print(f"[dim]{name}: done before[/dim]")
         left = [task for task in self.tasks() if task.name not in self.finished["stages"]]
         try:
-            run_tasks(left, self.folder / "logs", console, ended, lanes)
+            run_tasks(left, self.folder / "logs", console, ended, jobs)
         finally:
             if left:  # the work of a stage that was cut is not lost, so its time counts
                 record()
@@ -100,11 +100,11 @@ def main(argv: Sequence[str]) -> int:
     """Run all stages, print the table, write `summary.json` and `report.html`."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=Path("outputs/demo"), metavar="FOLDER")
-    add_lanes(parser)
+    add_jobs(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
     demo = Demo(options.output)
-    demo.run(options.lanes)
+    demo.run(options.jobs)
     report = write_report(demo)
     summary = {
         "wall_seconds": round(demo.finished["wall"], 1),

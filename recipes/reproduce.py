@@ -27,7 +27,7 @@ from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json, write_json
 from recipes.commands import evaluation, training
-from recipes.lanes import Task, add_lanes, run_tasks
+from recipes.task_graph import Task, add_jobs, run_tasks
 
 STAGES = ("train", "answer", "manager", "both", "baselines")
 ROWS = ("base", "sft", "sft-continued", "grpo", "sft-all-labels")
@@ -45,9 +45,9 @@ class Experiment:
         self.seed = seed
         self.rows = rows
 
-    def run(self, stages: Sequence[str], console: Console, lanes: int | None = None) -> None:
+    def run(self, stages: Sequence[str], console: Console, jobs: int | None = None) -> None:
         """Train every adapter of the tables, and evaluate what the tables of `stages` compare."""
-        run_tasks([*self._training(), *self._evaluations(stages)], self.folder / "logs", console, lanes=lanes)
+        run_tasks([*self._training(), *self._evaluations(stages)], self.folder / "logs", console, jobs=jobs)
 
     def table(self, stage: str) -> list[dict[str, Any]]:
         """A stage's rows, with paired differences to SFT continued, or of other systems to the trained one."""
@@ -186,7 +186,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="rows of the tables (default: all)")
     parser.add_argument("--folder", type=Path, help="default: outputs/reproduce/seed<N>; the demo's holds its adapters")
     parser.add_argument("--results", type=Path, metavar="FOLDER", help="where the tables go (default: beside the runs)")
-    add_lanes(parser)
+    add_jobs(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
     if missing := NEEDED - set(options.rows):
@@ -196,7 +196,7 @@ def main(argv: Sequence[str]) -> int:
     folder = options.folder or Path("outputs/reproduce") / f"seed{options.seed}"
     experiment = Experiment(folder, options.seed, options.rows)
     stages = [options.stage] if options.stage else STAGES
-    experiment.run(stages, console, options.lanes)
+    experiment.run(stages, console, options.jobs)
     path = (options.results or folder) / f"cpu-seed{options.seed}.json"
     tables = read_json(path) if path.is_file() else {"seed": options.seed, "tables": {}}
     for stage in stages:

@@ -9,7 +9,7 @@ from memory_r1.evaluation.records import OperationRow, Prediction, RunInfo, writ
 from memory_r1.evaluation.scoring.results import write_results
 from memory_r1.jsonl import rewrite_rows, write_json
 from memory_r1.types import OperationKind
-from recipes.lanes import Running, Task
+from recipes.task_graph import Running, Task
 
 N_QUESTIONS = 4
 STEPS = {"sft": 24, "grpo": 10}
@@ -35,7 +35,7 @@ class FakeProcess:
 
 
 class FakeCommands:
-    """`lanes.start`, whose commands end at once; `calls` names the folder (or module) of each, in order.
+    """`task_graph.start`, whose commands end at once; `calls` names the folder (or module) of each, in order.
 
     The command with the name `fail_at` ends with status 1 and leaves nothing but its log.
     """

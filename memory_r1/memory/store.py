@@ -7,10 +7,9 @@ is one transaction, and readers see whole transactions. A process that is killed
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -120,9 +119,18 @@ class MemoryStore(Log[S]):
             self._connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
 
     def copy_to(self, path: Path) -> None:
-        """Write the whole log, all scopes, to another file, replacing it as a whole or not at all."""
-        with self._lock:
-            _replace(path, self._connection.backup)
+        """Write the whole log, all scopes, to another file, replacing a log there as a whole or not at all.
+
+        Raises:
+            StoreError: The file holds something else than a log, or others are using it.
+        """
+        if path.exists() and self.path.exists() and path.samefile(self.path):
+            return
+        with self._lock, MemoryStore(path, self.start, system=self.system) as copy, copy._errors("written"):
+            self._connection.backup(copy._connection)  # one transaction of the copy's file
+            # Whoever has that file open folds it anew.
+            erasures = 1 + max(self._erasures, copy._erasures)
+            copy._connection.execute("UPDATE log SET erasures = ?", (erasures,))
 
     def _append(self, scope: str, number: int, record: Record) -> None:
         turn = record.turn
@@ -235,7 +243,7 @@ class MemoryStore(Log[S]):
 
 
 def save_log(log: Log[Any], path: Path | str, *, system: str) -> None:
-    """Write a whole log to a store file at `path`, replacing the file as a whole or not at all."""
+    """Write a whole log to a store file at `path`, as `MemoryStore.copy_to` does."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(log, MemoryStore):
@@ -245,17 +253,6 @@ def save_log(log: Log[Any], path: Path | str, *, system: str) -> None:
         for scope in log.scopes():
             copy.extend(scope, log.records(scope))
         copy.copy_to(path)
-
-
-def _replace(path: Path, backup: Any) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
-    partial.unlink(missing_ok=True)
-    with closing(sqlite3.connect(partial)) as copy:
-        backup(copy)
-        copy.execute("PRAGMA journal_mode = DELETE")  # all of it in the one file that is moved
-    for name in ("-wal", "-shm"):  # of the file that is replaced
-        path.with_name(path.name + name).unlink(missing_ok=True)
-    partial.replace(path)
 
 
 def _json(payload: Any) -> str:

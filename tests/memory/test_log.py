@@ -354,6 +354,23 @@ def test_a_backup_holds_every_scope_and_its_history(log: AnyLog, tmp_path: Path)
         assert texts(copy) == ["cat"]
 
 
+def test_a_backup_replaces_what_others_read(tmp_path: Path) -> None:
+    with open_store(tmp_path / "log.db") as store, open_store(tmp_path / "copy.db") as reader:
+        edit(reader, "ann", Operation(ADD, "old"))
+        edit(store, "ann", Operation(ADD, "new"))
+        assert texts(reader) == ["old"]
+        save_log(store, tmp_path / "copy.db", system="test")
+        assert texts(reader) == ["new"]
+
+
+def test_a_store_saved_to_its_own_path_goes_on_there(tmp_path: Path) -> None:
+    with open_store(tmp_path / "log.db") as store:
+        save_log(store, tmp_path / "log.db", system="test")
+        edit(store, "ann", Operation(ADD, "dog"))
+    with open_store(tmp_path / "log.db") as again:
+        assert texts(again) == ["dog"]
+
+
 def test_files_that_are_no_store_are_refused_with_a_way_on(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("not a database, " * 100)
     for name in ("text", "no folder/log.db"):

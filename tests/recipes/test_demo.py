@@ -8,7 +8,7 @@ import pytest
 
 from memory_r1.errors import TrainingError
 from memory_r1.jsonl import read_json
-from recipes import demo, lanes
+from recipes import demo, task_graph
 from tests.fake_runs import N_QUESTIONS, RIGHT, FakeCommands
 
 # In the order in which they start: the stage, and the folder (or module) by which the stand-ins know its command.
@@ -28,8 +28,8 @@ ORDER = list(COMMANDS.values())
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
     fake = FakeCommands()
-    monkeypatch.setattr(lanes, "start", fake.start)
-    monkeypatch.setattr(lanes, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(task_graph, "start", fake.start)
+    monkeypatch.setattr(task_graph, "POLL_SECONDS", 0.0)
     return fake
 
 

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from memory_r1.jsonl import read_json
-from recipes import lanes, reproduce
+from recipes import reproduce, task_graph
 from recipes.reproduce import ROWS, Experiment
 from tests.fake_runs import LOOP_SECONDS, N_QUESTIONS, RIGHT, STEPS, FakeCommands, write_evaluation
 
@@ -22,8 +22,8 @@ TRAINED = [
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
     fake = FakeCommands()
-    monkeypatch.setattr(lanes, "start", fake.start)
-    monkeypatch.setattr(lanes, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(task_graph, "start", fake.start)
+    monkeypatch.setattr(task_graph, "POLL_SECONDS", 0.0)
     return fake
 
 

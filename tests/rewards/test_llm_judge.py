@@ -12,7 +12,7 @@ import pytest
 
 from memory_r1.inference.endpoint import Endpoint
 from rewards.answers import AnswerReward, GivenAnswer
-from rewards.judge import LONGEST_ANSWER, Judge, parse_grade
+from rewards.llm_judge import LONGEST_ANSWER, Judge, parse_grade
 from tests.chat_server import Answer, ChatServer, reply
 
 KEY = "sk-very-secret"

@@ -1,4 +1,4 @@
-"""Commands of a recipe side by side, each when those that it needs have ended.
+"""A graph of commands, run side by side: each starts when those that it needs have ended.
 
 A small model cannot keep two cores busy: the demo takes 13.8 minutes with two commands at a time and 19.3 with one, and
 its adapters are the same bit by bit. Each command's output goes to a log of its own; the terminal shows the newest line
@@ -65,22 +65,22 @@ def run_tasks(
     logs: Path,
     console: Console,
     ended: Callable[[str, float], None] = lambda name, seconds: None,
-    lanes: int | None = None,
+    jobs: int | None = None,
 ) -> None:
-    """Run all tasks, earlier ones first, as many at a time as there are lanes.
+    """Run all tasks, earlier ones first, as many at a time as `jobs` says.
 
     Args:
         tasks: In order of preference.
         logs: Folder of the logs.
         console: Shows which tasks run, and when each ended.
         ended: Called with a task's name and its seconds as soon as it has ended well.
-        lanes: Commands at a time, which share the cores; None: two where there are two cores.
+        jobs: Commands at a time, which share the cores; None: two where there are two cores.
 
     Raises:
         TrainingError: A task failed, as the message says with the last line of its log; the others are stopped.
         ValueError: Tasks wait for each other.
     """
-    lanes = lanes or min(2, os.cpu_count() or 1)
+    jobs = jobs or min(2, os.cpu_count() or 1)
     logs.mkdir(parents=True, exist_ok=True)
     waiting = {task.name: task for task in tasks}
     running: dict[str, Running] = {}
@@ -90,7 +90,7 @@ def run_tasks(
                 ready = [task for task in waiting.values() if not {*task.after} & {*waiting, *running}]
                 if not ready and not running:
                     raise ValueError(f"these tasks wait for each other: {', '.join(waiting)}")
-                for task in ready[: lanes - len(running)]:
+                for task in ready[: jobs - len(running)]:
                     console.print(f"{task.name}: started", highlight=False)
                     running[task.name] = start(task, logs)
                     del waiting[task.name]
@@ -101,10 +101,10 @@ def run_tasks(
             _stop(running.values())
 
 
-def add_lanes(parser: argparse.ArgumentParser) -> None:
+def add_jobs(parser: argparse.ArgumentParser) -> None:
     """Add the option that says how many commands run at a time."""
     parser.add_argument(
-        "--lanes",
+        "--jobs",
         type=int,
         choices=range(1, 17),
         metavar="N",

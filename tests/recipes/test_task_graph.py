@@ -13,8 +13,8 @@ import pytest
 from rich.console import Console
 
 from memory_r1.errors import TrainingError
-from recipes import lanes
-from recipes.lanes import Running, Task, run_tasks
+from recipes import task_graph
+from recipes.task_graph import Running, Task, run_tasks
 from tests.fake_runs import FakeProcess
 
 QUIET = Console(quiet=True)
@@ -56,16 +56,16 @@ def test_a_command_is_asked_for_when_its_task_starts(tmp_path: Path) -> None:
 def test_only_so_many_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     running: set[str] = set()
     seen: list[int] = []
-    real = lanes.start
+    real = task_graph.start
 
     def start(task: Task, logs: Path) -> Running:
         running.add(task.name)
         seen.append(len(running))
         return real(task, logs)
 
-    monkeypatch.setattr(lanes, "start", start)
+    monkeypatch.setattr(task_graph, "start", start)
     tasks = [Task(name, python("import time; time.sleep(0.2)")) for name in "abc"]
-    run_tasks(tasks, tmp_path, QUIET, lambda name, seconds: running.discard(name), lanes=count)
+    run_tasks(tasks, tmp_path, QUIET, lambda name, seconds: running.discard(name), jobs=count)
     assert max(seen) == count
 
 
@@ -124,22 +124,24 @@ def test_a_polite_signal_stops_every_command(tmp_path: Path) -> None:
 
 
 def test_what_ended_well_beside_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lanes, "start", lambda task, logs: Running(FakeProcess(task.name == "bad"), tmp_path / "log"))
+    monkeypatch.setattr(
+        task_graph, "start", lambda task, logs: Running(FakeProcess(task.name == "bad"), tmp_path / "log")
+    )
     (tmp_path / "log").write_text("")
     told: list[str] = []
     with pytest.raises(TrainingError, match="'bad' ended"):
-        run_tasks([Task("bad", list), Task("good", list)], tmp_path, QUIET, lambda name, _: told.append(name), lanes=2)
+        run_tasks([Task("bad", list), Task("good", list)], tmp_path, QUIET, lambda name, _: told.append(name), jobs=2)
     assert told == ["good"]
 
 
 def test_the_newest_state_of_a_bar_is_shown(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"loading\n" + b"x" * 10_000 + b"\rstep 1/3\rstep 2/3\r \n\n")
-    assert lanes.newest_line(log) == "step 2/3"
+    assert task_graph.newest_line(log) == "step 2/3"
     log.write_bytes(b"turns 3/4\n\x1b[A\x1b[2K")
-    assert lanes.newest_line(log) == "turns 3/4"
+    assert task_graph.newest_line(log) == "turns 3/4"
     log.write_bytes(b"")
-    assert lanes.newest_line(log) == ""
+    assert task_graph.newest_line(log) == ""
 
 
 def test_a_log_is_shown_as_it_is(tmp_path: Path) -> None:
