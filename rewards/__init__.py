@@ -17,8 +17,8 @@ from rewards.answers import AnswerReward, Scorer, one_by_one
 from rewards.evidence import EvidenceReward, precision_share, recall_share
 from rewards.faithfulness import operation_faithfulness_reward
 from rewards.formats import answer_format_reward, operation_format_reward
-from rewards.llm_judge import Judge
 from rewards.length import LengthReward, compression_reward
+from rewards.llm_judge import Judge
 from rewards.outcome import EntryCost, OutcomeReward
 
 RewardFunction = Callable[..., list[float | None]]

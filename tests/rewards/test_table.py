@@ -13,8 +13,8 @@ from memory_r1.memory.retriever import Retriever
 from memory_r1.training.answering import FrozenAnswering
 from rewards import OUTCOMES, REWARDS, RewardContext, build_rewards, check_rewards
 from rewards.answers import AnswerReward
-from rewards.llm_judge import Judge
 from rewards.length import LengthReward
+from rewards.llm_judge import Judge
 from rewards.outcome import OutcomeReward
 from tests.fakes import ScriptedLanguageModel
 
