@@ -55,7 +55,6 @@ def recipe(folder: Path, model: Path, server: str) -> str:
 
 def test_a_run_outlives_its_answer_server(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ANSWER_SERVER_KEY", "sk-secret-123")
-    monkeypatch.setattr("memory_r1.inference.endpoint.LONGEST_PAUSE", 0.01)
     lock, asked = threading.Lock(), 0
 
     def answer(body: dict[str, Any], headers: dict[str, str]) -> tuple[int, Any]:
