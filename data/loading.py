@@ -53,7 +53,7 @@ def check_name(what: str, name: str, allowed: Iterable[str], hint: str = "") -> 
 
 def parse_answer(field: JsonField, repairs: Counter[str]) -> str:
     """A gold answer; one that is a whole number becomes text and is counted as a repair."""
-    if isinstance(field.value, int):
+    if type(field.value) is int:  # `true` is none
         repairs["integer_answers"] += 1
         return str(field.value)
     return field.text()

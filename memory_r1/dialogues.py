@@ -6,10 +6,12 @@ formats share the same checks through `JsonField`.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import NoReturn
@@ -75,6 +77,14 @@ def write_dialogues(path: Path | str, dialogues: Iterable[Dialogue]) -> None:
     except OSError as error:
         part.unlink(missing_ok=True)
         raise DataError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def dialogues_hash(dialogues: Iterable[Dialogue]) -> str:
+    """Return the SHA-256 of the dialogues' content, questions included."""
+    digest = hashlib.sha256()
+    for dialogue in dialogues:
+        digest.update(json.dumps(asdict(dialogue), sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def dialogue_to_json(dialogue: Dialogue) -> dict[str, object]:

@@ -50,6 +50,13 @@ def resolve_embedder(name: str) -> str:
     return _resolve(name, EMBEDDER, _missing_from_embedder)
 
 
+BESIDE_WEIGHTS = (
+    *("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"),
+    *("special_tokens_map.json", "chat_template.jinja", "vocab.json", "merges.txt", "tokenizer.model"),
+)
+"""Files of a model folder that change what it writes, beside its weights."""
+
+
 def weights_hash(folder_or_id: str) -> str | None:
     """SHA-256 over the names, types, shapes and bytes of a model's safetensors, or None where there are none.
 
@@ -70,6 +77,19 @@ def weights_hash(folder_or_id: str) -> str | None:
         if isinstance(recorded, str):
             return recorded
     return hash_weights(folder)
+
+
+def model_hash(folder_or_id: str) -> str | None:
+    """SHA-256 of all that decides what a model writes: its weights, configuration, tokenizer and chat template.
+
+    None where there are no weights to be hashed, as of a hub id that is not in the cache.
+    """
+    weights = weights_hash(folder_or_id)
+    folder = Path(folder_or_id).expanduser()
+    folder = folder if folder.is_dir() else _cached_snapshot(folder_or_id) or folder
+    files = [folder / name for name in BESIDE_WEIGHTS if (folder / name).is_file()]
+    parts = [weights, *(f"{path.name} {hash_file(path)}" for path in files)]
+    return weights and hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
 
 
 def adapter_hash(adapter_dir: str | Path) -> str:

@@ -235,10 +235,10 @@ def settle(options: argparse.Namespace) -> None:
 
 def configuration(options: argparse.Namespace) -> dict[str, object]:
     """Return what else may change a score; models and adapters by content too, since a folder may be trained anew."""
-    from memory_r1.models import adapter_hash, resolve_embedder, resolve_model, weights_hash
+    from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
     from memory_r1.systems import system_spec
 
-    hashes = {"model_sha256": weights_hash(resolve_model(options.model))}
+    hashes = {"model_sha256": model_hash(resolve_model(options.model))}
     if system_spec(options.system).needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
     for name in ("manager", "answer"):

@@ -35,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
     if arguments.dry_run and config.process_index == 0:
         logger.info("%s", describe_run("sft", arguments, config, model, train[0]))
     check_run(arguments, config, model)
-    recipe = assembly.recipe_of(arguments, config, model)
+    dialogues = [source.dialogue for source in (*train, *validation)]
+    recipe = assembly.recipe_of(arguments, config, model) | assembly.contents_of(arguments, model, dialogues)
     finished, checkpoint = runs.open_run(config.output_dir, recipe)
     if arguments.dry_run:
         return 0

@@ -92,6 +92,15 @@ def test_damaged_folder_is_prepared_again(tmp_path: Path, damage, full_check: bo
     assert models.weights_hash(str(folder)) == models.weights_hash(str(write_model(tmp_path / "same")))
 
 
+def test_a_models_hash_covers_its_template_too(tmp_path: Path) -> None:
+    folder = write_model(tmp_path / "one")
+    before = models.model_hash(str(folder))
+    assert before == models.model_hash(str(write_model(tmp_path / "two"))) != models.weights_hash(str(folder))
+    (folder / "chat_template.jinja").write_text("another")
+    assert models.model_hash(str(folder)) != before
+    assert models.model_hash("no/such-model") is None
+
+
 def test_changed_byte_is_found_by_the_full_check(tmp_path: Path) -> None:
     package = FakePackage()
     flip_last_byte(prepare(package.model, tmp_path, full_check=False) / "model.safetensors")

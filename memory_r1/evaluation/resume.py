@@ -6,18 +6,21 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation.records import MEMORY, OPERATIONS, PREDICTIONS, RUN, RunInfo, read_run, write_run
-from memory_r1.types import Dialogue
 
+LOCK = "running.lock"
 _IDENTITY = ("benchmark", "split", "system", "model", "manager", "answer", "seed")
-# How many rows are computed together changes no score, an audit of the gold no answer, and where a setting comes from
-# nothing at all: a run may go on with another number, or with an audit that was fetched meanwhile.
+# An audit of the gold changes no answer, where a setting comes from changes nothing, and how many rows are computed
+# together at most the last bit of a number: a run may go on with others of these.
 _FREE_OPTIONS = frozenset({"batch_size", "config_sha256", "audit", "settings_from"})
 
 logger = logging.getLogger(__name__)
@@ -26,14 +29,6 @@ logger = logging.getLogger(__name__)
 def config_hash(run: RunInfo) -> str:
     """Return the SHA-256 of everything that may change a score; equal hashes mean the same run."""
     return hashlib.sha256(json.dumps(identity(run), sort_keys=True).encode()).hexdigest()
-
-
-def dialogues_hash(dialogues: Iterable[Dialogue]) -> str:
-    """Return the SHA-256 of the dialogues' content, questions included."""
-    digest = hashlib.sha256()
-    for dialogue in dialogues:
-        digest.update(json.dumps(asdict(dialogue), sort_keys=True).encode())
-    return digest.hexdigest()
 
 
 def open_folder(folder: Path, run: RunInfo) -> RunInfo:
@@ -71,6 +66,22 @@ def open_folder(folder: Path, run: RunInfo) -> RunInfo:
     if earlier.git_revision != run.git_revision:
         logger.warning("%s was begun with revision %s, goes on with %s", folder, earlier.git_revision, run.git_revision)
     return replace(run, banks=earlier.banks)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold an evaluation folder: a second run in it would play and ask what the first one is at.
+
+    Raises:
+        ConfigurationError: Another run holds it.
+    """
+    try:
+        with FileLock(folder / LOCK, timeout=0):
+            yield
+    except Timeout:
+        raise ConfigurationError(
+            f"another evaluation is running in {folder}: wait for it, or choose another output folder"
+        ) from None
 
 
 def discard_folder(folder: Path) -> None:

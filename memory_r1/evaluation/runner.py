@@ -14,6 +14,7 @@ from typing import Any
 from rich.progress import Progress
 
 from memory_r1.agents.answer_agent import AnswerAgent
+from memory_r1.dialogues import dialogues_hash
 from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation.asking import ask, questions_of
 from memory_r1.evaluation.progress import progress_bars
@@ -27,7 +28,7 @@ from memory_r1.evaluation.records import (
     write_run,
 )
 from memory_r1.evaluation.report.write import write_report
-from memory_r1.evaluation.resume import config_hash, dialogues_hash, open_folder
+from memory_r1.evaluation.resume import alone_in, config_hash, open_folder
 from memory_r1.evaluation.scoring.results import write_results
 from memory_r1.evaluation.selection import check_selected, select
 from memory_r1.inference.language_model import window_of
@@ -41,6 +42,9 @@ from memory_r1.systems.baselines import Oracle
 from memory_r1.systems.player import Episode, play, turns_of
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import Dialogue
+
+MIXED = "mixed"
+"""In place of the key of banks that several versions of the code, or several models, have written."""
 
 
 def evaluate(
@@ -105,16 +109,17 @@ def evaluate(
                 f"the memory system already holds {dialogue.dialogue_id!r}: evaluate a newly built one"
             )
     run = open_folder(folder, _completed(run, options))
-    system.load(folder / MEMORY, create=True)
-    with progress_bars(progress) as bars:
-        run = _write(system, chosen, folder, run, banks, rebuild_banks, batch_size, bars)
-        if isinstance(system, Oracle):
-            for dialogue in chosen:
-                for question in dialogue.questions:  # one by one: two may have the same wording
-                    system.reveal(dialogue.dialogue_id, {question.question: question.evidence})
-        with JsonLinesWriter(folder / PREDICTIONS) as writer:
-            ask(system, answer_agent, asked, writer, batch_size, bars)
-    return _finish(system, folder, run, chosen)
+    with alone_in(folder):
+        system.load(folder / MEMORY, create=True)
+        with progress_bars(progress) as bars:
+            run = _write(system, chosen, folder, run, banks, rebuild_banks, batch_size, bars)
+            if isinstance(system, Oracle):
+                for dialogue in chosen:
+                    for question in dialogue.questions:  # one by one: two may have the same wording
+                        system.reveal(dialogue.dialogue_id, {question.question: question.evidence})
+            with JsonLinesWriter(folder / PREDICTIONS) as writer:
+                ask(system, answer_agent, asked, writer, batch_size, bars)
+        return _finish(system, folder, run, chosen)
 
 
 def _write(
@@ -136,7 +141,7 @@ def _write(
     task = bars.add_task("turns", total=sum(len(episode.turns) for episode in episodes))
     play(system, episodes, batch_size=batch_size, advance=lambda turns: bars.advance(task, turns))
     write_operations(folder, {episode.scope: system.records(episode.scope) for episode in episodes})
-    if banks is not None and log is not None and run.banks["key"] == banks.key:  # else other code began to write them
+    if banks is not None and log is not None and run.banks["key"] == banks.key:  # else other code wrote some of them
         banks.keep(log, [each for each in dialogues if held[each.dialogue_id] < len(each.turns())])
     return run
 
@@ -149,9 +154,14 @@ def _take_banks(
     if rebuild and reused:
         raise ConfigurationError(f"{folder} took banks over from {banks.folder}: restart it to write them anew")
     if not rebuild:
-        reused += banks.take(log, dialogues)
-    run = replace(run, banks={"key": banks.key, **run.banks, "reused": reused})
+        reused += banks.kept(log, dialogues)
+    # Noted first: a kill in between may note a bank too many, never one too few. Code of another key that goes on with
+    # the banks makes them nobody's.
+    key = banks.key if run.banks.get("key", banks.key) == banks.key else MIXED
+    run = replace(run, banks={**run.banks, "key": key, "reused": reused})
     write_run(folder, run)
+    if not rebuild:
+        banks.take(log, dialogues)
     return run
 
 

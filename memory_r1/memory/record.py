@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from memory_r1.memory.operations import RefusalReason
 from memory_r1.types import Turn
 
 UNDO, REDO, FORGET = "UNDO", "REDO", "FORGET"
@@ -84,7 +86,8 @@ def standing_part(record: Record, standing: set[int]) -> Record:
 
 def without_items(record: Record, items: Collection[int]) -> Record:
     """The record without `items`, the words of its turn and what was written on it, where it changed one of them."""
-    if not any(event.item in items for event in record.events):
+    changed = any(event.item in items for event in record.events)
+    if not changed and not any(_entry_in_conflict(refusal) in items for refusal in record.refusals):
         return record
     events = tuple(
         Event(FORGET, event.item, number=event.number) if event.item in items else event
@@ -98,3 +101,9 @@ def without_items(record: Record, items: Collection[int]) -> Record:
         refusals=tuple(replace(refusal, raw="") for refusal in record.refusals),
         completion="",
     )
+
+
+def _entry_in_conflict(refusal: Refusal) -> int | None:
+    """The item that a refused operation was to change, where the log names it by its own id."""
+    named = json.loads(refusal.raw).get("entry") if refusal.reason == RefusalReason.CONFLICT and refusal.raw else None
+    return named if isinstance(named, int) else None

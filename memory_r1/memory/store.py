@@ -9,8 +9,9 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 from memory_r1.errors import StoreError
@@ -114,8 +115,10 @@ class MemoryStore(Log[S]):
         )
 
     def keep_vectors(self, scope: str, embedder: str, vectors: Iterable[tuple[int, bytes, bytes]]) -> None:
-        rows = [(check_scope(scope), embedder, *vector) for vector in vectors]
+        check_scope(scope)
         with self._lock, self._writing():
+            state = self.state(scope)  # what was forgotten since the vectors were made leaves none behind
+            rows = [(scope, embedder, *vector) for vector in vectors if state.holds(vector[0])]
             self._connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
 
     def copy_to(self, path: Path) -> None:
@@ -126,11 +129,16 @@ class MemoryStore(Log[S]):
         """
         if path.exists() and self.path.exists() and path.samefile(self.path):
             return
-        with self._lock, MemoryStore(path, self.start, system=self.system) as copy, copy._errors("written"):
-            self._connection.backup(copy._connection)  # one transaction of the copy's file
-            # Whoever has that file open folds it anew.
-            erasures = 1 + max(self._erasures, copy._erasures)
-            copy._connection.execute("UPDATE log SET erasures = ?", (erasures,))
+        with (
+            closing(sqlite3.connect(":memory:", isolation_level=None)) as image,
+            MemoryStore(path, self.start, system=self.system) as copy,
+            copy._errors("written"),
+        ):
+            with self._lock:
+                self._connection.backup(image)
+            # Whoever has the file open then folds it anew.
+            image.execute("UPDATE log SET erasures = ?", (1 + max(self._erasures, copy._erasures),))
+            image.backup(copy._connection, progress=_refuse_to_wait)  # one transaction of the copy's file
 
     def _append(self, scope: str, number: int, record: Record) -> None:
         turn = record.turn
@@ -163,7 +171,7 @@ class MemoryStore(Log[S]):
 
     def _scrub(self) -> None:
         with self._errors("rewritten"):
-            self._connection.execute("VACUUM")
+            self._connection.execute("VACUUM")  # gives the space back; secure_delete has overwritten the bytes
             busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreError(
@@ -206,7 +214,7 @@ class MemoryStore(Log[S]):
         # In WAL mode a killed process loses nothing; a power cut may lose the last transactions, and never half of one.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if not self._number("SELECT count(*) FROM sqlite_master"):
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._use_wal()
             self._connection.execute("BEGIN IMMEDIATE")
             if not self._number("SELECT count(*) FROM sqlite_master"):  # Another process may have been quicker.
                 for statement in _SCHEMA.split(";"):
@@ -226,6 +234,18 @@ class MemoryStore(Log[S]):
         ((system, self._erasures),) = self._connection.execute("SELECT system, erasures FROM log").fetchall()
         if system != self.system:
             raise StoreError(f"{self.path} was written by system {system!r}; open it with that, not {self.system!r}")
+
+    def _use_wal(self) -> None:
+        """Switch a new file to WAL mode; SQLite's own waiting for others does not cover this step."""
+        deadline = monotonic() + _BUSY_SECONDS
+        while True:
+            try:
+                self._connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                    raise
+                sleep(0.01)
 
     def _number(self, query: str) -> int:
         return int(self._connection.execute(query).fetchone()[0])
@@ -253,6 +273,12 @@ def save_log(log: Log[Any], path: Path | str, *, system: str) -> None:
         for scope in log.scopes():
             copy.extend(scope, log.records(scope))
         copy.copy_to(path)
+
+
+def _refuse_to_wait(status: int, remaining: int, total: int) -> None:
+    """End a backup whose target stays locked, which Python would try again for ever."""
+    if status in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        raise sqlite3.OperationalError("another program is writing to it")
 
 
 def _json(payload: Any) -> str:

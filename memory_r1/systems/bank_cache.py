@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +20,12 @@ from memory_r1.errors import StoreError
 from memory_r1.memory.log import Log
 from memory_r1.memory.record import Record
 from memory_r1.memory.store import MemoryStore
-from memory_r1.models import adapter_hash, resolve_embedder, resolve_model, weights_hash
+from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
 from memory_r1.systems.player import turns_of
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import Dialogue
 
-_CODE = ("agents", "inference", "memory", "systems")
+_CODE = ("agents", "inference", "memory", "systems", "types.py")
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ class BankCache:
             max_new_tokens: Longest completion.
         """
         settings = {
-            "model": weights_hash(resolve_model(model)) or model,
+            "model": model_hash(resolve_model(model)) or model,
             "dtype": dtype,
             "manager": adapter_hash(manager) if manager else None,
             "embedder": weights_hash(resolve_embedder(embedder)) or embedder,
@@ -84,14 +84,16 @@ class BankCache:
         told = json.dumps(asdict(replace(dialogue, questions=())), sort_keys=True)
         return self.folder / f"{_sha256(self.key + told)[:24]}.db"
 
-    def take(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> list[str]:
+    def kept(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> list[str]:
+        """Return the ids of the dialogues that `take` would take over."""
+        return [each.dialogue_id for each in dialogues if self._read(each) and not log.records(each.dialogue_id)]
+
+    def take(self, log: Log[ScopeState], dialogues: Sequence[Dialogue]) -> list[str]:
         """Have `log` take over what is kept of dialogues that it holds nothing of; return their ids."""
-        taken = []
+        taken = self.kept(log, dialogues)
         for dialogue in dialogues:
-            records = self._read(dialogue)
-            if records and not log.records(dialogue.dialogue_id):
-                log.extend(dialogue.dialogue_id, records)
-                taken.append(dialogue.dialogue_id)
+            if dialogue.dialogue_id in taken:
+                log.extend(dialogue.dialogue_id, self._read(dialogue))
         if taken:
             logger.info("banks: %d taken over from %s, no model is asked for them", len(taken), self.folder)
         return taken
@@ -132,10 +134,16 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def code_files() -> list[Path]:
+    """Return the modules that write banks, in a fixed order."""
+    package = Path(__file__).resolve().parents[1]
+    roots = [package / name for name in _CODE]
+    return sorted(path for root in roots for path in ([root] if root.suffix else root.rglob("*.py")) if path.is_file())
+
+
 def _code_hash() -> str:
     """SHA-256 of the modules that write banks: a prompt that was reworded makes other banks."""
     digest = hashlib.sha256()
-    package = Path(__file__).resolve().parents[1]
-    for path in sorted(path for name in _CODE for path in (package / name).rglob("*.py")):
-        digest.update(f"{path.relative_to(package)}\n".encode() + path.read_bytes())
+    for path in code_files():
+        digest.update(f"{path.relative_to(Path(__file__).resolve().parents[1])}\n".encode() + path.read_bytes())
     return digest.hexdigest()

@@ -48,9 +48,10 @@ class ManagedMemory(RetrievingSystem):
         return [self._proposal(management) for management in self._manager.manage(requests)]
 
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        erased = super().forget(scope, ids)
-        self._manager.retriever.clear()
-        return erased
+        try:
+            return super().forget(scope, ids)
+        finally:  # as in `RetrievingSystem`
+            self._manager.retriever.clear()
 
     def _proposal(self, management: Management) -> Proposal:
         checked, completion = management.checked, management.completion

@@ -71,10 +71,11 @@ class RetrievingSystem(BankedSystem):
             held.update((entry.entry_id, entry) for entry in fresh)
 
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        erased = super().forget(scope, ids)
-        self._retriever.clear()
-        self._embedded.pop(scope, None)
-        return erased
+        try:
+            return super().forget(scope, ids)
+        finally:  # an error may come after the erasure: bytes left in a file that another program reads
+            self._retriever.clear()
+            self._embedded.pop(scope, None)
 
     def load(self, path: Path | str, *, create: bool = False) -> None:
         super().load(path, create=create)

@@ -6,7 +6,7 @@ Config objects end here. Dialogues and rewards arrive as arguments (`recipes/grp
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,12 +15,13 @@ from trl import GRPOConfig
 
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.prompts import ANSWER_TOKENS
+from memory_r1.dialogues import dialogues_hash
 from memory_r1.inference.endpoint import Endpoint
 from memory_r1.inference.language_model import LanguageModel, LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.embedder import SentenceEmbedder
 from memory_r1.memory.retriever import Retriever
-from memory_r1.models import resolve_embedder
+from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model
 from memory_r1.settings import AgentSettings
 from memory_r1.training.answering import FrozenAnswering
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
@@ -47,6 +48,19 @@ def recipe_of(*configs: Any) -> dict[str, Any]:
             if item.name not in EXECUTION_FIELDS and value != default:
                 recipe[item.name] = value if isinstance(value, (str, int, float, bool, list)) else str(value)
     return recipe
+
+
+def contents_of(arguments: MemoryArguments, model: Any, dialogues: Iterable[Dialogue]) -> dict[str, str | None]:
+    """Return the SHA-256 of what a recipe names by its path alone: base model, adapters and dialogues.
+
+    They belong to what identifies a run: a folder that was trained anew makes another one.
+    """
+    folders = {name: getattr(arguments, name) for name in ("warm_start", "answer_folder", "manager_adapter")}
+    return {
+        "base_sha256": model_hash(resolve_model(str(model.model_name_or_path))),
+        "data_sha256": dialogues_hash(dialogues),
+        **{f"{name}_sha256": adapter_hash(folder) for name, folder in folders.items() if folder is not None},
+    }
 
 
 def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> AgentSettings:

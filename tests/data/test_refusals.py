@@ -82,6 +82,7 @@ REPORTED_AT = {"conversation.session_2[0].dia_id": "conversation", "haystack_dat
     [
         ("locomo", "qa[0].category", 6, "found 6, allowed: 1, 2, 3, 4 or 5"),
         ("locomo", "qa[0].answer", None, "found null, allowed: a string"),
+        ("locomo", "qa[0].answer", True, "found true, allowed: a string"),
         ("locomo", "qa[0].answer", DROPPED, "found nothing"),
         ("locomo", "qa[0].evidence", "D1:1", 'found "D1:1", allowed: an array'),
         ("locomo", "conversation", DROPPED, "found nothing"),

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.evaluation.resume import discard_folder
+from memory_r1.evaluation.resume import alone_in, discard_folder
 from memory_r1.systems import SYSTEMS, MemorySystem
 from memory_r1.systems.base import RecallRequest
 from memory_r1.types import Question, Recall
@@ -285,6 +285,15 @@ def test_a_system_that_already_holds_a_dialogue_is_refused(tmp_path: Path) -> No
 def test_a_batch_holds_at_least_one(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="batch_size is 0"):
         run_it(tmp_path, batch_size=0)
+
+
+def test_a_folder_in_which_another_evaluation_runs_is_refused(tmp_path: Path) -> None:
+    run_it(tmp_path / "run")
+    with (
+        alone_in(tmp_path / "run"),
+        pytest.raises(ConfigurationError, match=r"another evaluation is running in .*run: wait for it"),
+    ):
+        run_it(tmp_path / "run")
 
 
 def test_only_an_evaluation_is_discarded(tmp_path: Path) -> None:

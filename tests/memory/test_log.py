@@ -317,6 +317,27 @@ def test_forgotten_text_is_in_no_byte_of_the_files(tmp_path: Path) -> None:
         assert store.vectors("ann", "embedder") == {b"key-two": b"kept vector"}
 
 
+def test_forgetting_an_entry_takes_what_was_refused_about_it_too(log: AnyLog) -> None:
+    edit(log, "ann", Operation(ADD, "dog"))
+    raw = '{"op": "UPDATE", "entry": 1, "text": "SECRET"}'
+    refused = Record(LATER, refusals=(Refusal(0, "conflict", raw),), completion="SECRET")
+    other = Record(LATER, refusals=(Refusal(0, "unknown_id", '{"id": 1}'),), completion="kept")
+    log.write([("ann", lambda _: refused), ("ann", lambda _: other)])
+    log.forget("ann", [1])
+    assert "SECRET" not in str(log.records("ann"))
+    assert log.records("ann")[2].completion == "kept"  # that number was a prompt's
+
+
+def test_vectors_of_what_was_forgotten_meanwhile_are_not_kept(tmp_path: Path) -> None:
+    with open_store(tmp_path / "log.db") as store:
+        edit(store, "ann", Operation(ADD, "dog"), Operation(ADD, "Rome"))
+        store.forget("ann", [1])
+        store.keep_vectors("ann", "embedder", [(1, b"one", b"SECRET"), (2, b"two", b"vector")])
+        store.keep_vectors("ben", "embedder", [(1, b"one", b"SECRET")])
+        assert store.vectors("ann", "embedder") == {b"two": b"vector"}
+        assert b"SECRET" not in bytes_on_disk(tmp_path)
+
+
 def test_a_forgotten_scope_leaves_not_even_its_name(tmp_path: Path) -> None:
     with open_store(tmp_path / "log.db") as store:
         edit(store, "user-4711", Operation(ADD, "SECRET"), turn=Turn("turn-4711", "Ann", ""))
@@ -361,6 +382,15 @@ def test_a_backup_replaces_what_others_read(tmp_path: Path) -> None:
         assert texts(reader) == ["old"]
         save_log(store, tmp_path / "copy.db", system="test")
         assert texts(reader) == ["new"]
+
+
+def test_a_backup_over_a_file_that_another_writes_to_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    open_store(tmp_path / "copy.db").close()
+    monkeypatch.setattr("memory_r1.memory.store._BUSY_SECONDS", 0.1)
+    with open_store(tmp_path / "log.db") as store, closing(sqlite3.connect(tmp_path / "copy.db")) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StoreError, match="another program is writing to it"):
+            save_log(store, tmp_path / "copy.db", system="test")
 
 
 def test_a_store_saved_to_its_own_path_goes_on_there(tmp_path: Path) -> None:

@@ -89,6 +89,14 @@ def test_the_fold_of_the_log_is_the_bank_and_nothing_is_lost(tmp_path: Path) -> 
         sys.stderr.write(f"{dict(written)}\n")
 
 
+def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
+    def opened(number: int) -> None:
+        MemoryStore(tmp_path / f"{number // THREADS}.db", ScopeState(), system="stress").close()
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(opened, range(40 * THREADS)))
+
+
 if __name__ == "__main__":
     for kind, count in write_in_threads(Path(sys.argv[1]), sys.argv[3], int(sys.argv[2])).items():
         sys.stdout.write(f"{kind} {count}\n")

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def note_of(folder: Path) -> dict[str, Any]:
 
 def played(folder: Path, kept: Path, settings: dict[str, Any] = SETTINGS, **options: Any) -> tuple[dict[str, Any], int]:
     """Results, and how many turns the manager was asked about."""
-    model = ScriptedLanguageModel()
+    model = ScriptedLanguageModel(fail_after=options.pop("fail_after", None))
     results = run_it(folder, model, banks=BankCache(kept, "memory-r1", settings), **options)
     return results, sum("Last turn" in prompt for prompt in model.prompts)
 
@@ -100,12 +101,29 @@ def test_code_in_a_package_of_its_own_counts_too(tmp_path: Path, monkeypatch: py
     assert BankCache(tmp_path, "memory-r1", {}).key != before
 
 
+def test_what_a_manager_reads_beside_the_turn_counts_as_code() -> None:
+    """`PREVIOUS_TURNS`, for one, stands in types.py."""
+    package = Path(bank_cache.__file__).parents[1]
+    assert package / "types.py" in bank_cache.code_files()
+    assert package / "agents" / "prompts.py" in bank_cache.code_files()
+
+
+def test_banks_that_two_versions_wrote_are_kept_for_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, cache = tmp_path / "run", tmp_path / "cache"
+    for version, fail_after in (("first", 2), ("second", 2), ("first", None)):
+        monkeypatch.setattr(bank_cache, "_code_hash", lambda version=version: version)
+        with nullcontext() if fail_after is None else pytest.raises(InterruptedError):
+            played(folder, cache, fail_after=fail_after)
+    assert note_of(folder)["key"] == "mixed"
+    assert not list(cache.glob("*.db"))
+
+
 def test_models_count_by_content_and_everything_that_decides_a_bank_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("resolve_model", "resolve_embedder"):
         monkeypatch.setattr(bank_cache, name, lambda name: name)
-    for name in ("weights_hash", "adapter_hash"):
+    for name in ("weights_hash", "model_hash", "adapter_hash"):
         monkeypatch.setattr(bank_cache, name, lambda folder: Path(folder).name)
     given = {"model": "m", "dtype": "float32", "manager": "a", "embedder": "e", "top_k": 2, "max_new_tokens": 48}
     key = BankCache.of_manager(tmp_path, **given).key

@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from memory_r1.errors import StoreError
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems import MemorySystem
 from memory_r1.systems.base import RecallRequest
@@ -104,6 +109,41 @@ def test_forgetting_clears_the_caches_of_the_search() -> None:
     system = tell(Rag(Retriever(embedder), top_k=1))
     system.forget("a", {1})
     assert embedder.clears == 1
+
+
+def test_a_forgotten_entry_is_embedded_anew_though_the_file_was_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_r1.memory.store._BUSY_SECONDS", 0.1)
+    embedder = FakeEmbedder()
+    system = Rag(Retriever(embedder), top_k=1)
+    system.load(tmp_path / "memory.db", create=True)
+    recalled(tell(system), "cat likes fish")
+    with closing(sqlite3.connect(tmp_path / "memory.db")) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM records").fetchall()
+        with pytest.raises(StoreError, match="forget again"):
+            system.forget("a", {1})
+    assert embedder.clears == 1
+    assert "I moved to Rome" not in str(vars(system))
+    embedder.calls.clear()
+    recalled(system, "cat likes fish")
+    assert embedder.calls[0] == ["cat likes fish"]  # the file kept the other turns' embeddings
+
+
+def test_another_file_brings_its_own_embeddings(tmp_path: Path) -> None:
+    first = Rag(Retriever(FakeEmbedder()), top_k=1)
+    first.load(tmp_path / "first.db", create=True)
+    expected = recalled(tell(first), "cat likes fish")
+    embedder = FakeEmbedder()
+    system = Rag(Retriever(embedder), top_k=1)
+    system.load(tmp_path / "second.db", create=True)
+    system.observe(Turn("D1:1", "Ann", "something else"), "a")
+    recalled(system, "cat likes fish")
+    embedder.calls.clear()
+    system.load(tmp_path / "first.db")
+    assert recalled(system, "cat likes fish") == expected
+    assert not any(text.endswith("likes fish") for texts in embedder.calls for text in texts if ": " in text)
 
 
 def test_a_reopened_store_embeds_nothing_again(tmp_path: Path) -> None:

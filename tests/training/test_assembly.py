@@ -145,7 +145,7 @@ def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ScriptedLanguageModel()
-    for name in ("resolve_model", "adapter_hash", "resolve_embedder", "weights_hash"):
+    for name in ("resolve_model", "adapter_hash", "resolve_embedder", "weights_hash", "model_hash"):
         monkeypatch.setattr(bank_cache, name, str)
     monkeypatch.setattr(rows.LocalLanguageModel, "load", lambda *given, **options: model)
     sources = [Source(example.dialogue) for example in generate_split("train", 3, 0)]
