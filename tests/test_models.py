@@ -206,13 +206,13 @@ def test_missing_shard_and_cut_weights_are_refused(tmp_path: Path) -> None:
         models.resolve_model(str(folder))
     index.unlink()
     cut_short(folder / "model.safetensors")
-    with pytest.raises(ModelError, match="cut short or damaged"):
+    with pytest.raises(ModelError, match="truncated or damaged"):
         models.resolve_embedder(str(folder))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./missing", "a/b/c", "has space", ""])
 def test_what_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
-    with pytest.raises(ModelError, match="no such folder, and no hub id"):
+    with pytest.raises(ModelError, match="no such folder, and not a hub id"):
         models.resolve_model(name)
 
 
@@ -337,7 +337,7 @@ def test_missing_and_cut_adapters_are_refused(tmp_path: Path) -> None:
         models.check_adapter(tmp_path / "nowhere", str(base))
     adapter = write_adapter(tmp_path / "adapter", base)
     cut_short(adapter / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match="cut short or damaged"):
+    with pytest.raises(ModelError, match="truncated or damaged"):
         models.check_adapter(adapter, str(base))
 
 
