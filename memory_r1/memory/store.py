@@ -1,7 +1,7 @@
-"""The log in a SQLite file: the one persistence of memory.
+"""The log in a SQLite file, the only form in which memory persists.
 
-A file belongs to one memory system, whose name it carries. Several processes and threads may use it at once: each write
-is one transaction, and readers see whole transactions. A process that is killed loses nothing that was written.
+A file carries the name of the memory system that it belongs to. Several processes and threads may use it at once: each
+write is one transaction, and readers see whole transactions. A killed process loses no written record.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from memory_r1.memory.log import Log, S, Vectors, check_scope
 from memory_r1.memory.record import Event, Record, Refusal
 from memory_r1.types import Turn
 
-_APPLICATION = 0x4D52314C  # "MR1L" in the file header: one of our logs.
-_FORMAT = 2  # In the file's user_version; raise it with every change of the schema.
+_APPLICATION = 0x4D52314C  # "MR1L" in the file header marks our logs
+_FORMAT = 2  # the file's user_version; raise it with every schema change
 _BUSY_SECONDS = 60
 _SCHEMA = """
 CREATE TABLE log (system TEXT NOT NULL, erasures INTEGER NOT NULL);
@@ -48,12 +48,12 @@ class MemoryStore(Log[S]):
     """A `Log` in a SQLite file.
 
     Args:
-        path: The file; it is made if it is missing.
+        path: The file, created if missing.
         start: The state before the first record of a scope.
-        system: Name of the memory system whose log it is.
+        system: Name of the memory system that owns the log.
 
     Raises:
-        StoreError: The file is no store, one of another format, or another system's.
+        StoreError: The file is not a store, has another format, or belongs to another system.
     """
 
     persistent = True
@@ -120,7 +120,7 @@ class MemoryStore(Log[S]):
             self._connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
 
     def copy_to(self, path: Path) -> None:
-        """Write the whole log, all scopes, to another file, replacing it as a whole or not at all."""
+        """Write the whole log, all scopes, to another file, which is replaced atomically."""
         with self._lock:
             _replace(path, self._connection.backup)
 
@@ -159,8 +159,8 @@ class MemoryStore(Log[S]):
             busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreError(
-                f"the store {self.path} is in use, so bytes of erased text may be left; close its other users and "
-                "forget again"
+                f"the store {self.path} is in use, so bytes of erased text may remain in it; close the other processes "
+                "and forget again"
             )
 
     @contextmanager
@@ -181,7 +181,7 @@ class MemoryStore(Log[S]):
             self._connection.execute(begin)
             try:
                 (erasures,) = self._connection.execute("SELECT erasures FROM log").fetchone()
-                if erasures != self._erasures:  # what was folded in may be gone from the file
+                if erasures != self._erasures:  # folded records may be gone from the file
                     self._folded.clear()
                     self._erasures = erasures
                 yield
@@ -194,13 +194,13 @@ class MemoryStore(Log[S]):
 
     def _prepare(self) -> None:
         self._connection.execute("PRAGMA secure_delete = ON")
-        self._connection.execute("PRAGMA temp_store = MEMORY")  # VACUUM must not copy texts into a temporary file.
-        # In WAL mode a killed process loses nothing; a power cut may lose the last transactions, and never half of one.
+        self._connection.execute("PRAGMA temp_store = MEMORY")  # VACUUM must not copy texts into a temporary file
+        # In WAL mode a killed process loses nothing; a power cut may lose the last transactions, but never part of one.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if not self._number("SELECT count(*) FROM sqlite_master"):
             self._connection.execute("PRAGMA journal_mode = WAL")
             self._connection.execute("BEGIN IMMEDIATE")
-            if not self._number("SELECT count(*) FROM sqlite_master"):  # Another process may have been quicker.
+            if not self._number("SELECT count(*) FROM sqlite_master"):  # another process may have been quicker
                 for statement in _SCHEMA.split(";"):
                     self._connection.execute(statement)
                 self._connection.execute("INSERT INTO log VALUES (?, 0)", (self.system,))
@@ -235,7 +235,7 @@ class MemoryStore(Log[S]):
 
 
 def save_log(log: Log[Any], path: Path | str, *, system: str) -> None:
-    """Write a whole log to a store file at `path`, replacing the file as a whole or not at all."""
+    """Write a whole log to a store file at `path`, which is replaced atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(log, MemoryStore):
@@ -252,8 +252,8 @@ def _replace(path: Path, backup: Any) -> None:
     partial.unlink(missing_ok=True)
     with closing(sqlite3.connect(partial)) as copy:
         backup(copy)
-        copy.execute("PRAGMA journal_mode = DELETE")  # all of it in the one file that is moved
-    for name in ("-wal", "-shm"):  # of the file that is replaced
+        copy.execute("PRAGMA journal_mode = DELETE")  # keep everything in the one file that is moved
+    for name in ("-wal", "-shm"):  # left by the replaced file
         path.with_name(path.name + name).unlink(missing_ok=True)
     partial.replace(path)
 
