@@ -1,4 +1,4 @@
-"""Chat calls to an OpenAI-compatible server: bounded, retried, timed out, and failing with a typed error."""
+"""Chat calls to an OpenAI-compatible server, with limits, retries, time-outs and typed errors."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from memory_r1.errors import ConfigurationError, EndpointError
 
 Messages = list[dict[str, str]]
 
-# Statuses that may pass: time-outs, conflicts, too many requests; and every 5xx.
+# Statuses worth a retry, besides every 5xx: time-outs, conflicts, too many requests.
 PASSING_STATUSES = frozenset({408, 409, 425, 429})
 LONGEST_PAUSE = 30.0  # seconds
-SHOWN = 200  # characters of a server's message that an error repeats
+SHOWN = 200  # characters of a server's message quoted in an error
 
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """A server's reply and the tokens it counted (0 where it counts none)."""
+    """A server's reply and its token counts (0 if the server gives none)."""
 
     text: str
     prompt_tokens: int
@@ -33,20 +33,20 @@ class ChatReply:
 
 
 class Endpoint:
-    """One model behind an OpenAI-compatible `/chat/completions`, such as `vllm serve` offers.
+    """One model behind an OpenAI-compatible `/chat/completions`, as served by `vllm serve`.
 
-    The key is read from the environment at each call, sent only over TLS or to this machine, and never part of an
-    error or a log line. Redirects are not followed, and proxies are not asked for what lies on this machine.
+    The key is read from the environment at each call, sent only over TLS or to this machine, and kept out of errors and
+    logs. Redirects are not followed, and calls to this machine bypass proxies.
 
     Args:
-        base_url: Where the server answers, with its version, e.g. `http://127.0.0.1:8000/v1`.
-        model: Name under which the server knows the model.
-        key_variable: Environment variable that holds the key; unset means that none is sent.
-        timeout: Seconds one attempt may take as a whole.
+        base_url: Address with the API version, e.g. `http://127.0.0.1:8000/v1`.
+        model: The server's name for the model.
+        key_variable: Environment variable that holds the key; if unset, none is sent.
+        timeout: Seconds that one attempt may take in total.
         retries: Attempts after the first one.
-        concurrency: Requests under way at a time.
+        concurrency: Most requests at a time.
         backoff: Seconds before the first retry; doubled each time, with jitter.
-        cool_down: Seconds for which `chat_many` does not ask a server that it found down.
+        cool_down: Seconds for which `chat_many` spares a server that is down.
 
     Raises:
         ConfigurationError: `base_url` is not an http(s) address without credentials.
@@ -74,7 +74,7 @@ class Endpoint:
         self.cool_down = cool_down
         self._failed_in_a_row = 0
         self._asked_again_at = 0.0
-        # Reading the certificates takes longer than a call to this machine: once is enough.
+        # Read the certificates only once: that takes longer than a call to this machine.
         self._tls = httpx2.create_ssl_context()
 
     def chat_many(
@@ -88,23 +88,21 @@ class Endpoint:
         extra: Mapping[str, Any] | None = None,
         on_reply: Callable[[int, ChatReply | EndpointError], None] = lambda number, reply: None,
     ) -> list[ChatReply | EndpointError]:
-        """A reply, or the error in its place, for each conversation, in order; for callers without an event loop.
+        """Return a reply, or an error in its place, for each conversation, in order. The caller needs no event loop.
 
-        `on_reply` is told each with its number as soon as it is there.
-
-        Once `concurrency` conversations in a row have failed on all attempts, in this batch or before it, the server
-        counts as down: for `cool_down` seconds nothing is asked (`NotAskedError`), whichever batch wants to. Then one
-        attempt each tells whether it is back; until one succeeds, the next failure starts another pause. A request that
-        the server itself refuses is no sign of this.
+        The server counts as down once `concurrency` conversations in a row, in this batch or earlier ones, have failed
+        on all attempts. For `cool_down` seconds no batch sends anything (`NotAskedError`). Afterwards each conversation
+        gets one attempt; until one succeeds, each failure starts another pause. A request that the server refuses does
+        not count as a failure here.
 
         Args:
             conversations: Each a list of messages, oldest first.
             max_tokens: Longest reply.
             temperature: 0 is greedy.
             seed: The server's sampling seed.
-            model: Another name than the endpoint's own, e.g. that of a LoRA module.
-            extra: Further fields of the request that this server knows.
-            on_reply: Called with each number and reply.
+            model: Replaces the endpoint's model, e.g. by a LoRA module.
+            extra: Additional request fields that this server knows.
+            on_reply: Called with each conversation's number and reply as soon as the reply arrives.
         """
 
         options = self._options(max_tokens, temperature, seed, model, extra)
@@ -138,7 +136,7 @@ class Endpoint:
 
         async def run() -> list[ChatReply | EndpointError]:
             turns = asyncio.Semaphore(self.concurrency)
-            async with self._client() as client:  # one for all, so that connections are kept open between requests
+            async with self._client() as client:  # one for all requests, to reuse connections
                 return await asyncio.gather(*(told(*each, client, turns) for each in enumerate(conversations)))
 
         return asyncio.run(run())
@@ -155,14 +153,13 @@ class Endpoint:
         model: str | None,
         extra: Mapping[str, Any] | None,
     ) -> dict[str, Any]:
-        """A request without its conversation."""
+        """Return the request body without its conversation."""
         options: dict[str, Any] = {**(extra or {}), "model": model or self.model, "max_tokens": max_tokens}
         options["temperature"] = temperature
         return options if seed is None else {**options, "seed": seed}
 
     async def _ask(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
-        """The reply to one request."""
-        # One attempt tells whether a server that was down is back.
+        # One attempt shows whether a server that was down is back.
         retries = 0 if self._was_down else self.retries
         for attempt in range(retries + 1):
             try:
@@ -175,7 +172,7 @@ class Endpoint:
 
     async def _attempt(self, client: httpx2.AsyncClient, body: dict[str, Any]) -> ChatReply:
         try:
-            # The client's own time-outs bound each read; a server that drips bytes would never meet them.
+            # The client's own time-outs bound single reads, which a server that drips bytes never exceeds.
             async with asyncio.timeout(self.timeout):
                 response = await client.post(f"{self.base_url}/chat/completions", json=body, headers=self._headers())
         except TimeoutError as error:
@@ -204,7 +201,7 @@ class Endpoint:
 
     def _client(self) -> httpx2.AsyncClient:
         local = is_loopback(self.base_url)
-        # Requests wait for their slots, not for a connection: waiting there would count as the server's time.
+        # Requests queue for the semaphore, not for a connection: waiting there would count towards the time-out.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
         return httpx2.AsyncClient(timeout=self.timeout, trust_env=not local, verify=self._tls, limits=limits)
 
@@ -214,27 +211,27 @@ class Endpoint:
         return {"Authorization": f"Bearer {key}"} if key and private else {}
 
     def _shown(self, text: str) -> str:
-        """A server's words in one short line, without the key should it repeat it."""
+        """Shorten a server's message to one line, and redact the key."""
         key = os.environ.get(self.key_variable)
         line = " ".join((text.replace(key, "[key]") if key else text).split())
         return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
     def _pause(self, attempt: int, asked: float | None) -> float:
-        """Exponential back-off with jitter, so that rows that failed together do not come back together."""
+        """Return an exponential back-off in seconds, with jitter so that requests that failed together spread out."""
         pause = self.backoff * 2**attempt * random.uniform(0.5, 1.0)
         return min(LONGEST_PAUSE, max(pause, asked or 0.0))
 
 
 class ServerDownError(EndpointError):
-    """No attempt reached a server that works; one that refuses a request raises plain `EndpointError`."""
+    """No attempt reached a working server; if the server refuses a request, that is a plain `EndpointError`."""
 
 
 class NotAskedError(EndpointError):
-    """A request that was not sent, since the server counts as down."""
+    """A request was not sent, because the server counts as down."""
 
 
 class _Passing(Exception):
-    """A failure that a retry may mend; `wait` is how long the server asks to be left alone, in seconds."""
+    """A failure that a retry may mend; `wait` is the pause that the server asks for, in seconds."""
 
     def __init__(self, message: str, wait: float | None = None) -> None:
         super().__init__(message)
@@ -242,10 +239,10 @@ class _Passing(Exception):
 
 
 def check_address(base_url: str) -> str:
-    """The address without a trailing slash.
+    """Return the address without a trailing slash.
 
     Raises:
-        ConfigurationError: It is not an http(s) address, or holds credentials, which would end up in logs.
+        ConfigurationError: It is not an http(s) address, or it holds credentials, which would end up in logs.
     """
     allowed = "allowed: http(s)://host[:port]/v1, the key in an environment variable"
     try:
@@ -260,7 +257,7 @@ def check_address(base_url: str) -> str:
 
 
 def is_loopback(base_url: str) -> bool:
-    """Whether an address names this machine itself."""
+    """Return whether an address names this machine."""
     host = httpx2.URL(base_url).host
     try:
         return ipaddress.ip_address(host).is_loopback
