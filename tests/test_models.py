@@ -313,7 +313,7 @@ def test_adapter_is_compared_by_name_where_the_base_cannot_be_hashed(tmp_path: P
         ("adapter_config.json", "[]", "holds a JSON list"),
         ("adapter_config.json", "{}", "no 'peft_type'"),
         ("adapter_model.safetensors", None, "adapter_model.safetensors is missing"),
-        ("adapter_model.safetensors", "", "is not a safetensors file|cut short"),
+        ("adapter_model.safetensors", "", "is not a safetensors file|truncated"),
         ("adapter_model.safetensors", "no tensors, but more than eight bytes", "is not a safetensors file"),
         ("training_summary.json", "{}", "'base_model' is None"),
         ("training_summary.json", '{"base_model": {"id": 3}}', "must be an object with the strings"),
