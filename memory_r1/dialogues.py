@@ -1,7 +1,7 @@
-"""Dialogues as JSONL, one object a line: the format in which users bring their own data.
+"""Dialogues as JSONL, one object per line: the format for users' own data.
 
-Reading is strict: a bad line is refused with file, line, field, what was found and what is allowed. Loaders of other
-formats share the same checks through `JsonField`.
+Reading is strict: an error names the file, line and field, what was found and what is allowed. Loaders of other formats
+share these checks through `JsonField`.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from memory_r1.json_field import JsonField, parse_json, read_bytes, shown, text_
 from memory_r1.types import Dialogue, Question, Session, Turn
 
 LONGEST_TEXT = 100_000
-"""Characters of a turn, a question or an answer: far more than anyone says, far less than a file pasted by mistake."""
+"""Limit on a turn, question or answer, in characters: generous for speech, but below a file pasted by mistake."""
 
 
 def read_dialogues(path: Path | str) -> list[Dialogue]:
-    """All dialogues of a JSONL file, in order; blank lines are skipped.
+    """Read all dialogues of a JSONL file, in order; skip blank lines.
 
-    Sessions give their turns `session_id` and, where a turn has no own one, `timestamp`; evidence is put into dialogue
-    order. Turn, session and question ids are unique within a dialogue, dialogue ids within the file.
+    A turn takes `session_id` and, if it has none, `timestamp` from its session. Evidence is sorted into dialogue order.
+    Turn, session and question ids are unique within a dialogue, dialogue ids within the file.
 
     Raises:
-        DataError: the file cannot be read or holds no dialogue, or a line is malformed.
+        DataError: The file cannot be read or holds no dialogue, or a line is malformed.
     """
     path = Path(path)
     first_line: dict[str, int] = {}
@@ -47,22 +47,22 @@ def read_dialogues(path: Path | str) -> list[Dialogue]:
             field.members(("dialogue_id",), closed=False)["dialogue_id"].fail(f"an id that line {seen} has not taken")
         dialogues.append(dialogue)
     if not dialogues:
-        raise DataError(f"{path}: found no dialogue, allowed: one JSON object a line, at least one")
+        raise DataError(f"{path}: found no dialogue, allowed: one JSON object per line, at least one")
     return dialogues
 
 
 def write_dialogues(path: Path | str, dialogues: Iterable[Dialogue]) -> None:
-    """Write a file that `read_dialogues` reads back as these dialogues; all of it or nothing.
+    """Write, atomically, a file that `read_dialogues` reads back as these dialogues.
 
     Raises:
-        DataError: a dialogue would be refused on reading, or the file cannot be written.
+        DataError: `read_dialogues` would refuse a dialogue, or the file cannot be written.
     """
     path = Path(path)
     lines = []
     ids: set[str] = set()
     for number, dialogue in enumerate(dialogues, start=1):
         record = dialogue_to_json(dialogue)
-        parse_dialogue(JsonField(record, f"{path}:{number}"))  # what reading would refuse is not written
+        parse_dialogue(JsonField(record, f"{path}:{number}"))  # check what reading would refuse
         if dialogue.dialogue_id in ids:
             raise DataError(f"{path}:{number}: dialogue_id: found {shown(dialogue.dialogue_id)} twice, allowed: once")
         ids.add(dialogue.dialogue_id)
@@ -88,7 +88,7 @@ def dialogues_hash(dialogues: Iterable[Dialogue]) -> str:
 
 
 def dialogue_to_json(dialogue: Dialogue) -> dict[str, object]:
-    """One line's object; a turn's timestamp and a question's `asked_at` only where they say something."""
+    """Return one line's object, without redundant turn timestamps and empty `asked_at`."""
     return {
         "dialogue_id": dialogue.dialogue_id,
         "speakers": list(dialogue.speakers),
@@ -105,10 +105,10 @@ def dialogue_to_json(dialogue: Dialogue) -> dict[str, object]:
 
 
 def parse_dialogue(field: JsonField) -> Dialogue:
-    """The dialogue in one line's object.
+    """Parse one line's object.
 
     Raises:
-        DataError: anything in it is missing, unknown, of the wrong kind, repeated, or names what does not exist.
+        DataError: A member is missing, unknown, of the wrong kind or repeated, or names something that does not exist.
     """
     members = field.members(("dialogue_id", "speakers", "sessions"), ("questions",))
     dialogue_id = members["dialogue_id"].text()
@@ -143,7 +143,7 @@ def _parse_session(field: JsonField, speakers: Sequence[str]) -> Session:
 
 
 def _parse_question(field: JsonField, order: dict[str, int]) -> Question:
-    """A question; `order` is each turn id's position in the dialogue."""
+    """Parse a question; `order` maps each turn id to its position in the dialogue."""
     members = field.members(("question_id", "question", "answer", "category"), ("evidence", "asked_at"))
     evidence: tuple[str, ...] = ()
     if "evidence" in members:
@@ -166,7 +166,7 @@ def _parse_question(field: JsonField, order: dict[str, int]) -> Question:
 
 
 def _bounded(field: JsonField, remedy: str) -> str:
-    """A text of at most `LONGEST_TEXT` characters; `remedy` says what to do about a longer one."""
+    """Return a text of at most `LONGEST_TEXT` characters; `remedy` tells how to mend a longer one."""
     text = field.text()
     if len(text) > LONGEST_TEXT:
         field.fail(f"at most {LONGEST_TEXT:,}; {remedy}", found=f"{len(text):,} characters")
@@ -174,28 +174,28 @@ def _bounded(field: JsonField, remedy: str) -> str:
 
 
 def _unique_texts(items: Sequence[JsonField]) -> tuple[str, ...]:
-    """The items' texts, none of them twice."""
+    """Return the items' texts; refuse duplicates."""
     texts: list[str] = []
     for item in items:
         if item.text() in texts:
-            item.fail("a name or id that is not in this array already")
+            item.fail("a name or id that is not in this array yet")
         texts.append(item.text())
     return tuple(texts)
 
 
 def _refuse_repeats(items: Sequence[JsonField], key: str) -> dict[str, int]:
-    """Each item's id under `key` to its position, none of them twice."""
+    """Map each item's id under `key` to its position; refuse duplicates."""
     order: dict[str, int] = {}
     for item in items:
         identifier = item.members((key,), closed=False)[key]
         if identifier.text() in order:
-            identifier.fail(f"a {key} that is not in this dialogue already")
+            identifier.fail(f"a {key} that is not in this dialogue yet")
         order[identifier.text()] = len(order)
     return order
 
 
 def _refuse_mixed_zones(dialogue: Dialogue, field: JsonField) -> None:
-    """Times with and without a UTC offset cannot be put into order, and freshness is decided by that order."""
+    """Refuse a mix of times with and without a UTC offset: it has no order, and freshness depends on order."""
     stamps = [turn.timestamp for turn in dialogue.turns()]
     stamps += [session.timestamp for session in dialogue.sessions]
     stamps += [question.asked_at for question in dialogue.questions if question.asked_at]
@@ -226,10 +226,10 @@ def _question_to_json(question: Question) -> dict[str, object]:
 
 
 def _refuse_array(path: Path, number: int) -> NoReturn:
-    """Refuse a file that is one array, with the command that writes its items a line each."""
+    """Refuse a file that is one array, naming the command that converts it to one item per line."""
     program = "import json, sys; [print(json.dumps(item)) for item in json.load(sys.stdin.buffer)]"
     files = f"< {shlex.quote(str(path))} > {shlex.quote(str(path.with_suffix('.lines.jsonl')))}"
     raise DataError(
-        f"{path}:{number}: found a JSON array, allowed: one JSON object a line; "
+        f"{path}:{number}: found a JSON array, allowed: one JSON object per line; "
         f"convert it: python3 -c '{program}' {files}"
     )

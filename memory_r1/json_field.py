@@ -1,4 +1,4 @@
-"""Strict reading of JSON documents: every value knows where it stands, so that a refusal can say so."""
+"""Read JSON documents strictly; every value knows its location, so that errors can report it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import NoReturn
 
 from memory_r1.errors import DataError
 
-_SHOWN = 80  # characters of a bad value that an error repeats
+_SHOWN = 80  # characters of a bad value quoted in an error
 
 
 @dataclass(frozen=True, slots=True)
 class JsonField:
-    """A value inside a JSON document that knows where it stands, so that every check can say so.
+    """A value inside a JSON document, with its location for errors.
 
-    `where` is the file (with the line, where there is one); `path` is the way from its root, as in
-    `sessions[0].turns[2].speaker`. Every method raises `DataError` when the value is not what it asks for.
+    `where` is the file and, in JSONL, the line; `path` leads to the value from the root, as in
+    `sessions[0].turns[2].speaker`. Every public method raises `DataError` if the value is not of the requested kind.
     """
 
     value: object
@@ -27,18 +27,18 @@ class JsonField:
     path: str = ""
 
     def fail(self, allowed: str, found: str = "") -> NoReturn:
-        """Refuse this value: say what is allowed and what was `found`, by default the start of the value."""
+        """Raise an error that names what is allowed and what was `found`, by default the start of the value."""
         raise DataError(f"{self._place()}: found {found or shown(self.value)}, allowed: {allowed}")
 
     def members(
         self, required: Collection[str], optional: Collection[str] = (), *, closed: bool = True
     ) -> dict[str, JsonField]:
-        """The members of an object; `closed` refuses keys that are neither required nor optional."""
+        """Return the members of an object; `closed` refuses keys that are neither required nor optional."""
         if not isinstance(self.value, dict):
             self.fail("an object")
         for key in required:
             if key not in self.value:
-                raise DataError(f"{self._member(key)._place()}: found nothing, required are: {', '.join(required)}")
+                raise DataError(f"{self._member(key)._place()}: found nothing, required: {', '.join(required)}")
         for key in self.value if closed else ():
             if key not in required and key not in optional:
                 names = ", ".join([*required, *optional])
@@ -46,13 +46,13 @@ class JsonField:
         return {key: self._member(key, value) for key, value in self.value.items()}
 
     def items(self, *, at_least: int = 0) -> list[JsonField]:
-        """The items of an array of `at_least` so many."""
+        """Return the items of an array, of which there must be `at_least` so many."""
         if not isinstance(self.value, list) or len(self.value) < at_least:
             self.fail("an array" if not at_least else f"an array of at least {at_least}")
         return [JsonField(value, self.where, f"{self.path}[{index}]") for index, value in enumerate(self.value)]
 
     def text(self, *, blank: bool = False) -> str:
-        """A string that UTF-8 can hold; not an empty one unless `blank`."""
+        """Return a string that UTF-8 can encode, blank only if `blank` is set."""
         if not isinstance(self.value, str) or not (blank or self.value.strip()):
             self.fail("a string" if blank else "a string that is not empty")
         if any("\ud800" <= character <= "\udfff" for character in self.value):
@@ -60,18 +60,18 @@ class JsonField:
         return self.value
 
     def timestamp(self) -> str:
-        """An ISO 8601 date or time, in the one form `datetime.isoformat` gives it."""
+        """Return an ISO 8601 date or time, normalised by `datetime.isoformat`."""
         try:
             return datetime.fromisoformat(self.text()).isoformat()
-        except ValueError:  # DataError, where it is no string at all, is one too
-            self.fail("a string with an ISO 8601 time, as in 2023-05-08T13:56:00")
+        except ValueError:  # includes the DataError of a value that is not a string
+            self.fail("a string with an ISO 8601 time, such as 2023-05-08T13:56:00")
 
     def time_like(self, pattern: str, example: str) -> str:
-        """A time that `datetime.strptime` reads by `pattern`, in the form that `datetime.isoformat` gives it."""
+        """Return a time that matches a `datetime.strptime` pattern, normalised by `datetime.isoformat`."""
         try:
             return datetime.strptime(self.text(), pattern).isoformat()
         except ValueError:
-            self.fail(f"a time as in {example}")
+            self.fail(f"a time such as {example}")
 
     def _member(self, key: str, value: object = None) -> JsonField:
         step = f".{key}" if key.isidentifier() else f"[{shown(key)}]"
@@ -82,7 +82,7 @@ class JsonField:
 
 
 def read_bytes(path: Path, give: str) -> bytes:
-    """A file's content; DataError with what to `give` instead where it cannot be read."""
+    """Return a file's content; if it cannot be read, raise a DataError that says what to `give` instead."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -90,7 +90,7 @@ def read_bytes(path: Path, give: str) -> bytes:
 
 
 def text_lines(content: bytes, path: Path) -> Iterator[tuple[int, str]]:
-    """The numbered lines of `path` that are not blank; only line feeds end a line, as JSONL has it."""
+    """Yield the non-blank lines of a file with their numbers; as in JSONL, only line feeds end a line."""
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             text = line.decode("utf-8")
@@ -101,7 +101,7 @@ def text_lines(content: bytes, path: Path) -> Iterator[tuple[int, str]]:
 
 
 def parse_document(content: bytes, path: Path, allowed: str) -> JsonField:
-    """The one JSON value that a file holds; `allowed` says in the error what was to be there."""
+    """Parse a file that holds a single JSON value; `allowed` describes it in the error."""
     try:
         return JsonField(json.loads(content), str(path))
     except (ValueError, RecursionError) as error:
@@ -109,7 +109,7 @@ def parse_document(content: bytes, path: Path, allowed: str) -> JsonField:
 
 
 def parse_json(text: str, where: str) -> object:
-    """One JSON value; a key given twice is an error, since one of its values would be lost."""
+    """Parse one JSON value; a duplicate key is an error, since one of its values would be lost."""
 
     def members(pairs: list[tuple[str, object]]) -> dict[str, object]:
         record: dict[str, object] = {}
@@ -125,13 +125,13 @@ def parse_json(text: str, where: str) -> object:
         raise
     except json.JSONDecodeError as error:
         found = f"found malformed JSON at column {error.colno} ({error.msg})"
-        raise DataError(f"{where}: {found}, allowed: one JSON object a line") from error
+        raise DataError(f"{where}: {found}, allowed: one JSON object per line") from error
     except (RecursionError, ValueError) as error:
         raise DataError(f"{where}: found JSON nested too deep or a number too long, allowed: one dialogue") from error
 
 
 def shown(value: object) -> str:
-    """A scalar as JSON on one line, cut to a readable length; of an object or array only what it is."""
+    """Describe a value on one line: an object or array by its kind, a scalar as JSON cut to a readable length."""
     if isinstance(value, dict):
         return "an object"
     if isinstance(value, list):

@@ -1,8 +1,8 @@
 """JSON and JSON-lines files that survive a process killed at any instant.
 
-Rows are appended while a run goes on. Each append is one write that ends in a newline, so at most the last line can be
-cut short. Opening the file again drops that line; whoever resumes reads what is there and does the rest. Files written
-as a whole are replaced as a whole or not at all.
+A run appends rows as it goes. Each append is one write that ends in a newline, so only the last line can be truncated.
+Reopening the file drops that line, and a resumed run does the missing rows. A file written as a whole is replaced
+atomically.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 class JsonLinesWriter:
-    """Appends rows to a JSONL file that another, killed process may have left half-written.
+    """Appends rows to a JSONL file, even one that a killed process left half-written.
 
-    `existing` are the rows found when the file was opened, `dropped` the length in bytes of a cut-off last line.
+    `existing` holds the rows found on opening; `dropped` is the length of a truncated last line, in bytes.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -34,16 +34,16 @@ class JsonLinesWriter:
         self._file: BinaryIO = self.path.open("ab")
 
     def append(self, *rows: Mapping[str, Any]) -> None:
-        """Write the rows in one go and hand them to the operating system at once.
+        """Write the rows in one call and flush them.
 
         Raises:
-            ValueError: a value is NaN or infinite; say None where a metric does not apply.
+            ValueError: A value is NaN or infinite; use None if a metric does not apply.
         """
         self._file.write(_encode(rows))
         self._file.flush()
 
     def close(self) -> None:
-        """Close the file; nothing is pending."""
+        """Close the file."""
         self._file.close()
 
     def __enter__(self) -> Self:
@@ -56,10 +56,10 @@ class JsonLinesWriter:
 
 
 def read_rows(path: Path | str) -> list[dict[str, Any]]:
-    """Read a JSONL file of objects; a last line cut off by a kill is left out with a warning.
+    """Read a JSONL file of objects; skip a truncated last line with a warning.
 
     Raises:
-        DataError: the file is missing, or another line is no JSON object.
+        DataError: The file is missing, or another line is not a JSON object.
     """
     path = Path(path)
     *lines, rest = _read(path).split(b"\n")
@@ -72,18 +72,18 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
 
 
 def rewrite_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replace a JSONL file as a whole, for instance by the rows of the dialogues that were played to their end."""
+    """Replace a JSONL file atomically, for example to keep only the rows of completed dialogues."""
     _replace(Path(path), _encode(rows))
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
-    """Read a file that holds one JSON object; DataError where it is missing or something else."""
+    """Read a file that holds one JSON object; raise a DataError if it is missing or holds anything else."""
     path = Path(path)
     return _decode(_read(path), str(path))
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    """Write readable JSON, replacing the file as a whole or not at all."""
+    """Write indented JSON, replacing the file atomically."""
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _replace(path, text.encode("utf-8", errors="backslashreplace"))
     return path
@@ -100,13 +100,13 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _encode(rows: Iterable[Mapping[str, Any]]) -> bytes:
-    """JSON lines. A lone surrogate, which UTF-8 cannot hold, becomes the JSON escape it may have come from."""
+    """Encode JSON lines. A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape."""
     lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows]
     return "".join(lines).encode("utf-8", errors="backslashreplace")
 
 
 def _repair(path: Path) -> int:
-    """End the file in a newline, at the cost of a cut-off last line; return the bytes dropped."""
+    """Make the file end in a newline, dropping a truncated last line; return the number of bytes dropped."""
     if not path.exists():
         return 0
     content = path.read_bytes()
@@ -141,7 +141,7 @@ def _decode(content: bytes, where: str) -> dict[str, Any]:
     try:
         row = json.loads(content)
     except ValueError as error:
-        raise DataError(f"{where}: no JSON ({error}); one JSON object is allowed") from None
+        raise DataError(f"{where}: not JSON ({error}); one JSON object is allowed") from None
     if not isinstance(row, dict):
         raise DataError(f"{where}: found {type(row).__name__}; one JSON object is allowed")
     return row

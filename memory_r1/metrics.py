@@ -1,6 +1,6 @@
 """Pure scoring maths: normalisation, exact match, the three F1s in use on LoCoMo, BLEU-1 and evidence recall.
 
-Papers that print "F1" on LoCoMo mean different things, some points apart, so each variant has its own name here:
+Papers report several metrics as "F1" on LoCoMo, some points apart, so each variant has its own name here:
 `f1_squad` (multiset, articles dropped), `f1_mem0` (set based: Mem0, A-Mem, Memory-R2) and `f1_locomo` (the benchmark's
 own: stemmed, with rules for each category).
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from nltk.tokenize import NLTKWordTokenizer
 
 ANSWER_METRICS = ("exact_match", "f1_mem0", "f1_locomo", "f1_squad", "bleu1")
-"""What `score_answer` returns, in the order of `results.json`."""
+"""The metrics of `score_answer`, in the order of `results.json`."""
 
 _DROP_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _MEM0_BLANKS = str.maketrans(".,!?", "    ")
@@ -29,17 +29,17 @@ _REFUSALS = ("no information available", "not mentioned")
 
 
 def normalize_answer(text: str) -> str:
-    """Lower-case, drop ASCII punctuation and the articles a/an/the, squeeze blanks (SQuAD, Rajpurkar et al. 2016)."""
+    """Lower-case, drop ASCII punctuation and a/an/the, collapse whitespace (SQuAD, Rajpurkar et al. 2016)."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_DROP_PUNCTUATION)).split())
 
 
 def exact_match(prediction: str, gold: str) -> float:
-    """1.0 when both are equal after `normalize_answer`, else 0.0."""
+    """Return 1.0 if both are equal after `normalize_answer`, else 0.0."""
     return float(normalize_answer(prediction) == normalize_answer(gold))
 
 
 def f1_squad(prediction: str, gold: str) -> float:
-    """Token F1 on multisets after `normalize_answer`; two empty answers score 1.0 (SQuAD 2.0)."""
+    """Return the token F1 on multisets after `normalize_answer`; two empty answers score 1.0 (SQuAD 2.0)."""
     predicted, expected = normalize_answer(prediction).split(), normalize_answer(gold).split()
     if not predicted or not expected:
         return float(predicted == expected)
@@ -47,18 +47,18 @@ def f1_squad(prediction: str, gold: str) -> float:
 
 
 def f1_mem0(prediction: str, gold: str) -> float:
-    """Token F1 on *sets*, `.,!?` blanked, articles kept; 0.0 when either side is empty (Mem0's evaluation)."""
+    """Return the token F1 on *sets*, `.,!?` blanked, articles kept; 0.0 if either is empty (Mem0's evaluation)."""
     predicted = set(prediction.lower().translate(_MEM0_BLANKS).split())
     expected = set(gold.lower().translate(_MEM0_BLANKS).split())
     return _token_f1(predicted, expected)
 
 
 def f1_locomo(prediction: str, gold: str, category: str) -> float:
-    """LoCoMo's own score (`task_eval/evaluation.py`): stemmed token F1 with a rule for some categories.
+    """Return LoCoMo's own score (`task_eval/evaluation.py`): stemmed token F1 with rules for some categories.
 
-    "1" (multi-hop): both split at commas, the mean over gold parts of the best predicted part. "3" (open-domain): only
-    the gold before the first `;` counts. "5" (adversarial): 1.0 for a prediction that says "no information available"
-    or "not mentioned", whatever the gold. Every other category: plain stemmed F1.
+    "1" (multi-hop): both are split at commas; the score is the mean over gold parts of the best predicted part.
+    "3" (open-domain): only the gold before the first `;` counts. "5" (adversarial): 1.0 if the prediction says "no
+    information available" or "not mentioned", whatever the gold. All others: plain stemmed F1.
     """
     if category == "1":
         parts = prediction.split(",")
@@ -72,11 +72,11 @@ def f1_locomo(prediction: str, gold: str, category: str) -> float:
 
 
 def bleu1(prediction: str, gold: str) -> float:
-    """BLEU with unigrams only, brevity penalty and nltk's smoothing method 1, lower-cased (Mem0's B1).
+    """Return lower-cased unigram BLEU with brevity penalty and nltk's smoothing method 1 (Mem0's B1).
 
-    Mem0 tokenizes with `nltk.word_tokenize`, which first splits sentences with a model that has to be downloaded. Here
-    the same word tokenizer reads the text as one sentence: a full stop that ends an inner sentence stays attached to
-    its word. Answers of a single sentence score the same.
+    Mem0's `nltk.word_tokenize` first splits sentences with a model that must be downloaded. Here the same word
+    tokenizer treats the text as one sentence, so an inner full stop stays attached to its word. Single-sentence
+    answers score the same.
     """
     from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
 
@@ -89,9 +89,9 @@ def bleu1(prediction: str, gold: str) -> float:
 
 
 def evidence_recall(evidence: Collection[str], source_turn_ids: Iterable[str]) -> float | None:
-    """Share of the evidence turns found among the source turns of what was recalled; None without evidence.
+    """Return the share of evidence turns among the source turns of the recalled entries; None without evidence.
 
-    LoCoMo's script counts a question without evidence as 1.0, which rewards retrieving nothing; here it is left out.
+    LoCoMo's script scores a question without evidence 1.0, which rewards retrieving nothing; here it is excluded.
     """
     wanted = set(evidence)
     if not wanted:
@@ -100,7 +100,7 @@ def evidence_recall(evidence: Collection[str], source_turn_ids: Iterable[str]) -
 
 
 def score_answer(prediction: str, gold: str, category: str) -> dict[str, float]:
-    """Every metric of `ANSWER_METRICS` for one answer; `category` matters to `f1_locomo` alone."""
+    """Return every metric of `ANSWER_METRICS` for one answer; only `f1_locomo` depends on `category`."""
     return {
         "exact_match": exact_match(prediction, gold),
         "f1_mem0": f1_mem0(prediction, gold),
@@ -111,7 +111,7 @@ def score_answer(prediction: str, gold: str, category: str) -> dict[str, float]:
 
 
 def _token_f1(predicted: Collection[str], expected: Collection[str]) -> float:
-    """2 * common / total length; a set counts each token once, a list as often as it occurs."""
+    """Return 2 * common / total length; a set counts each token once, a list counts repeats."""
     common = (Counter(predicted) & Counter(expected)).total()
     return 2 * common / (len(predicted) + len(expected)) if common else 0.0
 
@@ -121,7 +121,7 @@ def _f1_stemmed(prediction: str, gold: str) -> float:
 
 
 def _locomo_tokens(text: str) -> Sequence[str]:
-    """LoCoMo's normalisation drops "and" as well as the articles, then stems."""
+    """Normalise as LoCoMo does: drop "and" as well as the articles, then stem."""
     words = _ARTICLES_AND.sub(" ", text.lower().translate(_DROP_PUNCTUATION)).split()
     return [_stem(word) for word in words]
 

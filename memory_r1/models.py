@@ -1,4 +1,4 @@
-"""Finds base models, embedders and adapters by name, hub id or folder, and prepares the embedded models.
+"""Find base models, embedders and adapters by name, hub id or folder, and prepare the embedded models.
 
 `python -m memory_r1.models` prepares both embedded models in the cache folder.
 """
@@ -27,26 +27,26 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
 def prepare_models(cache: str | Path | None = None) -> None:
-    """Prepare both embedded models, checking every byte of those that are there already.
+    """Prepare both embedded models, checking every byte of existing ones.
 
     Raises:
-        ModelError: a model's package is not installed, or the cache folder cannot be written.
+        ModelError: A model's package is not installed, or the cache folder cannot be written.
     """
     for model in (LANGUAGE_MODEL, EMBEDDER):
         prepare(model, cache, full_check=True)
 
 
 def resolve_model(name: str) -> str:
-    """The folder or hub id to load `name` from; the embedded model is prepared on its first use.
+    """Return the folder or hub id to load `name` from; prepare the embedded model on first use.
 
     Raises:
-        ModelError: `name` is a folder in which something is missing, or neither a folder nor a hub id.
+        ModelError: `name` is an incomplete folder, or neither a folder nor a hub id.
     """
     return _resolve(name, LANGUAGE_MODEL, _missing_from_model)
 
 
 def resolve_embedder(name: str) -> str:
-    """As `resolve_model`, for sentence-transformers folders."""
+    """Resolve a sentence-transformers model as `resolve_model` does."""
     return _resolve(name, EMBEDDER, _missing_from_embedder)
 
 
@@ -58,10 +58,9 @@ BESIDE_WEIGHTS = (
 
 
 def weights_hash(folder_or_id: str) -> str | None:
-    """SHA-256 over the names, types, shapes and bytes of a model's safetensors, or None where there are none.
+    """Return `hash_weights` of a model folder or hub id, or None if it has no safetensors files.
 
-    How the tensors are split into files, and the files' own metadata, do not matter. A hub id is looked up in the local
-    hub cache only.
+    A hub id is looked up in the local hub cache only.
     """
     if folder_or_id in (LANGUAGE_MODEL.name, LANGUAGE_MODEL.hub_id):
         folder_or_id = resolve_model(folder_or_id)
@@ -93,7 +92,7 @@ def model_hash(folder_or_id: str) -> str | None:
 
 
 def adapter_hash(adapter_dir: str | Path) -> str:
-    """SHA-256 of what an adapter does: its weights and its configuration, but not the path of its base model.
+    """Return the SHA-256 of an adapter's weights and configuration, without the path of its base model.
 
     Raises:
         ModelError: A file is missing or unreadable.
@@ -107,13 +106,13 @@ def adapter_hash(adapter_dir: str | Path) -> str:
 
 
 def check_adapter(adapter_dir: str | Path, base: str) -> None:
-    """Check that an adapter folder is whole and was trained on the base model `base`.
+    """Check that an adapter folder is complete and was trained on the base model `base`.
 
-    An adapter without `training_summary.json` (made elsewhere, or a checkpoint inside a run) is let through with a
-    warning, since nothing says what it was trained on.
+    An adapter without `training_summary.json` (made elsewhere, or a checkpoint inside a run) only gives a warning,
+    since its base model is unknown.
 
     Raises:
-        ModelError: a file is missing or cut short, or the base model is another one.
+        ModelError: A file is missing or truncated, or the base models differ.
     """
     folder = Path(adapter_dir).expanduser()
     if not folder.is_dir():
@@ -147,10 +146,10 @@ def check_adapter(adapter_dir: str | Path, base: str) -> None:
 
 
 def repoint_adapter(adapter_dir: str | Path, base: str) -> None:
-    """Write into an adapter's folder where its base model lies, which is where `AutoPeftModelForCausalLM` looks for it.
+    """Set the base model's path in an adapter's folder, where `AutoPeftModelForCausalLM` looks it up.
 
     Raises:
-        ModelError: a file is missing or cut short, or `base` is not the model that the adapter was trained on.
+        ModelError: A file is missing or truncated, or the adapter was not trained on `base`.
     """
     source = resolve_model(base)
     check_adapter(adapter_dir, source)
@@ -160,10 +159,10 @@ def repoint_adapter(adapter_dir: str | Path, base: str) -> None:
 
 
 def load_base(source: str, dtype: str, **options: Any) -> tuple[Any, Any]:
-    """The base model and its tokenizer, from a folder or hub id; `dtype` is a torch type's name or "auto".
+    """Load the base model and its tokenizer from a folder or hub id; `dtype` is a torch type's name or "auto".
 
     Raises:
-        ModelError: transformers cannot load it: no such hub id, no access, or a broken folder.
+        ModelError: transformers cannot load it: unknown hub id, no access, or a broken folder.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -190,13 +189,13 @@ def _resolve(name: str, embedded: EmbeddedModel, missing_from: Callable[[Path], 
         return str(folder)
     if folder.exists() or not _HUB_ID.fullmatch(name):
         raise ModelError(
-            f"model {name!r}: no such folder, and no hub id either; give {embedded.name!r}, a model folder or a hub id"
+            f"model {name!r}: no such folder, and not a hub id; give {embedded.name!r}, a model folder or a hub id"
         )
     return name
 
 
 def _missing_from_model(folder: Path) -> str:
-    """What keeps `folder` from being a language model, or an empty string."""
+    """Return why `folder` is not a language model, or an empty string if it is one."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             return "this is an adapter, not a base model; give the base model here and the folder as adapter"
@@ -207,14 +206,14 @@ def _missing_from_model(folder: Path) -> str:
 
 
 def _missing_from_embedder(folder: Path) -> str:
-    """What keeps `folder` from being an embedder, or an empty string."""
+    """Return why `folder` is not an embedder, or an empty string if it is one."""
     if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
         return "neither modules.json nor config.json in the folder; a sentence-transformers folder has them"
     return _missing_weights(folder)
 
 
 def _missing_weights(folder: Path) -> str:
-    """What is wrong with the weights of `folder`, or an empty string. Only safetensors count: no pickles are loaded."""
+    """Return what is wrong with the weights of `folder`, or an empty string. Pickles do not count as weights."""
     files = [path for pattern in ("*.safetensors", "*/*.safetensors") for path in folder.glob(pattern)]
     index = folder / "model.safetensors.index.json"
     shards = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
@@ -243,7 +242,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _cached_snapshot(hub_id: str) -> Path | None:
-    """The folder in the local hub cache that holds a hub id's configuration, or None."""
+    """Return the folder in the local hub cache that holds a hub id's configuration, or None."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -255,10 +254,10 @@ def _cached_snapshot(hub_id: str) -> Path | None:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepare both models and say where they lie, or tell an adapter where its base model lies."""
+    """Prepare both models and print their folders, or repoint an adapter to its base model."""
     parser = argparse.ArgumentParser(prog="python -m memory_r1.models", description="Prepare the embedded models.")
     parser.add_argument(
-        "--repoint", nargs=2, metavar=("ADAPTER", "BASE"), help="only note in an adapter's folder where its base lies"
+        "--repoint", nargs=2, metavar=("ADAPTER", "BASE"), help="only set the path of an adapter's base model"
     )
     parser.add_argument("--cache", help="cache folder (default: MEMORY_R1_CACHE, else ~/.cache/memory_r1)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

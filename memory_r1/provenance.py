@@ -1,4 +1,4 @@
-"""Which code made a result: the git revision of this checkout and the versions of the packages that matter."""
+"""The code behind a result: the git revision of this checkout and the versions of the main packages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def git_revision() -> str | None:
-    """Return the commit of the checkout this package lies in, with `-dirty` for changed files; None outside of one."""
+    """Return this checkout's commit, with `-dirty` if tracked files have changed, or None outside a checkout."""
     root = Path(__file__).resolve().parents[1]
     revision = _git(root, "rev-parse", "HEAD")
     if revision is None:
@@ -31,7 +31,7 @@ def git_revision() -> str | None:
 
 
 def package_versions() -> dict[str, str]:
-    """Return the versions of Python and of those `PACKAGES` that are installed."""
+    """Return the versions of Python and of the installed packages among `PACKAGES`."""
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -42,7 +42,7 @@ def package_versions() -> dict[str, str]:
 
 
 def _git(root: Path, *arguments: str) -> str | None:
-    """Return the output of a git command, or None where there is no git or no checkout."""
+    """Return the output of a git command, or None if git or the checkout is missing."""
     if not (root / ".git").exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""How an adapter was trained, as far as using it must agree: from its `training_summary.json`."""
+"""The training settings that using an adapter must match, read from its `training_summary.json`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from memory_r1.jsonl import read_json
 
 SUMMARY = "training_summary.json"
 SHARED = ("dtype", "embedder")
-"""What two agents that work together must have in common, beside their base model, which `check_adapter` compares."""
+"""Settings that two agents must share to work together; `check_adapter` compares their base model."""
 
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent was trained with; None if nothing says.
+    """The settings an agent was trained with, each None if unknown.
 
     Attributes:
-        recall_per_speaker: Memories shown per speaker.
+        recall_per_speaker: Number of memories shown per speaker.
         max_new_tokens: Longest completion on one turn or question, in tokens.
         dtype: Precision of the base model.
-        answer_style: How an Answer Agent names memories: "ids" or "quotes".
-        embedder: The sentence model that recalled the memories.
-        credit: What a manager's completion was credited with; a record only, since no evaluation depends on it.
+        answer_style: How the Answer Agent cites memories: "ids" or "quotes".
+        embedder: Sentence model used for recall.
+        credit: How a manager's completions were credited; no evaluation depends on it.
     """
 
     recall_per_speaker: int | None = None
@@ -37,10 +37,10 @@ class AgentSettings:
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
-        """Read an adapter folder; one without a summary, made elsewhere, says nothing.
+        """Read the settings of an adapter folder, all None if it has no summary (an adapter made elsewhere).
 
         Raises:
-            DataError: The summary cannot be read.
+            DataError: The summary is unreadable.
         """
         path = Path(folder).expanduser() / SUMMARY
         if not path.is_file():
@@ -50,15 +50,15 @@ class AgentSettings:
         return cls(**{name: settings[name] for name in cls.__slots__ if name in settings})
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `settings` in a summary."""
+        """Return the value of `settings` in a summary."""
         return asdict(self)
 
 
 def agree(manager: AgentSettings, answer: AgentSettings, given: Mapping[str, object]) -> None:
-    """Refuse two agents that contradict each other in what they share, unless an option of that name is given.
+    """Check that two agents agree on every shared setting that `given`, the command's options, does not settle.
 
     Raises:
-        ConfigurationError: They do.
+        ConfigurationError: They differ in one.
     """
     for name in SHARED:
         theirs = getattr(manager, name), getattr(answer, name)
@@ -70,13 +70,13 @@ def agree(manager: AgentSettings, answer: AgentSettings, given: Mapping[str, obj
 
 
 def _of_earlier_version(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of an adapter whose summary only has the recipe's fields that differed from their defaults then."""
+    """Return the settings of a summary that holds only the recipe fields that differed from that version's defaults."""
     recipe = summary.get("recipe", {})
     agent = summary.get("agent")
     of_turn = recipe.get("answer_max_tokens", 32) if agent == "answer" else recipe.get("manager_max_tokens", 48)
     method = summary.get("method")
     if agent == "answer" and method == "sft" and recipe.get("answer_style") == "quotes":
-        of_turn = recipe.get("answer_max_tokens")  # the default of that time ends before the answer
+        of_turn = recipe.get("answer_max_tokens")  # the default of that version is too short for an answer
     sampled = method in ("grpo", "ppo") or "max_completion_length" in recipe
     if sampled and recipe.get("credit") != "session":
         of_turn = recipe.get("max_completion_length", 512)  # TRL's default then

@@ -1,8 +1,4 @@
-"""The records everything else speaks in. Frozen, plain data; no torch, no faiss.
-
-Read it as a glossary: dialogue > session > turn; question; memory entry; operation; recall; answer; the training
-tuples.
-"""
+"""The records shared by every other module: frozen, plain data without torch or faiss. Read it as a glossary."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from enum import StrEnum
 
 
 class OperationKind(StrEnum):
-    """What a Memory Manager may do to the bank (Memory-R1, section 3.1)."""
+    """The operations a Memory Manager can apply to the bank (Memory-R1, section 3.1)."""
 
     ADD = "ADD"
     UPDATE = "UPDATE"
@@ -21,12 +17,12 @@ class OperationKind(StrEnum):
 
 
 PREVIOUS_TURNS = 2
-"""Turns of the same session that the Memory Manager reads beside the one it manages."""
+"""Number of earlier turns of the same session shown to the Memory Manager."""
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One utterance. `timestamp` is ISO 8601 and is the session's unless the turn has its own."""
+    """One utterance. `timestamp` is ISO 8601 and defaults to the session's."""
 
     turn_id: str
     speaker: str
@@ -37,7 +33,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Turns spoken in one sitting, in order."""
+    """The turns of one sitting, in order."""
 
     session_id: str
     timestamp: str
@@ -46,9 +42,9 @@ class Session:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question on a dialogue, asked at `asked_at` (ISO 8601; empty: after the last session).
+    """A question about a dialogue, asked at `asked_at` (ISO 8601; empty means after the last session).
 
-    `evidence` holds the ids of the turns that support `answer`, in dialogue order; empty for unanswerable ones.
+    `evidence` holds the ids of the turns that support `answer`, in dialogue order; empty for unanswerable questions.
     """
 
     question_id: str
@@ -69,11 +65,11 @@ class Dialogue:
     questions: tuple[Question, ...] = ()
 
     def turns(self) -> tuple[Turn, ...]:
-        """All turns in dialogue order."""
+        """Return all turns in dialogue order."""
         return tuple(turn for session in self.sessions for turn in session.turns)
 
     def previous_turns(self) -> dict[str, tuple[Turn, ...]]:
-        """Turn id to the up to `PREVIOUS_TURNS` turns before it in its session, oldest first, in dialogue order."""
+        """Map each turn id, in dialogue order, to the last `PREVIOUS_TURNS` turns before it in its session."""
         return {
             turn.turn_id: session.turns[max(0, position - PREVIOUS_TURNS) : position]
             for session in self.sessions
@@ -83,7 +79,7 @@ class Dialogue:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEntry:
-    """One live memory: its text, who and which turns it comes from, and when it was said (ISO 8601)."""
+    """One live memory: its text, its speaker and source turns, and when it was said (ISO 8601)."""
 
     entry_id: int
     text: str
@@ -96,8 +92,7 @@ class MemoryEntry:
 class Operation:
     """One edit to the bank. `entry_id` is None for ADD and NOOP, `text` is None for DELETE and NOOP.
 
-    As parsed from a completion, `entry_id` is the number under which the entry stood in the prompt; once validated
-    against that prompt it is the bank's own id.
+    A parsed `entry_id` is the entry's number in the prompt. Validation replaces it with the bank's own id.
     """
 
     kind: OperationKind
@@ -107,10 +102,10 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """What a memory system returns for a query.
+    """The memories that a memory system returns for a query.
 
-    `items` are ordered as they stand in the prompt, `text` is that block of the prompt (empty: render the items),
-    `usage` counts what the recall cost (name to number), e.g. `{"tokens": 120}`.
+    `items` are in prompt order. `text` is their block of the prompt; if empty, the items are rendered. `usage` maps
+    each kind of cost to its count, e.g. `{"tokens": 120}`.
     """
 
     items: tuple[MemoryEntry, ...]
@@ -120,7 +115,7 @@ class Recall:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The Answer Agent's reply: the final answer, the entry ids it distilled, and the whole completion."""
+    """The Answer Agent's reply: its final answer, the ids of the distilled entries, and the whole completion."""
 
     text: str
     distilled: tuple[int, ...]
@@ -133,10 +128,9 @@ class Answer:
 class ManagerTuple:
     """Training unit of the Memory Manager: a turn, the bank before it, and the questions that score the bank after it.
 
-    `previous` are up to two turns before `turn` in its session. `linked` are questions whose last evidence turn is
-    `turn`; `retention` are questions about facts already in `bank`. `gold` are gold operations where the data has
-    them (entry ids are the bank's), else None. `sources` are the turns that the entries of `bank` come from, as far as
-    they are known.
+    `previous` holds up to `PREVIOUS_TURNS` earlier turns of the session. `linked` questions have `turn` as their last
+    evidence turn; `retention` questions ask about facts already in `bank`. `gold` holds the gold operations, with the
+    bank's entry ids, or None if the data has none. `sources` holds the known source turns of the entries in `bank`.
     """
 
     tuple_id: str
@@ -153,10 +147,9 @@ class ManagerTuple:
 
 @dataclass(frozen=True, slots=True)
 class SessionTuple:
-    """Training unit of whole-session credit: a session, the bank before it, and what scores the bank after it.
+    """Training unit of whole-session credit: a session, the bank before it, and the questions that score it after.
 
-    `linked` are questions whose last evidence turn the session holds; `retention` are questions about facts already in
-    `bank`. `sources` as in `ManagerTuple`.
+    `linked` questions have their last evidence turn in the session; the rest is as in `ManagerTuple`.
     """
 
     tuple_id: str
@@ -173,8 +166,8 @@ class SessionTuple:
 class BranchPoint:
     """A turn at which whole-session credit may branch a group: `dialogue.sessions[session].turns[turn]`.
 
-    `linked` are questions whose last evidence is that turn or a later one of its session; `earlier` are questions whose
-    last evidence was said before. None is asked before its session is over.
+    `linked` questions have their last evidence in that turn or a later one of its session; `earlier` questions have it
+    before that turn. No question is asked before the session is over.
     """
 
     dialogue: Dialogue
@@ -186,7 +179,7 @@ class BranchPoint:
 
 @dataclass(frozen=True, slots=True)
 class AnswerTuple:
-    """Training unit of the Answer Agent: a question and the bank it is asked of."""
+    """Training unit of the Answer Agent: a question and the bank to answer it from."""
 
     tuple_id: str
     dialogue_id: str

@@ -1,4 +1,4 @@
-"""Reading safetensors files without torch: their headers, and a hash of the weights they hold."""
+"""Read the headers of safetensors files and hash their weights, without torch."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _READ_BYTES = 1 << 22
 
 
 def hash_weights(folder: Path) -> str | None:
-    """SHA-256 over the names, types, shapes and bytes of a folder's tensors, or None where it has no safetensors.
+    """Hash the names, types, shapes and bytes of a folder's tensors (SHA-256); None without safetensors files.
 
-    How the tensors are split into files, and the files' own metadata, do not matter. Adapter weights are left out.
+    The hash ignores adapter weights, file metadata and how the tensors are split into files.
 
     Raises:
-        ModelError: a file is no safetensors file or is cut short.
+        ModelError: A file is not a safetensors file or is truncated.
     """
     files = sorted(path for path in folder.glob("*.safetensors") if not path.name.startswith("adapter_"))
     if not files:
@@ -28,16 +28,16 @@ def hash_weights(folder: Path) -> str | None:
 
 
 def hash_file(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_tensor_headers(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
-    """Where the data of a safetensors file begins and each tensor's dtype, shape and offsets.
+    """Return the byte offset of a safetensors file's data, and each tensor's dtype, shape and offsets.
 
     Raises:
-        ModelError: the file is missing, is no safetensors file, or is cut short.
+        ModelError: The file is missing, is not a safetensors file, or is truncated.
     """
     if not path.is_file():
         raise ModelError(f"{path} is missing; the folder is incomplete, write or download it again")
@@ -53,15 +53,15 @@ def read_tensor_headers(path: Path) -> tuple[int, dict[str, dict[str, Any]]]:
         raise ModelError(f"{path} is not a safetensors file ({error}); write or download it again") from error
     if path.stat().st_size != data_end:
         raise ModelError(
-            f"{path} holds {path.stat().st_size} bytes where its header promises {data_end}: "
-            "it is cut short or damaged; write or download it again"
+            f"{path} holds {path.stat().st_size} bytes, but its header promises {data_end}: "
+            "it is truncated or damaged; write or download it again"
         )
     return 8 + length, headers
 
 
 @lru_cache(maxsize=8)
 def _hash_tensors(files: tuple[tuple[str, int, int], ...]) -> str:
-    """SHA-256 over the tensors of `files` in the order of their names; time and size only key the cache."""
+    """Hash the tensors of `files`, sorted by name; modification time and size only key the cache."""
     tensors = {}
     for name, _, _ in files:
         start, headers = read_tensor_headers(Path(name))

@@ -215,13 +215,13 @@ def test_missing_shard_and_cut_weights_are_refused(tmp_path: Path) -> None:
         models.resolve_model(str(folder))
     index.unlink()
     cut_short(folder / "model.safetensors")
-    with pytest.raises(ModelError, match="cut short or damaged"):
+    with pytest.raises(ModelError, match="truncated or damaged"):
         models.resolve_embedder(str(folder))
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "./missing", "a/b/c", "has space", ""])
 def test_what_is_neither_folder_nor_hub_id_is_refused(name: str) -> None:
-    with pytest.raises(ModelError, match="no such folder, and no hub id"):
+    with pytest.raises(ModelError, match="no such folder, and not a hub id"):
         models.resolve_model(name)
 
 
@@ -322,7 +322,7 @@ def test_adapter_is_compared_by_name_where_the_base_cannot_be_hashed(tmp_path: P
         ("adapter_config.json", "[]", "holds a JSON list"),
         ("adapter_config.json", "{}", "no 'peft_type'"),
         ("adapter_model.safetensors", None, "adapter_model.safetensors is missing"),
-        ("adapter_model.safetensors", "", "is not a safetensors file|cut short"),
+        ("adapter_model.safetensors", "", "is not a safetensors file|truncated"),
         ("adapter_model.safetensors", "no tensors, but more than eight bytes", "is not a safetensors file"),
         ("training_summary.json", "{}", "'base_model' is None"),
         ("training_summary.json", '{"base_model": {"id": 3}}', "must be an object with the strings"),
@@ -346,7 +346,7 @@ def test_missing_and_cut_adapters_are_refused(tmp_path: Path) -> None:
         models.check_adapter(tmp_path / "nowhere", str(base))
     adapter = write_adapter(tmp_path / "adapter", base)
     cut_short(adapter / "adapter_model.safetensors")
-    with pytest.raises(ModelError, match="cut short or damaged"):
+    with pytest.raises(ModelError, match="truncated or damaged"):
         models.check_adapter(adapter, str(base))
 
 

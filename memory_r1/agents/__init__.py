@@ -1,1 +1,1 @@
-"""The two agents and the language model under them."""
+"""The two agents and their prompts."""

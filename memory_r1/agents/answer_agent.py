@@ -19,7 +19,7 @@ from memory_r1.types import Answer, Recall
 
 @dataclass(frozen=True, slots=True)
 class AnswerRequest:
-    """A question and what the memory system recalled for it; `asked_at` is ISO 8601 or empty."""
+    """A question and its recalled memories; `asked_at` is ISO 8601 or empty."""
 
     question: str
     recall: Recall
@@ -33,7 +33,7 @@ class AnswerAgent:
         model: The language model.
         adapter: Name of the adapter to use; None for the base model.
         max_new_tokens: Longest completion, in tokens.
-        style: "ids" names the entries relied on by number; "quotes" quotes them, as the paper's prompt does.
+        style: "ids" to cite memories by number, "quotes" to quote them, as in the paper's prompt.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class AnswerAgent:
         self.style = style
 
     def answer(self, requests: Sequence[AnswerRequest]) -> list[Answer]:
-        """An answer for each request, in order.
+        """Answer each request, in order.
 
         Raises:
             EndpointError: The model is behind a server, and a request got no usable reply.
-            PromptTooLongError: The prompt of a request does not fit the model's window.
+            PromptTooLongError: A request's prompt does not fit the model's window.
         """
         answers = []
         for answer in self.try_answer(requests):
@@ -61,14 +61,11 @@ class AnswerAgent:
         return answers
 
     def room(self, request: AnswerRequest) -> int | None:
-        """Tokens of the model's window that the request's prompt and the longest answer leave free.
-
-        Below 0 by what is too much; None where the model does not tell its window.
-        """
+        """Return the tokens left free in the model's window by the prompt and the longest answer (see `room_for`)."""
         return room_for(self.model, self._prompt(request)[0], self.max_new_tokens)
 
     def try_answer(self, requests: Sequence[AnswerRequest]) -> list[Answer | MemoryR1Error]:
-        """As `answer`, with the error in the place of each request whose prompt was not completed."""
+        """Answer each request as `answer` does, with an error in place of each failed one."""
         built = [self._prompt(request) for request in requests]
         keys = [json.dumps(prompt) for prompt, _ in built]
         distinct = {key: prompt for key, (prompt, _) in zip(keys, built, strict=True)}
@@ -100,7 +97,7 @@ class AnswerAgent:
         )
 
     def _complete(self, prompts: list[Messages]) -> Sequence[Completion | MemoryR1Error]:
-        """Complete the prompts; where one does not fit the window, it alone is not completed."""
+        """Complete the prompts that fit the window, with an error in place of the others."""
         try:
             return self._generate(prompts)
         except PromptTooLongError as error:

@@ -1,4 +1,4 @@
-"""The Memory Manager: from a turn and the memories related to it to checked operations (Memory-R1, section 3.1)."""
+"""The Memory Manager: turns a dialogue turn and its related memories into operations (Memory-R1, section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from memory_r1.types import MemoryEntry, Turn
 
 @dataclass(frozen=True, slots=True)
 class ManageRequest:
-    """A turn to be stored: up to two turns before it, the bank before it, and who speaks in the dialogue."""
+    """A turn to store, up to two turns before it, the bank before it, and the dialogue's speakers."""
 
     turn: Turn
     previous: tuple[Turn, ...]
@@ -25,10 +25,10 @@ class ManageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Management:
-    """What the manager made of one request; nothing is applied yet.
+    """The manager's reply to one request, not yet applied.
 
-    `recalled` is what its prompt showed; `cut` counts the earlier turns and memories that were left out for the model's
-    window, and the turn itself where its end was.
+    `recalled` holds the memories in its prompt. `cut` counts the earlier turns and memories left out to fit the model's
+    window, plus one if the turn itself was shortened.
     """
 
     checked: CheckedCompletion
@@ -42,10 +42,10 @@ class MemoryManager:
 
     Args:
         model: The language model.
-        retriever: Finds the memories shown beside the turn.
+        retriever: Finds the memories to show with the turn.
         adapter: Name of the adapter to use; None for the base model.
-        top_k: Memories recalled per speaker of the dialogue; the manager sees the best `top_k * speakers` overall,
-            since a turn mostly concerns whoever speaks.
+        top_k: Memories recalled per speaker. The manager sees the best `top_k * speakers` overall, since a turn mostly
+            concerns its speaker.
         max_new_tokens: Longest completion, in tokens.
     """
 
@@ -65,7 +65,7 @@ class MemoryManager:
         self.max_new_tokens = max_new_tokens
 
     def manage(self, requests: Sequence[ManageRequest]) -> list[Management]:
-        """Operations for each request, checked against what its prompt showed; greedy."""
+        """Generate operations for each request greedily, and check them against its prompt."""
         recalls = self.recall(requests)
         fitted = [self._fit(request, recalled) for request, recalled in zip(requests, recalls, strict=True)]
         prompts = [prompt_for(request, shown) for request, shown, _ in fitted]
@@ -76,7 +76,7 @@ class MemoryManager:
         ]
 
     def recall(self, requests: Sequence[ManageRequest]) -> list[tuple[MemoryEntry, ...]]:
-        """The memories each request's prompt shows, best first."""
+        """Return the memories for each request's prompt, best first."""
         return self.retriever.retrieve_many(
             [
                 RetrievalRequest(
@@ -91,9 +91,9 @@ class MemoryManager:
     def _fit(
         self, request: ManageRequest, recalled: tuple[MemoryEntry, ...]
     ) -> tuple[ManageRequest, tuple[MemoryEntry, ...], int]:
-        """What of a request fits the model's window, and how much was cut.
+        """Cut a request to the model's window; return it with its memories and the number of cuts.
 
-        Turns before the last go first, the oldest of them; then memories, the least related; then the turn's end.
+        Cut the earlier turns first, oldest first, then the least related memories, then the end of the turn.
         """
         whole, cut = request.turn, 0
         while (room := room_for(self.model, prompt_for(request, recalled), self.max_new_tokens)) is not None:
@@ -113,5 +113,5 @@ class MemoryManager:
 
 
 def prompt_for(request: ManageRequest, recalled: Sequence[MemoryEntry]) -> Messages:
-    """The prompt for one request; training rows and evaluation share it."""
+    """Return the prompt for one request, the same in training and evaluation."""
     return manager_prompt(request.turn, request.previous, recalled)

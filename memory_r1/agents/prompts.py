@@ -1,6 +1,6 @@
-"""What the agents read and how they are expected to write, for a 135M model and an 8B one alike.
+"""The agents' prompts and completion formats, for a 135M model and an 8B one alike.
 
-The instructions are short on purpose: on small hardware every prompt token is paid for in each rollout.
+The instructions are short on purpose: on small hardware every prompt token costs time in each rollout.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ ANSWER_INSTRUCTIONS = {
     ),
 }
 ANSWER_TOKENS = {"ids": 32, "quotes": 128}
-"""What a short answer takes in each style, with what it relies on before it."""
+"""Tokens of a short answer in each style, including the memories it cites."""
 
 
 def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> list[dict[str, str]]:
-    """Chat messages for the Memory Manager: recalled memories numbered from 1, then the turn after those before it.
+    """Build chat messages for the Memory Manager: memories numbered from 1, earlier turns, and the turn itself.
 
-    A question never enters here: the manager writes before it is known what will be asked.
+    They never contain a question: the manager writes before any question is known.
     """
     lines = _memory_lines(recalled)
     lines.append(f"Dialogue {_date(turn.timestamp)}:" if turn.timestamp else "Dialogue:")
@@ -57,10 +57,7 @@ def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[Memo
 
 
 def session_prompt(turns: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> list[dict[str, str]]:
-    """Chat messages for a Memory Manager that stores a whole session at once: memories and turns numbered from 1.
-
-    As in `manager_prompt`, a question never enters here.
-    """
+    """Build chat messages for a Memory Manager that stores a whole session: memories and turns numbered from 1."""
     lines = _memory_lines(recalled)
     began = turns[0].timestamp if turns else ""
     lines.append(f"Session {_date(began)}:" if began else "Session:")
@@ -71,10 +68,10 @@ def session_prompt(turns: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> li
 def answer_prompt(
     question: str, recalled: Sequence[MemoryEntry], *, asked_at: str = "", style: str = "ids", text: str = ""
 ) -> tuple[list[dict[str, str]], list[int]]:
-    """Chat messages for the Answer Agent, and the entry ids in the order of their numbers in the prompt.
+    """Build chat messages for the Answer Agent; return them with the entry ids in prompt order.
 
-    Memories stand in one block a speaker (Memory-R1, appendix D), each block best first. `text` replaces the block
-    where a memory system renders its own.
+    Memories form one block per speaker (Memory-R1, appendix D), each best first. If a memory system renders its own
+    `text`, that replaces the blocks.
     """
     lines: list[str] = []
     numbered: list[int] = []
@@ -92,18 +89,18 @@ def answer_prompt(
 
 
 def render_answer(answer: str, numbers: Sequence[int]) -> str:
-    """The completion an Answer Agent in style "ids" is taught to write."""
+    """Render the completion that an Answer Agent learns to write in style "ids"."""
     named = ", ".join(str(number) for number in numbers) or "none"
     return f"{MEMORIES_MARKER} {named}\n{ANSWER_MARKER} {answer}"
 
 
 def render_quoted_answer(answer: str, quotes: Sequence[str]) -> str:
-    """The completion an Answer Agent in style "quotes" is taught to write."""
+    """Render the completion that an Answer Agent learns to write in style "quotes"."""
     return "\n".join([MEMORIES_MARKER, *quotes, f"{ANSWER_MARKER} {answer}"])
 
 
 def parse_answer(completion: str) -> str:
-    """The final answer: what follows the last answer marker on its line; without a marker, the whole completion."""
+    """Return the rest of the line after the last answer marker, or the whole completion without a marker."""
     if ANSWER_MARKER not in completion:
         return completion.strip()
     tail = completion.rsplit(ANSWER_MARKER, 1)[1].strip()
@@ -111,7 +108,7 @@ def parse_answer(completion: str) -> str:
 
 
 def parse_distilled(completion: str, numbered: Sequence[int]) -> tuple[int, ...]:
-    """Entry ids named before the answer marker, in the order named, each once; numbers not shown are left out."""
+    """Return the entry ids named before the answer marker, in order and once each; ignore numbers not in the prompt."""
     head = completion.split(ANSWER_MARKER, 1)[0]
     if MEMORIES_MARKER not in head:
         return ()
@@ -120,13 +117,13 @@ def parse_distilled(completion: str, numbered: Sequence[int]) -> tuple[int, ...]
 
 
 def parse_quoted(completion: str, numbered: Sequence[int], texts: Sequence[str]) -> tuple[int, ...]:
-    """Entry ids whose text is quoted before the answer marker; `texts` are those of `numbered`."""
+    """Return the entry ids whose text is quoted before the answer marker; `texts` are the texts of `numbered`."""
     head = completion.split(ANSWER_MARKER, 1)[0].lower()
     return tuple(entry_id for entry_id, text in zip(numbered, texts, strict=True) if text.lower() in head)
 
 
 def parse_relied_on(completion: str, numbered: Sequence[int], texts: Sequence[str], style: str) -> tuple[int, ...]:
-    """Entry ids that a completion in `style` names, by number or by their words."""
+    """Return the entry ids that a completion in `style` cites."""
     return parse_distilled(completion, numbered) if style == "ids" else parse_quoted(completion, numbered, texts)
 
 
@@ -135,17 +132,17 @@ def _messages(instructions: str, lines: Sequence[str]) -> list[dict[str, str]]:
 
 
 def _memory_lines(recalled: Sequence[MemoryEntry]) -> list[str]:
-    """The block of memories that a manager is shown."""
+    """Render the manager's block of memories."""
     numbered = [memory_line(number, entry) for number, entry in enumerate(recalled, start=1)]
     return ["Memories:", *(numbered or ["none"])]
 
 
 def memory_line(number: int, entry: MemoryEntry) -> str:
-    """How a memory stands in a prompt."""
+    """Render one memory for a prompt."""
     return f"{number}. {entry.text} {_date(entry.timestamp)}" if entry.timestamp else f"{number}. {entry.text}"
 
 
 def _date(timestamp: str) -> str:
-    """`2023-05-08T13:56:00` as `[8 May 2023]`: fewer tokens than ISO, and the form in which people answer."""
+    """Render `2023-05-08T13:56:00` as `[8 May 2023]`: fewer tokens than ISO, and the form that people answer in."""
     moment = datetime.fromisoformat(timestamp)
     return f"[{moment.day} {moment:%B %Y}]"

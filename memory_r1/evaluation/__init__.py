@@ -1,1 +1,1 @@
-"""Measuring memory systems: playing benchmarks, statistics, result files and reports."""
+"""Evaluate memory systems: play benchmarks, compute statistics, write results and reports."""

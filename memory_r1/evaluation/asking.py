@@ -1,4 +1,4 @@
-"""Asks questions of a memory system, within what the Answer Agent's model can read in one go."""
+"""Ask a memory system questions, within the window of the Answer Agent's model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from memory_r1.types import Answer, Dialogue, Question, Recall
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question with the dialogue it is about, and how many tokens may be recalled for it (None: any number)."""
+    """A question, its dialogue, and its recall budget in tokens (None: no limit)."""
 
     dialogue: Dialogue
     question: Question
@@ -28,31 +28,31 @@ class Asked:
 
     @property
     def key(self) -> str:
-        """As `Prediction.key`."""
+        """The same as `Prediction.key`."""
         return f"{self.dialogue.dialogue_id}/{self.question.question_id}"
 
     @property
     def now(self) -> str:
-        """When it is asked: by default after the last session."""
+        """The time of asking, by default the last session's."""
         return self.question.asked_at or (self.dialogue.sessions[-1].timestamp if self.dialogue.sessions else "")
 
     def request(self, recall: Recall) -> AnswerRequest:
-        """What the Answer Agent is given."""
+        """Return the request to the Answer Agent."""
         return AnswerRequest(self.question.question, recall, self.question.asked_at)
 
 
 def questions_of(dialogues: Sequence[Dialogue], agent: AnswerAgent, budget_tokens: int | None) -> list[Asked]:
-    """Every question with its budget: `budget_tokens`, or less where the model's window leaves less.
+    """Return every question with its budget: `budget_tokens`, or less if the model's window leaves less room.
 
-    The window leaves what neither the prompt without memories nor the longest answer takes.
+    That room is the window less the prompt without memories and the longest answer.
 
     Raises:
-        ConfigurationError: `budget_tokens` is below 1, or the window leaves nothing for some question.
+        ConfigurationError: `budget_tokens` is below 1, or the window has no room for memories in some question.
     """
     if budget_tokens is not None and budget_tokens < 1:
         raise ConfigurationError(
-            f"budget_tokens is {budget_tokens}: give a whole number from 1, or leave it out for all that the model can "
-            "read"
+            f"budget_tokens is {budget_tokens}: give a whole number from 1, or leave it out to use the model's whole "
+            "window"
         )
     asked = []
     for dialogue in dialogues:
@@ -78,10 +78,7 @@ def ask(
     batch_size: int,
     bars: Progress,
 ) -> None:
-    """Ask every question that has no row yet.
-
-    `seconds` of a question is its share of the batch it was answered in: recall and answering, divided evenly.
-    """
+    """Ask every question without a row; `seconds` is its even share of its batch's time for recall and answering."""
     answered = {Prediction.from_dict(row).key for row in writer.existing}
     left = [item for item in asked if item.key not in answered]
     task = bars.add_task("questions", total=len(asked), completed=len(asked) - len(left))
@@ -97,10 +94,10 @@ def ask(
 
 
 def recall_within(system: MemorySystem, agent: AnswerAgent, asked: Sequence[Asked]) -> list[Recall]:
-    """Recalls with which every prompt fits the model's window.
+    """Recall memories so that every prompt fits the model's window.
 
-    A budget counts the entries. What else a prompt shows with them, such as a heading for each speaker, may still be
-    too much: then the memories are recalled again with as much less, so that the system's own rule says what goes.
+    A budget covers only the entries. If a prompt is still too long, for example because of a heading per speaker, its
+    memories are recalled again with a smaller budget, so that the system's own rule decides what to cut.
     """
     requests = [RecallRequest(a.question.question, a.dialogue.dialogue_id, a.now, a.budget_tokens) for a in asked]
     recalls = system.recall_many(requests)

@@ -1,4 +1,4 @@
-"""Progress on the terminal, or in lines where there is none: a log should tell how much is left too."""
+"""Progress bars on a terminal, or lines in a log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LINES = 20
 
 
 class _Lines(Progress):
-    """Writes a line for every twentieth of a task that is done, and no bar."""
+    """Writes a line for every twentieth of a task instead of a bar."""
 
     def advance(self, task_id: TaskID, advance: float = 1) -> None:
         before = self.tasks[task_id].percentage
@@ -33,7 +33,7 @@ class _Lines(Progress):
 
 @contextmanager
 def progress_bars(shown: bool) -> Iterator[Progress]:
-    """Bars on standard error, with counts and the time left; nothing where they are not `shown`."""
+    """Show bars on standard error, with counts and the time left, if `shown`."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     left = (TextColumn("left"), TimeRemainingColumn())

@@ -1,4 +1,4 @@
-"""The records of an evaluation folder: predictions, operations and what was run."""
+"""The records of an evaluation folder: predictions, operations and the run's description."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STATUSES = ("applied", "refused", "parse_failure", "empty")
 
 @dataclass(frozen=True, slots=True)
 class RecalledEntry:
-    """What a prediction keeps of a memory entry."""
+    """The part of a memory entry stored in a prediction."""
 
     entry_id: int
     text: str
@@ -35,7 +35,7 @@ class RecalledEntry:
 
     @classmethod
     def of(cls, entry: MemoryEntry) -> Self:
-        """Keep the id, text and source turns of `entry`."""
+        """Return the id, text and source turns of `entry`."""
         return cls(entry.entry_id, entry.text, entry.source_turn_ids)
 
     @classmethod
@@ -47,11 +47,11 @@ class RecalledEntry:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One row of `predictions.jsonl`: a question, what was recalled for it and how the answer scored.
+    """One row of `predictions.jsonl`: a question, its recalled memories, its answer and the scores.
 
-    `metrics` maps a name to its value, None where it does not apply. `tokens` is what answering read and wrote,
-    `seconds` how long it took, `cut` how many entries its recall left out to keep within its budget. Results published
-    without their texts hold ids, `metrics`, `tokens`, `seconds` and `cut` only.
+    `metrics` maps a name to its value, or None if it does not apply. `tokens` counts tokens read and written to answer,
+    `seconds` is the time taken, and `cut` counts entries dropped from the recall to stay within its budget. Results
+    published without texts hold only ids, `metrics`, `tokens`, `seconds` and `cut`.
     """
 
     question_id: str
@@ -70,7 +70,7 @@ class Prediction:
 
     @property
     def key(self) -> str:
-        """Unique in a run: question ids are so only within a dialogue."""
+        """Identifies the question in a run, since question ids are unique only within a dialogue."""
         return f"{self.dialogue_id}/{self.question_id}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,11 +79,11 @@ class Prediction:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
-        """Read a row, ignoring fields it does not know; DataError names a field that is missing or of another type."""
+        """Read a row, ignoring unknown fields; a DataError names a field that is missing or of the wrong type."""
         metrics = _get(row, "metrics", dict)
         for name, value in metrics.items():
             if value is not None and not isinstance(value, (int, float)):
-                raise DataError(f"metrics.{name} is {value!r}: give a number, or null where it does not apply")
+                raise DataError(f"metrics.{name} is {value!r}: give a number, or null if it does not apply")
         return cls(
             question_id=_get(row, "question_id", str),
             dialogue_id=_get(row, "dialogue_id", str),
@@ -103,11 +103,11 @@ class Prediction:
 
 @dataclass(frozen=True, slots=True)
 class OperationRow:
-    """One row of `operations.jsonl`: an operation on the bank and what became of it.
+    """One row of `operations.jsonl`: an operation on the bank and its outcome.
 
-    `entry_id` is the bank's; for an applied ADD it is the id the new entry got. `status` is one of `STATUSES`:
-    "parse_failure" rows have no `op`, "empty" ones mark a turn for which nothing was proposed. `proposed` is what the
-    manager wrote, which ADD-only turns into something else; `raw` is its text where that was not applied.
+    `entry_id` is the bank's id, for an applied ADD that of the new entry. `status` is one of `STATUSES`:
+    "parse_failure" rows have no `op`; "empty" rows mark a turn without proposals. `proposed` is the manager's own
+    operation, which ADD-only replaces; `raw` is its text if it was not applied.
     """
 
     dialogue_id: str
@@ -127,7 +127,7 @@ class OperationRow:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
-        """Read a row, ignoring fields it does not know; DataError names a field that is missing or not allowed."""
+        """Read a row, ignoring unknown fields; a DataError names a field that is missing or invalid."""
         status, op = _get(row, "status", str), _optional(row, "op", str)
         if status not in STATUSES:
             raise DataError(f"status is {status!r}: allowed are {', '.join(STATUSES)}")
@@ -148,7 +148,7 @@ class OperationRow:
 
     @classmethod
     def of_turn(cls, dialogue_id: str, record: Record) -> list[Self]:
-        """What a turn's record of the log says, in the order of its completion; at least one row for each turn."""
+        """Return the rows of a turn's record, at least one, in the order of its completion."""
         if record.turn is None:
             return []
         here = partial(cls, dialogue_id, record.turn.turn_id)
@@ -176,19 +176,18 @@ class OperationRow:
 
     @property
     def failed_to_parse(self) -> bool:
-        """Whether the row stands for a completion that could not be read."""
+        """Whether the row is an unreadable completion."""
         return self.status == "parse_failure" or bool(self.parse_failure)
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """`run.json`: what was run, on what, and what it cost.
+    """The content of `run.json`: the system, the data, the settings and the cost.
 
-    `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter). `banks` says, for
-    a system whose writing asks a model, under which `key` they are kept and which dialogues' were `reused`. `cost`
-    counts `write_tokens`, `read_tokens` and `model_calls`, also those of banks that were reused; `cut_entries`, which
-    recalls left out; and `cut_writing`, what managers' prompts left out. `category_names` maps a category to its names
-    by naming scheme.
+    `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter). If a model writes
+    the banks, `banks` holds their cache `key` and the `reused` dialogues. `cost` counts `write_tokens`, `read_tokens`
+    and `model_calls`, including those of reused banks, `cut_entries` dropped from recalls, and `cut_writing` dropped
+    from managers' prompts. `category_names` maps a category to its names by naming scheme.
     """
 
     benchmark: str
@@ -206,12 +205,12 @@ class RunInfo:
     category_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of `run.json`."""
+        """Return the content of `run.json`."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
-        """Read `run.json`'s content, ignoring fields it does not know."""
+        """Read the content of `run.json`, ignoring unknown fields."""
         return cls(
             benchmark=_get(row, "benchmark", str),
             split=_get(row, "split", str),
@@ -233,20 +232,17 @@ Row = TypeVar("Row", Prediction, OperationRow, RunInfo)
 
 
 def read_predictions(folder: Path | str) -> list[Prediction]:
-    """The rows of `predictions.jsonl`; DataError names file, line and field."""
+    """Read `predictions.jsonl`; a DataError names file, line and field."""
     return _read_all(Prediction, Path(folder) / PREDICTIONS)
 
 
 def read_operations(folder: Path | str) -> list[OperationRow]:
-    """The rows of `operations.jsonl`; DataError names file, line and field."""
+    """Read `operations.jsonl`; a DataError names file, line and field."""
     return _read_all(OperationRow, Path(folder) / OPERATIONS)
 
 
 def write_operations(folder: Path | str, logs: Mapping[str, Sequence[Record]]) -> None:
-    """Write `operations.jsonl` from each dialogue's log, as a whole or not at all.
-
-    A turn's first row says what writing on it cost.
-    """
+    """Write `operations.jsonl` atomically from each dialogue's log; a turn's first row carries its cost."""
     rows = []
     for dialogue_id, records in logs.items():
         for record in records:
@@ -258,13 +254,13 @@ def write_operations(folder: Path | str, logs: Mapping[str, Sequence[Record]]) -
 
 
 def read_run(folder: Path | str) -> RunInfo:
-    """The content of `run.json`; DataError names file and field."""
+    """Read `run.json`; a DataError names file and field."""
     path = Path(folder) / RUN
     return _parse(RunInfo, read_json(path), str(path))
 
 
 def write_run(folder: Path | str, run: RunInfo) -> Path:
-    """Write `run.json`, replacing it as a whole or not at all."""
+    """Write `run.json` atomically."""
     return write_json(Path(folder) / RUN, run.to_dict())
 
 

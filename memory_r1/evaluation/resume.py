@@ -1,4 +1,4 @@
-"""Going on with an evaluation that was cut short: what its folder already holds, and whether it is the same run."""
+"""Resume an interrupted evaluation: check that its folder holds the same run."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from memory_r1.evaluation.records import MEMORY, OPERATIONS, PREDICTIONS, RUN, R
 
 LOCK = "running.lock"
 _IDENTITY = ("benchmark", "split", "system", "model", "manager", "answer", "seed")
-# An audit of the gold changes no answer, where a setting comes from changes nothing, and how many rows are computed
-# together at most the last bit of a number: a run may go on with others of these.
+# An audit of the gold changes no answer, the source of a setting changes nothing, and the batch size changes at most the
+# last bit of a number: a run may resume with other values of these.
 _FREE_OPTIONS = frozenset({"batch_size", "config_sha256", "audit", "settings_from"})
 
 logger = logging.getLogger(__name__)
 
 
 def config_hash(run: RunInfo) -> str:
-    """Return the SHA-256 of everything that may change a score; equal hashes mean the same run."""
+    """Return the SHA-256 of everything that can change a score; equal hashes mean the same run."""
     return hashlib.sha256(json.dumps(identity(run), sort_keys=True).encode()).hexdigest()
 
 
@@ -35,16 +35,16 @@ def open_folder(folder: Path, run: RunInfo) -> RunInfo:
     """Make `folder` the folder of `run`, or check that it already is.
 
     Returns:
-        `run`, with what an earlier call noted of its banks.
+        `run`, with the record of its banks from an earlier call.
 
     Raises:
-        ConfigurationError: It holds another run; the message names what differs and the ways on.
+        ConfigurationError: The folder holds another run; the message names the differences and the remedies.
     """
     if not (folder / RUN).exists():
         rows = [name for name in (MEMORY, OPERATIONS, PREDICTIONS) if (folder / name).exists()]
         if rows:
             raise ConfigurationError(
-                f"{folder} holds {' and '.join(rows)} but no {RUN}, so it is unknown which run they belong to: "
+                f"{folder} holds {' and '.join(rows)} but no {RUN}, so their run is unknown: "
                 "choose another output folder, or delete this one"
             )
         write_run(folder, run)
@@ -56,12 +56,12 @@ def open_folder(folder: Path, run: RunInfo) -> RunInfo:
         found = "; ".join(f"{key} was {_short(before.get(key))}, is {_short(now.get(key))}" for key in differing)
         raise ConfigurationError(
             f"{folder} holds another run ({found}): choose another output folder, delete this one to start afresh, "
-            "or go on with the settings of its run.json"
+            "or resume with the settings of its run.json"
         )
     if (folder / OPERATIONS).exists() and not (folder / MEMORY).exists():
         raise ConfigurationError(
-            f"{folder} holds {OPERATIONS} but no {MEMORY}: it was begun by an earlier version, which left no log "
-            "to go on from. It can still be rescored and reported; choose another output folder, or --restart this one"
+            f"{folder} holds {OPERATIONS} but no {MEMORY}: an earlier version began it and left no log to resume "
+            "from. It can still be rescored and reported; choose another output folder, or --restart this one"
         )
     if earlier.git_revision != run.git_revision:
         logger.warning("%s was begun with revision %s, goes on with %s", folder, earlier.git_revision, run.git_revision)
@@ -70,7 +70,7 @@ def open_folder(folder: Path, run: RunInfo) -> RunInfo:
 
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
-    """Hold an evaluation folder: a second run in it would play and ask what the first one is at.
+    """Hold an evaluation folder, since two runs in it would play the same turns twice.
 
     Raises:
         ConfigurationError: Another run holds it.
@@ -85,16 +85,16 @@ def alone_in(folder: Path) -> Iterator[None]:
 
 
 def discard_folder(folder: Path) -> None:
-    """Delete an evaluation folder, if there is one; ConfigurationError for a folder that does not look like one."""
+    """Delete an evaluation folder if it exists; raise a ConfigurationError if it does not look like one."""
     if not folder.exists():
         return
     if not (folder / RUN).exists() and any(folder.iterdir()):
-        raise ConfigurationError(f"{folder} holds files but no {RUN}, so it is no evaluation: delete it yourself")
+        raise ConfigurationError(f"{folder} holds files but no {RUN}, so it is not an evaluation: delete it yourself")
     shutil.rmtree(folder)
 
 
 def identity(run: RunInfo) -> dict[str, Any]:
-    """Return what must be equal for two runs to be one, as it looks once it has been through JSON."""
+    """Return the fields that identify a run, as JSON reads them back."""
     options = {f"config.{key}": value for key, value in run.config.items() if key not in _FREE_OPTIONS}
     fields: dict[str, Any] = json.loads(json.dumps({name: getattr(run, name) for name in _IDENTITY} | options))
     return fields

@@ -1,7 +1,7 @@
-"""Plays dialogues into a memory system, asks their questions on what it then holds, and leaves an evaluation folder.
+"""Play dialogues into a memory system, ask their questions, and write an evaluation folder.
 
-The write phase ends before the first question is asked, and `feedback` is never called: every question reads the same
-snapshot, so order, batching and resuming change no score.
+All turns are written before the first question, and `feedback` is never called: every question reads the same snapshot,
+so order, batching and resuming change no score.
 """
 
 from __future__ import annotations
@@ -62,30 +62,30 @@ def evaluate(
     rebuild_banks: bool = False,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate `system`, going on where an earlier call on the same folder was cut short.
+    """Evaluate `system`, resuming an earlier interrupted call on the same folder.
 
     Args:
-        system: Empty; its banks are built here, one scope for each dialogue, in the folder's `memory.db`.
-        answer_agent: Answers every question, for every system in the same way.
+        system: An empty system; its banks are built in the folder's `memory.db`, one scope per dialogue.
+        answer_agent: Answers every question, in the same way for every system.
         dialogues: Whole dialogues of one split.
-        folder: Receives the memory's log (`memory.db`), `operations.jsonl` (its export), `predictions.jsonl`,
+        folder: Receives the memory's log (`memory.db`), its export (`operations.jsonl`), `predictions.jsonl`,
             `run.json`, `results.json` and `report.html`.
-        run: What is evaluated, for `run.json`; the options below, revision, versions and cost are filled in here.
-        sessions: Play the first so many sessions of each dialogue and ask only what they answer; None: all.
-        limit: Ask at most so many questions, in proportion over dialogues and categories; None: all.
-        budget_tokens: Bounds each recall; None, or more than that: what the prompt and the longest answer leave of the
-            model's window. What exceeds it is cut by the system's `cut_rule` and counted.
-        batch_size: Dialogues played, and questions asked, together.
-        banks: Where finished banks are kept, so that the same ones are written once; None: nowhere. Only systems whose
-            writing asks a model use it.
-        rebuild_banks: Write them anew even so.
+        run: The description for `run.json`; the options below, revision, versions and cost are added here.
+        sessions: Play only this many first sessions of each dialogue and ask only what they answer; None: all.
+        limit: Ask at most this many questions, in proportion over dialogues and categories; None: all.
+        budget_tokens: Limit of each recall, at most (and by default) the room that the prompt and the longest answer
+            leave in the model's window. The system's `cut_rule` drops the excess, which is counted.
+        batch_size: Number of dialogues played, and of questions asked, together.
+        banks: Cache of finished banks, so that each is written once; None for no cache. Only systems in which a model
+            writes use it.
+        rebuild_banks: Write all banks again, and replace the cached ones.
         progress: Show bars on the terminal.
 
     Returns:
         The content of `results.json`.
 
     Raises:
-        ConfigurationError: An option is unusable, or the folder holds another run.
+        ConfigurationError: An option is invalid, or the folder holds another run.
         DataError: No question is left to ask, or two dialogues share an id.
     """
     if batch_size < 1:
@@ -132,7 +132,7 @@ def _write(
     batch_size: int,
     bars: Progress,
 ) -> RunInfo:
-    """Have the system remember every turn, and export its log; returns `run` with where its banks come from."""
+    """Play every turn into the system and export its log; return `run` with the source of its banks."""
     episodes = [Episode.of(dialogue) for dialogue in dialogues]
     log = system.log if isinstance(system, BankedSystem) and Capability.MODEL_WRITES in system.capabilities else None
     if banks is not None and log is not None:
@@ -149,14 +149,13 @@ def _write(
 def _take_banks(
     log: Log[ScopeState], dialogues: Sequence[Dialogue], folder: Path, run: RunInfo, banks: BankCache, rebuild: bool
 ) -> RunInfo:
-    """Take over the banks that are kept, and note which in `run.json`."""
+    """Load the cached banks, and record them in `run.json`."""
     reused = list(run.banks.get("reused", ()))
     if rebuild and reused:
-        raise ConfigurationError(f"{folder} took banks over from {banks.folder}: restart it to write them anew")
+        raise ConfigurationError(f"{folder} has reused banks from {banks.folder}: --restart it to write them again")
     if not rebuild:
         reused += banks.kept(log, dialogues)
-    # Noted first: a kill in between may note a bank too many, never one too few. Code of another key that goes on with
-    # the banks makes them nobody's.
+    # Recorded first, so that a kill in between never leaves a reused bank unrecorded.
     key = banks.key if run.banks.get("key", banks.key) == banks.key else MIXED
     run = replace(run, banks={**run.banks, "key": key, "reused": reused})
     write_run(folder, run)
@@ -166,7 +165,7 @@ def _take_banks(
 
 
 def _completed(run: RunInfo, options: dict[str, Any]) -> RunInfo:
-    """Return `run` with the options of `evaluate` and the code that runs it."""
+    """Return `run` with the options of `evaluate`, the code's revision and the versions."""
     run = replace(
         run, config={**run.config, **options}, git_revision=git_revision(), versions=package_versions(), cost={}
     )
@@ -176,8 +175,8 @@ def _completed(run: RunInfo, options: dict[str, Any]) -> RunInfo:
 def _finish(system: MemorySystem, folder: Path, run: RunInfo, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
     """Write the cost, the results and the report.
 
-    Everything is counted from the log and the folder's rows, so that a resumed run costs what it would have cost in one
-    go. Each question counts as one model call, also where a batch held the same prompt twice.
+    Costs are counted from the log and the folder's rows, so resuming does not change them. Each question counts as one
+    model call, even if a batch held the same prompt twice.
     """
     records = [record for dialogue in dialogues for record in system.records(dialogue.dialogue_id)]
     predictions = read_predictions(folder)

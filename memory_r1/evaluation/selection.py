@@ -1,4 +1,4 @@
-"""Which turns an evaluation plays and which questions it asks."""
+"""Select the turns that an evaluation plays and the questions that it asks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.types import Dialogue
 
 _Place = tuple[float, str, tuple[str, str]]
-"""Where a question stands in [0, 1), the draw that breaks ties, and its dialogue and question id."""
+"""A question's position in [0, 1), the draw that breaks ties, and its dialogue and question id."""
 
 
 def select(
@@ -21,12 +21,11 @@ def select(
     limit: int | None = None,
     seed: int = 0,
 ) -> list[Dialogue]:
-    """Return the dialogues cut to their first `sessions` sessions and to at most `limit` questions in all.
+    """Return the dialogues cut to their first `sessions` sessions and to at most `limit` questions in total.
 
-    Of a dialogue that is cut short, only questions whose evidence lies wholly in the sessions played are kept;
-    questions without evidence (the unanswerable ones) need the whole dialogue. Dialogues keep their place even when
-    no question is left to ask of them, except that with a `limit` such a dialogue is left out: playing it would cost
-    and score nothing.
+    A dialogue that is cut keeps only questions whose evidence is entirely in the played sessions; questions without
+    evidence (the unanswerable ones) need the whole dialogue. With a `limit`, dialogues without a question are dropped:
+    playing them would cost time and score nothing.
     """
     for option, value in (("sessions", sessions), ("limit", limit)):
         if value is not None and value < 1:
@@ -46,11 +45,11 @@ def select(
 
 
 def check_selected(dialogues: Sequence[Dialogue]) -> None:
-    """Raise DataError where two dialogues, or two questions of one, share an id, or where nothing is left to ask."""
+    """Raise a DataError if two dialogues, or two questions of one, share an id, or if no question is left."""
     repeated = [name for name, count in Counter(dialogue.dialogue_id for dialogue in dialogues).items() if count > 1]
     if repeated:
         raise DataError(
-            f"dialogue id {repeated[0]!r} occurs more than once: give every dialogue its own, it is a scope"
+            f"dialogue id {repeated[0]!r} occurs more than once: give every dialogue its own, since it is a scope"
         )
     for dialogue in dialogues:
         counts = Counter(question.question_id for question in dialogue.questions)
@@ -58,7 +57,7 @@ def check_selected(dialogues: Sequence[Dialogue]) -> None:
             twice = counts.most_common(1)[0][0]
             raise DataError(f"question id {twice!r} occurs more than once in dialogue {dialogue.dialogue_id!r}")
     if not any(dialogue.questions for dialogue in dialogues):
-        raise DataError("no question is left to ask: play more sessions or, of a benchmark with splits, choose another")
+        raise DataError("no question is left to ask: play more sessions, or choose another split if there is one")
 
 
 def _first_sessions(dialogue: Dialogue, sessions: int | None) -> Dialogue:
@@ -71,12 +70,12 @@ def _first_sessions(dialogue: Dialogue, sessions: int | None) -> Dialogue:
 
 
 def _stratified(dialogues: Sequence[Dialogue], limit: int, seed: int) -> set[tuple[str, str]]:
-    """Choose `limit` questions, every category in proportion to its size, and in it every dialogue in proportion.
+    """Choose `limit` questions, in proportion over categories and, in each category, over dialogues.
 
-    Each question gets a place in its stratum (dialogue and category), and by these places one in its category; the
-    `limit` lowest are taken. Ranks are drawn from a hash of the seed and the question's ids. So the choice depends on
-    nothing but the questions and the seed, and a larger limit contains the smaller one. Where every question has a
-    dialogue of its own, the places of all strata are equal and the hash alone ranks a category.
+    Each question gets a position in its stratum (dialogue and category), and from these one in its category; the
+    `limit` lowest are chosen. Ranks come from a hash of the seed and the question's ids, so the choice depends only on
+    the questions and the seed, and a larger limit contains the smaller one. If every question has its own dialogue, all
+    strata give equal positions and the hash alone ranks a category.
     """
     strata: dict[tuple[str, str], list[_Place]] = {}
     for dialogue in dialogues:
@@ -92,7 +91,7 @@ def _stratified(dialogues: Sequence[Dialogue], limit: int, seed: int) -> set[tup
 
 
 def _spread(places: Sequence[_Place]) -> list[_Place]:
-    """Put ordered places evenly into [0, 1): (rank + 1/2) / number."""
+    """Spread ordered positions evenly over [0, 1): (rank + 1/2) / number."""
     return [((rank + 0.5) / len(places), draw, key) for rank, (_, draw, key) in enumerate(sorted(places))]
 
 
@@ -101,5 +100,5 @@ def _draw(seed: int, dialogue_id: str, question_id: str) -> str:
 
 
 def batches(count: int, size: int) -> list[range]:
-    """Cut `range(count)` into ranges of at most `size`."""
+    """Split `range(count)` into ranges of at most `size`."""
     return [range(start, min(start + size, count)) for start in range(0, count, size)]

@@ -1,1 +1,1 @@
-"""The engine: language models, local or behind a server, and how they read and write fast."""
+"""The engine: language models, local or behind a server, with fast prefill and decoding."""

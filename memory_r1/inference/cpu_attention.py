@@ -1,7 +1,7 @@
-"""Attention as matrix products, for CPUs, on which PyTorch's fused kernel does not pay everywhere.
+"""Attention as matrix products, for CPUs, where PyTorch's fused kernel is not always the fastest.
 
-In bfloat16 it runs at a fraction of a product's speed, and under a mask it computes what the mask hides: most of
-what the completions of a group would see of each other (docs/performance.md has the measurements).
+In bfloat16 that kernel runs at a fraction of a product's speed, and it also computes the scores that a mask hides: most
+of the scores between completions of a group (docs/performance.md has the measurements).
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import torch
 from torch.autograd.function import once_differentiable
 
 SCORES = 4_000_000
-"""Scores computed at once: with their weights, about what a CPU's cache holds."""
+"""Scores computed at once; with their weights they about fill a CPU's cache."""
 KEPT = 50_000_000
-"""Most scores of a layer whose weights are kept for a backward; more are left to the fused kernel, which keeps none."""
-_FEWEST = 64  # queries at once, however many keys there are: a product of fewer rows is slow
+"""Most scores per layer whose weights are kept for the backward; beyond it the fused kernel, which keeps none, runs."""
+_FEWEST = 64  # queries at once, whatever the number of keys: a product of fewer rows is slow
 
 
 def pay(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
-    """Whether products beat the fused kernel, for queries `(D, H, Q, d)` and keys `(D, H_kv, K, d)`."""
+    """Return whether products beat the fused kernel, for queries `(D, H, Q, d)` and keys `(D, H_kv, K, d)`."""
     return _can(query, key, dropout) and query.dtype == torch.bfloat16
 
 
 def pay_in_branches(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
-    """As `pay`, for completions behind a prompt: there they win in float32 too."""
+    """Return the same for completions behind a prompt, where products win in float32 too."""
     return _can(query, key, dropout) and query.dtype in (torch.bfloat16, torch.float32)
 
 
@@ -38,9 +38,9 @@ def _can(query: torch.Tensor, key: torch.Tensor, dropout: float) -> bool:
 def attend(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, added: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
-    """Attention of queries `(D, H_kv, Q, d)` over keys and values `(D, H_kv, K, d)`; `added` is put to their scores.
+    """Attend with queries `(D, H_kv, Q, d)` to keys and values `(D, H_kv, K, d)`; return `(D, H_kv, Q, d)`.
 
-    `added` is `(D or 1, 1, Q, K)`. Returns `(D, H_kv, Q, d)`.
+    `added`, `(D or 1, 1, Q, K)`, is added to the scores.
     """
     step = at_once(query, key)
     outputs = []
@@ -53,19 +53,19 @@ def attend(
 
 
 def at_once(query: torch.Tensor, key: torch.Tensor) -> int:
-    """How many of the queries, `(D, H, Q, d)`, attend together."""
+    """Return how many of the queries, `(D, H, Q, d)`, attend together."""
     rows, heads = query.shape[:2]
     return max(_FEWEST, SCORES // (rows * heads * key.size(2)))
 
 
 @dataclass(frozen=True, slots=True)
 class Branches:
-    """G completions of T tokens each behind each of D prompts of P columns: a completion sees its prompt and itself.
+    """G completions of T tokens behind each of D prompts of P columns; each completion sees its prompt and itself.
 
     Attributes:
         count: G.
         steps: T.
-        padding: Columns of the prompts that hold no token, boolean, `(D, 1, 1, P)`; None where all hold one.
+        padding: Padding columns of the prompts, boolean, `(D, 1, 1, P)`; None if there are none.
     """
 
     count: int
@@ -76,12 +76,12 @@ class Branches:
 def attend_in_branches(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, branches: Branches, scaling: float
 ) -> torch.Tensor:
-    """Attention of completions `(D, H, G * T, d)` over their prompts and themselves, `(D, H_kv, P + G * T, d)`.
+    """Attend with completions `(D, H, G * T, d)` to their prompts and themselves, `(D, H_kv, P + G * T, d)`.
 
-    All completions read the prompt's keys in one product, and each its own in another; scores of siblings are never
-    computed. Returns `(D, H, G * T, d)`.
+    One product covers the prompt's keys for all completions, another each completion's own keys; scores between
+    siblings are never computed. Returns `(D, H, G * T, d)`.
     """
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, positions may have left them in float32
+    query, key = query.to(value.dtype), key.to(value.dtype)  # rotary positions may leave them in float32 under autocast
     rows, heads, _, size = query.shape
     groups, own = key.size(1), branches.count * branches.steps
     prompt = key.size(2) - own
@@ -100,16 +100,16 @@ def attend_in_branches(
 
 
 def _by_branch(query: torch.Tensor, groups: int, branches: Branches) -> torch.Tensor:
-    """Queries `(D, H, G * T, d)` with the R heads of a group folded into each branch, `(D, H_kv, G, R * T, d)`."""
+    """Fold the R heads of a group into each branch: `(D, H, G * T, d)` to `(D, H_kv, G, R * T, d)`."""
     rows, heads, _, size = query.shape
     apart = query.view(rows, groups, heads // groups, branches.count, branches.steps, size)
     return apart.transpose(2, 3).reshape(rows, groups, branches.count, -1, size)
 
 
 class _BranchAttention(torch.autograd.Function):
-    """Softmax over two blocks of scores, the prompt's and a branch's own, with the weights kept for the backward.
+    """Softmax over two blocks of scores, the prompt's and the branch's own, with weights kept for the backward.
 
-    Autograd over the same products would join the blocks into one matrix, and copy it several times a pass.
+    Autograd over the same products would join the blocks into one matrix and copy it several times per pass.
     """
 
     @staticmethod
@@ -143,7 +143,7 @@ class _BranchAttention(torch.autograd.Function):
         query, prompt_key, prompt_value, own_key, own_value, shared_weights, own_weights, output = ctx.saved_tensors
         gradient = gradients[0].contiguous()  # (D, H_kv, G, R * T, d)
         flat = gradient.flatten(2, 3)
-        # The softmax's backward: each weight's gradient less their mean under the weights, which is that of the output.
+        # Softmax backward: each weight's gradient less its weighted mean, which equals gradient . output.
         mean = (gradient.float() * output.float()).sum(-1, keepdim=True)  # (D, H_kv, G, R * T, 1)
         shared = (flat @ prompt_value.transpose(-1, -2)).sub_(mean.flatten(2, 3)).mul_(shared_weights)
         own = (gradient @ own_value.transpose(-1, -2)).sub_(mean).mul_(own_weights)

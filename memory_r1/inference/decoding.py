@@ -1,4 +1,4 @@
-"""Batched generation over shared prompts: equal prompts are read once and their completions decoded side by side."""
+"""Batched generation: equal prompts are prefilled once, and their completions are decoded side by side."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from memory_r1.inference.prefix import prefill
 from memory_r1.inference.prompt_trees import PromptTrees
 from memory_r1.inference.tree_attention import NO_MASK, Tree
 
-# Prompts whose completions have all ended leave the batch once it shrinks to this share: leaving copies what stays.
+# Drop finished prompts once at most this share of the batch still runs, since dropping copies the rest.
 _WORTH_A_COPY = 0.75
 
 
@@ -25,7 +25,7 @@ def decode(
     pad: int,
     temperature: float = 0.0,
 ) -> list[list[int]]:
-    """Complete tokenized prompts, each up to and with its first stop token.
+    """Complete tokenized prompts, each up to and including its first stop token.
 
     Args:
         model: Causal language model under tree attention (`use_tree_attention`), in evaluation mode.
@@ -33,7 +33,7 @@ def decode(
         max_new_tokens: Longest completion, in tokens.
         stops: Ids that end a completion.
         pad: Id that fills gaps; never read.
-        temperature: 0 is greedy; otherwise that of sampling.
+        temperature: Sampling temperature; 0 is greedy.
 
     Returns:
         B rows of completion ids, in order.
@@ -44,9 +44,9 @@ def decode(
     growth = _Growth(torch.tensor(trees.lengths, device=device), trees.slots, max_new_tokens)
     tokens = _drawn(logits[:, None].expand(-1, trees.slots, -1), temperature)  # (D, G)
     ended = torch.ones_like(tokens, dtype=torch.bool)
-    ended[trees.row, trees.slot] = False  # a smaller group's empty slots have nothing to say
+    ended[trees.row, trees.slot] = False  # leaves the empty slots of smaller groups ended
     stop_ids = torch.tensor(sorted(stops), device=device)
-    running = torch.arange(len(tokens), device=device)  # the prompts whose completions still grow, D' of D
+    running = torch.arange(len(tokens), device=device)  # prompts with unfinished completions, D' of D
     drawn = tokens.new_full((*tokens.shape, max_new_tokens), pad)  # (D, G, T)
     drawn[:, :, 0] = tokens
     for step in range(max_new_tokens - 1):
@@ -73,7 +73,7 @@ def decode(
 
 
 class _Growth:
-    """Who sees whom while G completions grow behind each of D prompts: column `P + s * G + g` is step s of slot g."""
+    """Visibility while G completions grow behind each of D prompts: column `P + s * G + g` is step s of slot g."""
 
     def __init__(self, lengths: torch.Tensor, slots: int, steps: int) -> None:
         self.slots, self.width = slots, int(lengths.max())
@@ -87,11 +87,11 @@ class _Growth:
         )  # (D, P + S * G)
 
     def select(self, rows: torch.Tensor) -> None:
-        """Keep these prompts alone."""
+        """Keep only these prompts."""
         self.visible, self.positions = self.visible[rows], self.positions[rows]
 
     def step(self, number: int) -> Tree:
-        """What one step's tokens see, `(D, G)` of them."""
+        """Return the tree for the `(D, G)` tokens of one step."""
         start = self.width + number * self.slots
         end = start + self.slots
         return Tree(self.visible[:, :, :end], self.positions[:, start:end], self.positions[:, :end])
@@ -105,7 +105,7 @@ def _drawn(logits: torch.Tensor, temperature: float) -> torch.Tensor:  # (D, G, 
 
 
 def until(row: list[int], stops: Collection[int]) -> list[int]:
-    """A row of ids up to and with its first stop."""
+    """Cut a row of ids after its first stop."""
     for position, token in enumerate(row):
         if token in stops:
             return row[: position + 1]

@@ -1,4 +1,4 @@
-"""Chat calls to an OpenAI-compatible server: bounded, retried, timed out, and failing with a typed error."""
+"""Chat calls to an OpenAI-compatible server, with limits, retries, time-outs and typed errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SHOWN = 200  # characters of a server's message that an error repeats
 
 @dataclass(frozen=True, slots=True)
 class ChatReply:
-    """A server's reply and the tokens it counted (0 where it counts none)."""
+    """A server's reply and its token counts (0 if the server gives none)."""
 
     text: str
     prompt_tokens: int
@@ -33,19 +33,19 @@ class ChatReply:
 
 
 class Endpoint:
-    """One model behind an OpenAI-compatible `/chat/completions`, such as `vllm serve` offers.
+    """One model behind an OpenAI-compatible `/chat/completions`, as served by `vllm serve`.
 
-    The key is read from the environment at each call, sent only over TLS or to this machine, and never part of an
-    error or a log line. Redirects are not followed, and proxies are not asked for what lies on this machine.
+    The key is read from the environment at each call, sent only over TLS or to this machine, and kept out of errors and
+    logs. Redirects are not followed, and calls to this machine bypass proxies.
 
     Args:
-        base_url: Where the server answers, with its version, e.g. `http://127.0.0.1:8000/v1`.
-        model: Name under which the server knows the model.
-        key_variable: Environment variable that holds the key; unset means that none is sent.
-        timeout: Seconds one attempt may take as a whole.
-        retries: Attempts after the first one, with the pauses of the openai client or those a server asks for.
-        concurrency: Requests under way at a time.
-        cool_down: Seconds for which `chat_many` does not ask a server that it found down.
+        base_url: Address with the API version, e.g. `http://127.0.0.1:8000/v1`.
+        model: The server's name for the model.
+        key_variable: Environment variable that holds the key; if unset, none is sent.
+        timeout: Seconds that one attempt may take on average.
+        retries: Attempts after the first one; the openai client pauses in between, or as long as the server asks.
+        concurrency: Most requests at a time.
+        cool_down: Seconds for which `chat_many` spares a server that is down.
 
     Raises:
         ConfigurationError: `base_url` is not an http(s) address without credentials.
@@ -71,7 +71,7 @@ class Endpoint:
         self.cool_down = cool_down
         self._failed_in_a_row = 0
         self._asked_again_at = 0.0
-        # Reading the certificates takes longer than a call to this machine: once is enough.
+        # Read the certificates only once: that takes longer than a call to this machine.
         self._tls = httpx2.create_ssl_context()
 
     def chat_many(
@@ -85,23 +85,21 @@ class Endpoint:
         extra: Mapping[str, Any] | None = None,
         on_reply: Callable[[int, ChatReply | EndpointError], None] = lambda number, reply: None,
     ) -> list[ChatReply | EndpointError]:
-        """A reply, or the error in its place, for each conversation, in order; for callers without an event loop.
+        """Return a reply, or an error in its place, for each conversation, in order. The caller needs no event loop.
 
-        `on_reply` is told each with its number as soon as it is there.
-
-        Once `concurrency` conversations in a row have failed on all attempts, in this batch or before it, the server
-        counts as down: for `cool_down` seconds nothing is asked (`NotAskedError`), whichever batch wants to. Then one
-        attempt each tells whether it is back; until one succeeds, the next failure starts another pause. A request that
-        the server itself refuses is no sign of this.
+        The server counts as down once `concurrency` conversations in a row, in this batch or earlier ones, have failed
+        on all attempts. For `cool_down` seconds no batch sends anything (`NotAskedError`). Afterwards each conversation
+        gets one attempt; until one succeeds, each failure starts another pause. A request that the server refuses does
+        not count as a failure here.
 
         Args:
             conversations: Each a list of messages, oldest first.
             max_tokens: Longest reply.
             temperature: 0 is greedy.
             seed: The server's sampling seed.
-            model: Another name than the endpoint's own, e.g. that of a LoRA module.
-            extra: Further fields of the request that this server knows.
-            on_reply: Called with each number and reply.
+            model: Replaces the endpoint's model, e.g. by a LoRA module.
+            extra: Additional request fields that this server knows.
+            on_reply: Called with each conversation's number and reply as soon as the reply arrives.
         """
 
         options: dict[str, Any] = {"model": model or self.model, "max_tokens": max_tokens, "temperature": temperature}
@@ -137,7 +135,7 @@ class Endpoint:
 
         async def run() -> list[ChatReply | EndpointError]:
             turns = asyncio.Semaphore(self.concurrency)
-            async with self._client() as client:  # one for all, so that connections are kept open between requests
+            async with self._client() as client:  # one for all requests, to reuse connections
                 return await asyncio.gather(*(told(*each, client, turns) for each in enumerate(conversations)))
 
         return asyncio.run(run())
@@ -147,13 +145,13 @@ class Endpoint:
         return self._failed_in_a_row >= self.concurrency
 
     async def _ask(self, client: AsyncOpenAI, messages: Messages, options: Mapping[str, Any]) -> ChatReply:
-        """Return the reply to one request; a server that was down gets one attempt to show that it is back."""
+        """Ask once and, unless the server was down, as often again as allowed."""
         retries = 0 if self._was_down else self.retries
         completions = client.with_options(max_retries=retries).chat.completions.with_raw_response
         headers = {} if self._key() else {"Authorization": omit}
         seconds = (retries + 1) * self.timeout
         try:
-            # The client bounds each read alone: a server that drips bytes would never meet that bound.
+            # The client bounds single reads, which a server that drips bytes never exceeds.
             async with asyncio.timeout(seconds):
                 response = await completions.create(
                     messages=messages,  # type: ignore[arg-type]  # plain dictionaries, as every server takes them
@@ -186,7 +184,7 @@ class Endpoint:
         return ChatReply(text, *counts)
 
     def _client(self) -> AsyncOpenAI:
-        # Requests wait for their slots, not for a connection: waiting there would count as the server's time.
+        # Requests queue for the semaphore, not for a connection: waiting there would count towards the time-out.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=self.concurrency)
         return AsyncOpenAI(
             base_url=self.base_url,
@@ -202,25 +200,25 @@ class Endpoint:
         return os.environ.get(self.key_variable) or None if private else None
 
     def _shown(self, text: str) -> str:
-        """A server's words in one short line, without the key should it repeat it."""
+        """Shorten a server's message to one line, and redact the key."""
         key = os.environ.get(self.key_variable)
         line = " ".join((text.replace(key, "[key]") if key else text).split())
         return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
 class ServerDownError(EndpointError):
-    """No attempt reached a server that works; one that refuses a request raises plain `EndpointError`."""
+    """No attempt reached a working server; if the server refuses a request, that is a plain `EndpointError`."""
 
 
 class NotAskedError(EndpointError):
-    """A request that was not sent, since the server counts as down."""
+    """A request was not sent, because the server counts as down."""
 
 
 def check_address(base_url: str) -> str:
-    """The address without a trailing slash.
+    """Return the address without a trailing slash.
 
     Raises:
-        ConfigurationError: It is not an http(s) address, or holds credentials, which would end up in logs.
+        ConfigurationError: It is not an http(s) address, or it holds credentials, which would end up in logs.
     """
     allowed = "allowed: http(s)://host[:port]/v1, the key in an environment variable"
     try:
@@ -235,7 +233,7 @@ def check_address(base_url: str) -> str:
 
 
 def is_loopback(base_url: str) -> bool:
-    """Whether an address names this machine itself."""
+    """Return whether an address names this machine."""
     host = httpx2.URL(base_url).host
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -1,4 +1,4 @@
-"""The language model both agents speak through: one base model, adapters switched by name, batched generation."""
+"""The language model behind both agents: one base model, adapters switched by name, batched generation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Messages = list[dict[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """One generated reply and what it cost in tokens."""
+    """One generated reply and its cost in tokens."""
 
     text: str
     prompt_tokens: int
@@ -30,7 +30,7 @@ class Completion:
 
 
 class LanguageModel(Protocol):
-    """What the agents need of a model; a local one or a server behind it."""
+    """The interface that the agents need, whether the model is local or behind a server."""
 
     def generate(
         self,
@@ -45,13 +45,13 @@ class LanguageModel(Protocol):
         ...
 
     def count_tokens(self, text: str) -> int:
-        """Number of tokens of `text` without special tokens."""
+        """Return the number of tokens in `text`, without special tokens."""
         ...
 
 
 @runtime_checkable
 class FallibleLanguageModel(Protocol):
-    """A model that may fail to complete some prompts and still complete others: one behind a server."""
+    """A model that may fail on some prompts and complete others, such as one behind a server."""
 
     def try_generate(
         self,
@@ -62,33 +62,33 @@ class FallibleLanguageModel(Protocol):
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> list[Completion | EndpointError]:
-        """As `LanguageModel.generate`, with the error in the place of each prompt that was not completed."""
+        """Complete each prompt as `LanguageModel.generate` does, with an error in place of each failed one."""
         ...
 
 
 @runtime_checkable
 class WindowedLanguageModel(Protocol):
-    """A model that can tell what fits it: a local one."""
+    """A model that knows its context window, such as a local one."""
 
     @property
     def window(self) -> int | None:
-        """Most tokens of a prompt and its completion together; None where nothing bounds them."""
+        """Most tokens of a prompt and its completion together; None if unbounded."""
         ...
 
     def prompt_tokens(self, prompt: Messages) -> int:
-        """Number of tokens of a prompt under the chat template."""
+        """Return the number of tokens of a prompt under the chat template."""
         ...
 
 
 def window_of(model: LanguageModel) -> int | None:
-    """The model's window; None where it has none or does not tell, as one behind a server."""
+    """Return the model's window, or None if it has none or, behind a server, does not tell."""
     return model.window if isinstance(model, WindowedLanguageModel) else None
 
 
 def room_for(model: LanguageModel, prompt: Messages, max_new_tokens: int) -> int | None:
-    """Tokens of the window that a prompt and its longest completion leave free, below 0 by what is too much.
+    """Return the tokens that a prompt and its longest completion leave free in the window; negative if too long.
 
-    None where the model tells no window: a server refuses what is too long itself.
+    Return None if the window is unknown: a server refuses prompts that are too long itself.
     """
     if not isinstance(model, WindowedLanguageModel) or model.window is None:
         return None
@@ -98,8 +98,7 @@ def room_for(model: LanguageModel, prompt: Messages, max_new_tokens: int) -> int
 class LocalLanguageModel:
     """A transformers model, plain or a `PeftModel` whose adapters are chosen by name at each call.
 
-    Prompts that begin alike are completed together, long ones apart from short ones; results come back in the order
-    asked.
+    Prompts that begin alike are completed together, and long ones apart from short ones.
 
     Args:
         model: A causal language model or a `PeftModel` around one.
@@ -136,7 +135,7 @@ class LocalLanguageModel:
         loaded: Any = base
         for name, folder in (adapters or {}).items():
             loaded = attach_adapter(loaded, name, folder)
-        # PEFT loads adapters in float32; beside a bfloat16 base every layer would convert back and forth.
+        # PEFT loads adapters in float32; on a bfloat16 base every layer would convert back and forth.
         loaded = loaded.to(base.dtype)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
         return cls(loaded.to(device).eval(), tokenizer, batch_size)
@@ -150,10 +149,10 @@ class LocalLanguageModel:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> list[Completion]:
-        """See `LanguageModel.generate`. The model's training mode and trainable parameters are left as they were.
+        """Complete each prompt (see `LanguageModel`); leave the training mode and `requires_grad` unchanged.
 
         Raises:
-            PromptTooLongError: A prompt with its longest completion exceeds the window; none is completed then.
+            PromptTooLongError: A prompt with its longest completion exceeds the window. No prompt is completed then.
         """
         import torch
 
@@ -176,9 +175,9 @@ class LocalLanguageModel:
     def generate_ids(
         self, prompts: Sequence[list[int]], *, max_new_tokens: int, temperature: float = 0.0
     ) -> list[list[int]]:
-        """Completion ids of tokenized prompts, in order, each up to and with its end-of-sequence token.
+        """Complete tokenized prompts, each up to and including its end-of-sequence token; return ids, in order.
 
-        Runs in the mode and with the adapter that the model is in.
+        The model keeps its current mode and adapter.
         """
         import torch
 
@@ -192,26 +191,24 @@ class LocalLanguageModel:
         return [completions[row] for row in range(len(prompts))]
 
     def count_tokens(self, text: str) -> int:
-        """Number of tokens of `text` without special tokens."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     @property
     def window(self) -> int | None:
-        """The positions that the model was made for."""
+        """The number of positions that the model supports."""
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(positions) if positions else None
 
     def prompt_tokens(self, prompt: Messages) -> int:
-        """See `WindowedLanguageModel`."""
         return len(self.tokenize(prompt))
 
     def tokenize(self, prompt: Messages) -> list[int]:
-        """The prompt's token ids, up to where the completion begins."""
+        """Return the prompt's token ids, up to the start of the completion."""
         encoded = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
     def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
-        """Complete one batch, by transformers' own `generate` where the model cannot share prompts."""
+        """Complete one batch, with transformers' `generate` if the model cannot share prompts."""
         import torch
         from transformers import GenerationConfig
 
@@ -238,9 +235,9 @@ class LocalLanguageModel:
 
     @contextmanager
     def evaluating(self, adapter: str | None) -> Iterator[None]:
-        """Evaluation mode with one adapter (or none) active; restores mode, adapter and `requires_grad` on exit.
+        """Enter evaluation mode with one adapter, or none; restore mode, adapter and `requires_grad` on exit.
 
-        A policy in training has float32 adapters on a lower-precision base and runs under autocast, here as there.
+        A policy in training has float32 adapters on a lower-precision base, so it runs under autocast here too.
         """
         import torch
 
@@ -259,13 +256,13 @@ class LocalLanguageModel:
 
 @contextmanager
 def active_adapter(model: Any, name: str | None) -> Iterator[None]:
-    """Make adapter `name` the active one inside the block; None turns all adapters off.
+    """Activate adapter `name` inside the block; None turns all adapters off.
 
-    PEFT flips `requires_grad` of the adapters that it turns on and off, and turns a frozen one trainable when it turns
-    adapters on again: what was trainable before is trainable, and nothing else, on exit.
+    PEFT flips `requires_grad` when it switches adapters, and makes a frozen one trainable when it turns adapters on
+    again. On exit exactly the parameters that were trainable before are trainable.
 
     Raises:
-        ConfigurationError: The model carries no adapter of that name.
+        ConfigurationError: No adapter of that name is loaded.
     """
     loaded = list(getattr(model, "peft_config", {}) or {})
     if name is not None and name not in loaded:
@@ -290,7 +287,7 @@ def active_adapter(model: Any, name: str | None) -> Iterator[None]:
 
 
 def attach_adapter(model: Any, name: str, folder: str | Path, *, trainable: bool = False) -> Any:
-    """Load the adapter in `folder` under `name`; wraps a plain model into a `PeftModel` first."""
+    """Load the adapter in `folder` under `name`; wrap a plain model in a `PeftModel` first."""
     from peft import PeftModel
 
     if hasattr(model, "peft_config"):

@@ -1,4 +1,4 @@
-"""The pass over a batch's prompts: what several begin with runs once, and each gets keys and values of its own."""
+"""Prefill a batch of prompts: shared beginnings run once, and each prompt gets its own keys and values."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from memory_r1.inference.tree_attention import NO_MASK, Tree, has_window
 
 
 class ReservedLayer(DynamicLayer):
-    """Keys and values of one layer in a buffer with room to grow, so that a decode step writes only what is new.
+    """Keys and values of one layer in a buffer with room to grow, so that a decode step writes only new positions.
 
     Args:
-        room: Further positions to reserve whenever the buffer is full.
+        room: Additional positions to reserve whenever the buffer is full.
     """
 
     def __init__(self, room: int) -> None:
@@ -25,7 +25,7 @@ class ReservedLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append `(D, H_kv, Q, d)`; returns all keys and values so far, `(D, H_kv, K, d)`."""
+        """Append `(D, H_kv, Q, d)`; return all keys and values so far, `(D, H_kv, K, d)`."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self._length, self._buffers = 0, (key_states[:, :, :0], value_states[:, :, :0])
@@ -39,14 +39,14 @@ class ReservedLayer(DynamicLayer):
         return self.keys, self.values
 
     def repeated(self, rows: int) -> ReservedLayer:
-        """A layer of its own with what this one row holds, for `rows` rows."""
+        """Return a copy of this one-row layer with `rows` rows."""
         layer = ReservedLayer(self.room)
         if self.is_initialized:
             layer.update(self.keys.expand(rows, -1, -1, -1), self.values.expand(rows, -1, -1, -1))
         return layer
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        """Keep these rows alone, and the room behind them."""
+        """Keep only these rows, and the room behind them."""
         self._buffers = (self._buffers[0][indices], self._buffers[1][indices])
         self.keys, self.values = (buffer[:, :, : self._length] for buffer in self._buffers)
 
@@ -58,15 +58,15 @@ class ReservedLayer(DynamicLayer):
 
 
 def prefill(model: Any, trees: PromptTrees, room: int) -> tuple[torch.Tensor, Cache]:
-    """Run prompts, what they share once.
+    """Run prompts, and the tokens they share only once.
 
     Args:
-        model: Causal language model under tree attention, in evaluation and under `no_grad`.
+        model: Causal language model under tree attention, in evaluation mode and under `no_grad`.
         trees: The prompts.
         room: Positions that will be appended to the cache.
 
     Returns:
-        Logits of the last token of each distinct prompt, `(D, V)`, and a cache with a row for each, padded behind to
+        Logits of the last token of each distinct prompt, `(D, V)`, and a cache with one row for each, right-padded to
         the longest, `(D, H_kv, T, d)`.
     """
     device, start = model.device, len(trees.shared)
@@ -82,7 +82,7 @@ def prefill(model: Any, trees: PromptTrees, room: int) -> tuple[torch.Tensor, Ca
         positions = part.positions.to(device)  # (M, S + P)
         own = positions[:, start:]
         seen = {"attention_mask": part.mask().to(device)}
-        if part.branching or has_window(model):  # transformers would count a window in columns
+        if part.branching or has_window(model):  # transformers counts a window in columns
             seen = {"attention_mask": NO_MASK, "tree": Tree(part.visible().to(device), own, positions)}
         ends.append(_run(model, part.ids.to(device), seen, own, cache, part.leaves)[part.ends])  # (D of the pass, V)
         caches.append(cache)
@@ -92,8 +92,8 @@ def prefill(model: Any, trees: PromptTrees, room: int) -> tuple[torch.Tensor, Ca
 def _run(
     model: Any, ids: torch.Tensor, seen: dict[str, Any], positions: torch.Tensor, cache: Cache, kept: int
 ) -> torch.Tensor:
-    """Logits of the last `kept` columns, `(M, kept, V)`."""
-    # Named by an index: for a slice, a CPU would copy the head's weights for every row.
+    """Return the logits of the last `kept` columns, `(M, kept, V)`."""
+    # Select columns by index: for a slice, a CPU would copy the head's weights for every row.
     last = torch.arange(-kept, 0, device=ids.device)
     output = model(
         input_ids=ids, **seen, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=last
@@ -103,10 +103,10 @@ def _run(
 
 
 def _by_prompt(trees: PromptTrees, caches: list[Cache], room: int) -> Cache:
-    """A cache with a row for each distinct prompt, `(D, H_kv, T, d)`, out of those of the passes, which are emptied."""
+    """Move the caches of the passes into one with a row per distinct prompt, `(D, H_kv, T, d)`."""
     width, device = max(trees.lengths), caches[0].layers[0].keys.device
     places = [
-        # Padding repeats the first column: what it holds is a number, and hidden.
+        # Padding repeats the first column: its values are finite, and hidden.
         (torch.tensor(part.ends[0])[:, None], torch.tensor([path + [0] * (width - len(path)) for path in part.paths]))
         for part in trees.passes
     ]
@@ -122,5 +122,5 @@ def _by_prompt(trees: PromptTrees, caches: list[Cache], room: int) -> Cache:
         layers.append(ReservedLayer(room))
         layers[-1].update(dealt([layer.keys for layer in held]), dealt([layer.values for layer in held]))
         for cache in caches:
-            cache.layers[number] = ReservedLayer(0)  # frees what was dealt out
+            cache.layers[number] = ReservedLayer(0)  # free the copied states
     return Cache(layers=layers)

@@ -1,8 +1,8 @@
-"""Prompts that begin alike, as trees: what several of them begin with is computed once.
+"""Prompts that begin alike, as trees, so that shared beginnings are computed once.
 
-Prompts differ late: every prompt of an agent opens with its instructions, questions to one bank go on with the same
-memories, and the rows of a group are one prompt. A tree's tokens stand in one sequence, each token sees the tokens on
-its own way from the root, and the last tokens of the prompts, whose next token is wanted, stand in the last columns.
+Prompts differ late: all prompts of an agent open with its instructions, questions to one bank continue with the same
+memories, and the rows of a group are one prompt. A tree's tokens form one sequence in which each token sees its
+ancestors. The last tokens of the prompts, whose successors are predicted, stand in the last columns.
 """
 
 from __future__ import annotations
@@ -12,21 +12,21 @@ from dataclasses import dataclass, field
 
 import torch
 
-# A token's way through the layers costs as much as about so many scores (SmolLM2-135M on a CPU; larger models: more).
+# Running a token through the layers costs about as much as this many scores (SmolLM2-135M on a CPU; more if larger).
 _SCORES_A_TOKEN = 1000
-# Trees narrower than this share of a pass's widest run in a pass of their own, so that few columns are padding.
+# Trees narrower than this share of a pass's widest run in their own pass, so that few columns are padding.
 _AS_WIDE = 0.8
 
 
 @dataclass(slots=True)
 class _Tree:
-    """One tree behind `start` tokens that all prompts share; columns are counted from there.
+    """One tree behind the `start` tokens that all prompts share; columns count from there.
 
     Attributes:
-        ids: Tokens of the columns, the prompts' last tokens apart.
-        positions: Theirs.
-        runs: First column and ancestors (columns) of each stretch of tokens that one prompt added.
-        paths: Columns that the last token of each distinct prompt sees.
+        ids: Tokens of the columns, without the prompts' last tokens.
+        positions: Their positions.
+        runs: First column and ancestors (columns) of each stretch of tokens added by one prompt.
+        paths: Columns visible to the last token of each distinct prompt.
         last: Last token of each distinct prompt, and its position.
         rows: The prompts themselves.
     """
@@ -41,11 +41,11 @@ class _Tree:
 
     @property
     def width(self) -> int:
-        """Its columns."""
+        """Number of columns."""
         return len(self.ids) + len(self.last)
 
     def add(self, row: tuple[int, ...], common: int) -> None:
-        """Add a prompt whose first `common` tokens are those of the prompt added before."""
+        """Add a prompt that shares its first `common` tokens with the prompt added before."""
         ancestors = self.paths[-1][: common - self.start] if self.paths else []
         first, added = len(self.ids), row[common:-1]
         self.runs.append((first, ancestors))
@@ -56,16 +56,16 @@ class _Tree:
         self.rows.append(row)
 
     def gains(self, row: tuple[int, ...], common: int) -> bool:
-        """Whether a prompt costs less here than in a tree of its own.
+        """Return whether a prompt costs less here than in its own tree.
 
-        Here the tokens in common are saved, but all queries of a tree compute the scores of all its columns.
+        Here the common tokens are saved, but all queries of a tree compute the scores of all its columns.
         """
         together, alone = self.width + len(row) - common, len(row) - self.start
         return (common - self.start) * _SCORES_A_TOKEN > together**2 - self.width**2 - alone**2
 
 
 def _planted(prompts: Sequence[Sequence[int]]) -> list[_Tree]:
-    """The trees of the distinct prompts, widest first; at least one token of each is left out of what all share."""
+    """Build the trees of the distinct prompts, widest first; the shared start leaves out each last token."""
     rows = sorted({tuple(prompt) for prompt in prompts})
     start = min(_common(rows[0], rows[-1]), *(len(row) - 1 for row in rows)) if len(rows) > 1 else 0
     trees: list[_Tree] = []
@@ -79,15 +79,15 @@ def _planted(prompts: Sequence[Sequence[int]]) -> list[_Tree]:
 
 
 def _common(before: Sequence[int], row: Sequence[int]) -> int:
-    """Leading tokens that two prompts share, the last token of either left out."""
+    """Count the leading tokens that two prompts share, without the last token of either."""
     most = min(len(before), len(row)) - 1
     return next((place for place in range(most) if before[place] != row[place]), most)
 
 
 def batches(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
-    """Numbers of the prompts in batches of `size`: the trees of long prompts first, one after the other.
+    """Batch the prompts by `size`, tree by tree, those with long prompts first; return their indices.
 
-    A tree that a batch's end cuts in two runs its beginning twice.
+    A tree that is split over two batches runs its beginning twice.
     """
     asked: dict[tuple[int, ...], list[int]] = {}
     for number, prompt in enumerate(prompts):
@@ -99,7 +99,7 @@ def batches(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """B rows as D distinct ones, each repeated in up to G slots: row b stands in slot `slot[b]` of `group[b]`."""
+    """B rows as D distinct ones, each repeated in up to G slots: row b is in slot `slot[b]` of `group[b]`."""
 
     distinct: list[list[int]]
     group: list[int]
@@ -107,7 +107,7 @@ class Groups:
 
     @property
     def size(self) -> int:
-        """G, the slots of the largest group."""
+        """G, the size of the largest group."""
         return max(self.slot) + 1
 
 
@@ -124,18 +124,18 @@ def grouped(rows: Sequence[Sequence[int]]) -> Groups:
 
 
 class TreePass:
-    """M trees that run in one pass: P columns behind S tokens that are run before.
+    """M trees that run in one pass: P columns behind S shared tokens, which run earlier.
 
     Args:
         trees: The trees.
         pad: Id that fills gaps; never read.
 
     Attributes:
-        ids: `(M, P)`; the last L columns are the last tokens of the distinct prompts, L those of the largest tree.
+        ids: `(M, P)`; the last L columns hold the last tokens of the distinct prompts.
         positions: `(M, S + P)`.
-        leaves: L.
-        ends: Tree and leaf of each distinct prompt, tree by tree, two lists.
-        paths: Its columns among the S + P, first to last.
+        leaves: L, the number of distinct prompts in the largest tree.
+        ends: Tree and leaf of each distinct prompt, tree by tree, as two lists.
+        paths: Columns of each distinct prompt among the S + P, first to last.
     """
 
     def __init__(self, trees: Sequence[_Tree], pad: int) -> None:
@@ -159,18 +159,18 @@ class TreePass:
 
     @property
     def branching(self) -> bool:
-        """Whether some tree holds several prompts; where none does, a causal mask says all."""
+        """Whether some tree holds several prompts; otherwise a causal mask suffices."""
         return self.leaves > 1
 
     def mask(self) -> torch.Tensor:
-        """1 for tokens and 0 for padding, `(M, S + P)`."""
+        """Return 1 for tokens and 0 for padding, `(M, S + P)`."""
         mask = torch.zeros_like(self.positions)
         for number, path in zip(self.ends[0], self.paths, strict=True):
             mask[number, path] = 1
         return mask
 
     def visible(self) -> torch.Tensor:
-        """What each column behind the shared tokens sees, boolean, `(M, P, S + P)`; padding sees itself too."""
+        """Return what each column behind the shared tokens sees, boolean, `(M, P, S + P)`; padding sees itself too."""
         width = self.ids.size(1)
         visible = torch.ones(len(self.ids), width, self._start + width, dtype=torch.bool)
         visible[:, :, self._start :] = torch.eye(width, dtype=torch.bool)
@@ -185,7 +185,7 @@ class TreePass:
 
 
 class PromptTrees:
-    """B prompts, none empty, as trees behind S tokens that all share.
+    """B prompts, none empty, as trees behind the S tokens that all share.
 
     Args:
         prompts: Token ids.
@@ -193,17 +193,17 @@ class PromptTrees:
 
     Attributes:
         shared: The S tokens.
-        passes: The trees, those of about the same width together.
-        row: Number of each prompt among the D distinct ones, in the order of the passes.
-        slot: Its place among equal ones.
-        slots: G, the most that are equal.
-        lengths: Tokens of each distinct prompt, D numbers.
-        tokens: Tokens to be run, padding not counted.
+        passes: The trees, grouped by similar width.
+        row: Index of each prompt among the D distinct ones, in the order of the passes.
+        slot: Its index among equal prompts.
+        slots: G, the largest number of equal prompts.
+        lengths: Length of each distinct prompt in tokens, D numbers.
+        tokens: Number of tokens to run, without padding.
     """
 
     def __init__(self, prompts: Sequence[Sequence[int]], pad: int) -> None:
         planted = _planted(prompts)
-        # A pass in which nothing branches needs no mask of its own.
+        # Keep branching trees apart: a pass without any needs no mask of its own.
         trees = [tree for several in (True, False) for tree in planted if (len(tree.last) > 1) is several]
         self.shared = list(prompts[0][: trees[0].start])
         self.passes = [TreePass(part, pad) for part in _as_wide(trees)]
@@ -217,7 +217,7 @@ class PromptTrees:
 
 
 def _as_wide(trees: Sequence[_Tree]) -> list[list[_Tree]]:
-    """The trees cut into runs of about the same width, in which all hold several prompts or none does."""
+    """Split the trees into runs of similar width, in which either all or none hold several prompts."""
     cut: list[list[_Tree]] = []
     for tree in trees:
         first = cut[-1][0] if cut else tree

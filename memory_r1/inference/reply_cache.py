@@ -1,4 +1,4 @@
-"""Replies kept from earlier calls, so that equal requests are paid for once."""
+"""Keep replies of earlier calls, so that equal requests are paid for once."""
 
 from __future__ import annotations
 
@@ -10,22 +10,18 @@ Value = TypeVar("Value")
 
 
 class Remembered(Generic[Key, Value]):
-    """The latest `most` replies by request; the oldest are forgotten first.
-
-    Args:
-        most: Replies kept.
-    """
+    """The latest `most` replies by request; the oldest go first."""
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._values: dict[Key, Value] = {}
 
     def known(self, keys: Iterable[Key]) -> dict[Key, Value]:
-        """Those of `keys` that are remembered, with their replies."""
+        """Return the remembered replies among `keys`."""
         return {key: self._values[key] for key in keys if key in self._values}
 
     def keep(self, fresh: Mapping[Key, Value]) -> None:
-        """Remember these too, the last of them longest."""
+        """Remember these replies too, dropping the oldest beyond `most`."""
         self._values.update(fresh)
         while len(self._values) > self.most:
             del self._values[next(iter(self._values))]

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible chat server: `vllm serve`, whose LoRA modules are adapters by name."""
+"""A language model behind an OpenAI-compatible chat server, such as `vllm serve` with LoRA modules as adapters."""
 
 from __future__ import annotations
 
@@ -10,17 +10,16 @@ from memory_r1.inference.endpoint import ChatReply, Endpoint
 from memory_r1.inference.language_model import Completion, Messages
 
 # A server may take sampling defaults from the model's `generation_config.json` (vLLM does: for Qwen2.5 a repetition
-# penalty, which changes greedy answers too). A local model takes none of them; so that both say the same, they are
-# switched off.
+# penalty, which changes greedy answers too). A local model ignores them, so switch them off.
 PLAIN_SAMPLING: dict[str, Any] = {"top_p": 1.0, "top_k": -1, "repetition_penalty": 1.0}
 
 
 class ServerLanguageModel:
-    """`LanguageModel` over a server. The server applies the chat template; token counts of prompts are its own.
+    """A `LanguageModel` on a server, which applies the chat template and counts the prompt tokens.
 
     Args:
-        endpoint: Where the model is served; its model is the one without adapter.
-        tokenizer: The served model's tokenizer, for `count_tokens` alone.
+        endpoint: The server; its model is the base model.
+        tokenizer: The served model's tokenizer, used only by `count_tokens`.
     """
 
     def __init__(self, endpoint: Endpoint, tokenizer: Any) -> None:
@@ -36,7 +35,7 @@ class ServerLanguageModel:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> list[Completion]:
-        """See `LanguageModel.generate`; `adapter` is the name under which the server offers a LoRA module.
+        """Complete each prompt (see `LanguageModel`); `adapter` is the server's name for a LoRA module.
 
         Raises:
             EndpointError: A prompt got no usable reply after all retries.
@@ -55,7 +54,7 @@ class ServerLanguageModel:
         temperature: float = 0.0,
         seed: int | None = None,
     ) -> list[Completion | EndpointError]:
-        """As `generate`, with the error in the place of each prompt that got no usable reply."""
+        """Complete each prompt as `generate` does, with an error in place of each failed one."""
         replies = self.endpoint.chat_many(
             [[{"role": item["role"], "content": item["content"]} for item in prompt] for prompt in prompts],
             max_tokens=max_new_tokens,
@@ -72,12 +71,11 @@ class ServerLanguageModel:
         ]
 
     def count_tokens(self, text: str) -> int:
-        """Number of tokens of `text` without special tokens."""
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def require(completion: Completion | EndpointError) -> Completion:
-    """The completion; raises the error that stands in its place."""
+    """Return the completion, or raise the error in its place."""
     if isinstance(completion, EndpointError):
         raise completion
     return completion

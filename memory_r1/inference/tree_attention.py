@@ -1,8 +1,8 @@
-"""Attention over rows that share a prompt: each row's tokens see the prompt and themselves, not their siblings.
+"""Attention over rows that share a prompt: each row's tokens see the prompt and their own row, but no sibling.
 
-The rows of a group stand side by side in one sequence behind their prompt, and prompts that begin alike in one tree,
-so that keys and values of what they share exist once. Grouped query heads are folded into the query's positions, so
-that no key is copied per head either; both are what a decode step on a CPU spends its time on.
+The rows of a group stand side by side in one sequence behind their prompt, and prompts that begin alike form one tree,
+so shared keys and values exist once. Grouped query heads are folded into the query's positions, so no key is copied per
+head. Both copies would dominate a decode step on a CPU.
 """
 
 from __future__ import annotations
@@ -20,21 +20,20 @@ from memory_r1.inference.cpu_attention import Branches, attend_in_branches
 
 IMPLEMENTATION = "memory_r1_tree"
 CHUNK = 512
-"""Queries of a long prompt that attend together."""
+"""Number of queries of a long prompt that attend together."""
 
 
 class Tree:
-    """Who sees whom in one forward, and the masks made of it: each is made once and shared by all layers.
+    """Visibility in one forward pass, and its masks, each built once and shared by all layers.
 
-    A call of a model under tree attention is given it as `tree`, together with `NO_MASK` as `attention_mask`.
+    Pass it to a model under tree attention as `tree`, together with `NO_MASK` as `attention_mask`.
 
     Args:
-        visible: Boolean, `(D or 1, Q', K)`: what the last Q' queries see. The queries before them, a prompt's own,
-            are causal; where layers have windows they must be among the Q'.
+        visible: Boolean, `(D or 1, Q', K)`: what the last Q' queries see. The queries before them, those of a prompt,
+            are causal; if a layer has a window, they must be among the Q'.
         query_positions: Positions of the last Q' queries, `(D, Q')`.
         key_positions: `(D, K)`.
-        branches: What `visible` says, where it says no more than that the Q' are completions behind a prompt, and no
-            layer has a window.
+        branches: The same as `visible`, if the Q' are just completions behind a prompt and no layer has a window.
     """
 
     def __init__(
@@ -51,9 +50,9 @@ class Tree:
         self._masks: dict[tuple[int | None, int, torch.dtype], torch.Tensor] = {}
 
     def mask(self, window: int | None, repeats: int, dtype: torch.dtype) -> torch.Tensor:
-        """What is added to the scores of `repeats` query heads folded together, `(D or 1, 1, repeats * Q', K)`.
+        """Return the addend to the scores of `repeats` folded query heads, `(D or 1, 1, repeats * Q', K)`.
 
-        A layer with a window sees no further back than it, counted in positions.
+        A window limits how far back a layer sees, in positions.
         """
         key = (window, repeats, dtype)
         if key not in self._masks:
@@ -67,14 +66,14 @@ class Tree:
 
 
 NO_MASK = torch.ones(1, 1, 1, 1, dtype=torch.bool)
-"""Four-dimensional, which transformers takes for finished: it then makes no mask of its own."""
+"""Four-dimensional, so that transformers takes it as a finished mask and builds none."""
 
 
 def use_tree_attention(model: Any) -> bool:
-    """Make `model` attend through `tree_attention`; False, and nothing is changed, where it cannot.
+    """Make `model` attend through `tree_attention`; return False and change nothing if it cannot.
 
-    It can where all that a layer keeps of the past is keys and values, in a window or not, and where the model runs
-    under PyTorch's scaled dot-product attention. Calls without a tree are unchanged by it.
+    It can if every layer keeps only keys and values of the past, windowed or not, and the model uses PyTorch's scaled
+    dot-product attention. Calls without a tree are unaffected.
     """
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     config = base.config.get_text_config()
@@ -87,7 +86,7 @@ def use_tree_attention(model: Any) -> bool:
 
 
 def keeps_keys_and_values_only(model: Any) -> bool:
-    """Whether every layer is plain or sliding-window attention with keys and values of its own, and no soft cap."""
+    """Return whether every layer is plain or sliding-window attention with its own keys and values and no soft cap."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     known = (
@@ -101,7 +100,7 @@ def keeps_keys_and_values_only(model: Any) -> bool:
 
 
 def has_window(model: Any) -> bool:
-    """Whether some layer of `model` sees a window of the past only."""
+    """Return whether some layer of `model` sees only a window of the past."""
     config = model.config.get_text_config()
     kinds = getattr(config, "layer_types", None)
     return "sliding_attention" in kinds if kinds else getattr(config, "sliding_window", None) is not None
@@ -118,21 +117,21 @@ def tree_attention(
     tree: Tree | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Scaled dot-product attention; the interface of transformers' attention functions.
+    """Compute scaled dot-product attention, with the interface of transformers' attention functions.
 
     Args:
         module: The attention layer.
         query: `(D, H, Q, d)`.
         key: `(D, H_kv, K, d)`, not repeated over the heads of a group.
         value: As `key`.
-        attention_mask: Read only without a tree.
-        dropout: Of attention weights.
+        attention_mask: Used only without a tree.
+        dropout: Dropout of attention weights.
         scaling: Factor of the scores.
-        tree: Who sees whom; the queries that it does not speak of come first and see the first keys, causally.
-        kwargs: What models pass beside.
+        tree: Visibility; the queries that it does not cover come first and see the first keys, causally.
+        kwargs: Other arguments of the model.
 
     Returns:
-        The output, `(D, Q, H, d)`, and no weights.
+        The output, `(D, Q, H, d)`, and None for the weights.
     """
     if scaling is None:
         scaling = query.size(-1) ** -0.5
@@ -161,7 +160,7 @@ def _under_mask(
     dropout: float,
     scaling: float,
 ) -> torch.Tensor:  # (D, H, Q, d)
-    """Attention of the queries that a tree speaks of, the heads of a group folded together."""
+    """Attend with the queries that a tree covers, the heads of a group folded together."""
     rows, heads, queries, size = query.shape
     groups = key.size(1)
     folded = query.reshape(rows, groups, heads // groups * queries, size)
@@ -181,10 +180,10 @@ def _in_chunks(
     mask: torch.Tensor | None,
     options: dict[str, Any],
 ) -> torch.Tensor:
-    """Attention under a mask or, without one, a causal one, `(D, Q, H, d)`; on a CPU without most of what it hides.
+    """Attend under `mask`, or causally without one; return `(D, Q, H, d)`. On a CPU, skip most hidden scores.
 
-    A chunk of queries that sees no key behind its own end leaves those out. The fused kernel would compute their scores
-    and then hide them, where it is given a mask: twice the work of a long prompt.
+    A chunk of queries skips the keys behind its end if it sees none of them. Given a mask, the fused kernel would
+    compute those scores and then hide them: twice the work for a long prompt.
     """
     count, before = query.size(2), key.size(2) - query.size(2)
     by_products = products.pay(query, key, options["dropout"]) and _says_all(module, mask, count, before, options)
@@ -192,7 +191,7 @@ def _in_chunks(
     if not by_products and not long:
         return sdpa_attention_forward(module, query, key, value, mask, **options)[0]
     if by_products:
-        key, value = key.contiguous(), value.contiguous()  # once: each product would copy what it reads
+        key, value = key.contiguous(), value.contiguous()  # once, since each product would copy its input
     chunk = products.at_once(query, key) if by_products else CHUNK
     outputs = []
     for start in range(0, count, chunk):
@@ -212,7 +211,7 @@ def _in_chunks(
 def _says_all(
     module: torch.nn.Module, mask: torch.Tensor | None, count: int, before: int, options: dict[str, Any]
 ) -> bool:
-    """Whether a mask of one head, or causality where there is none, is all that decides who sees whom."""
+    """Return whether a one-head mask, or causality without a mask, is all that decides visibility."""
     if mask is not None:
         return mask.size(1) == 1 and options.get("position_bias") is None
     causal = options.get("is_causal")
@@ -227,7 +226,7 @@ def _by_products(
     mask: torch.Tensor | None,
     scaling: float,
 ) -> torch.Tensor:  # (D, Q, H, d)
-    """Attention under a mask, boolean or added to the scores; without one, causal up to the last key."""
+    """Attend under a mask, boolean or added to the scores, or causally up to the last key without one."""
     rows, heads, queries, size = query.shape
     groups, keys = key.shape[1:3]
     if mask is None:
@@ -241,7 +240,7 @@ def _by_products(
 
 
 def _hides(mask: torch.Tensor) -> bool:
-    """Whether a mask, boolean or added to the scores, shows nothing at all."""
+    """Return whether a mask, boolean or added to the scores, hides everything."""
     return not bool((mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2).any())
 
 

@@ -15,14 +15,14 @@ from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
 
 class MemoryBank:
-    """Live entries in the order of their ids, which is that of first insertion.
+    """Live entries in the order of their ids, which is the order of first insertion.
 
-    They stand in a persistent map, so that a view costs nothing, a write costs the same in a bank of any size, and no
-    write to one bank shows in another.
+    A persistent map holds them: a view is free, the cost of a write does not depend on the bank's size, and banks never
+    see each other's writes.
     """
 
     def __init__(self, entries: Iterable[MemoryEntry] = (), *, highest_id: int = 0) -> None:
-        """`highest_id` is the highest id ever used, if that entry may be gone: ids are never given twice."""
+        """Pass `highest_id`, the highest id ever used, if its entry may be gone: ids are never reused."""
         listed = tuple(entries)
         self._entries: Map[int, MemoryEntry] = Map((entry.entry_id, entry) for entry in listed)
         if len(self._entries) != len(listed):
@@ -49,29 +49,29 @@ class MemoryBank:
         return self._highest_id
 
     def find(self, entry_id: int) -> MemoryEntry | None:
-        """Return the live entry with this id, if there is one."""
+        """Return the live entry with this id, or None."""
         return self._entries.get(entry_id)
 
     def get(self, entry_id: int) -> MemoryEntry:
-        """Raises StoreError if no live entry has this id."""
+        """Return the live entry with this id; raise a StoreError if there is none."""
         if entry_id not in self._entries:
             raise StoreError(f"no live entry has id {entry_id}; the bank holds {len(self._entries)} entries")
         return self._entries[entry_id]
 
     def view(self) -> MemoryBank:
-        """A bank that starts from this one's entries; neither sees what is written to the other."""
+        """Return a bank that starts from this one's entries; neither sees writes to the other."""
         child = MemoryBank()
         child._entries, child._highest_id, child._listed = self._entries, self._highest_id, self._listed
         return child
 
     def apply(self, operations: Iterable[Operation], turn: Turn) -> tuple[MemoryEntry, ...]:
-        """Applies operations (with bank ids) in order: all of them, or none where one is not possible.
+        """Apply operations (with bank ids) in order: all of them, or none if one is invalid.
 
         Returns:
-            The entries added or updated that are live afterwards.
+            The added and updated entries that are live afterwards.
 
         Raises:
-            StoreError: An operation names an id that is not live, or lacks the text it needs.
+            StoreError: An operation names an id that is not live, or lacks its text.
         """
         trial = self.view()
         touched: dict[int, None] = {}
@@ -84,10 +84,10 @@ class MemoryBank:
         return tuple(self._entries[entry_id] for entry_id in touched if entry_id in self._entries)
 
     def event(self, operation: Operation, turn: Turn) -> Event:
-        """Return what an operation (with bank ids) changes here, as the log keeps it; nothing is changed yet.
+        """Return the log event of an operation (with bank ids) on this bank, without applying it.
 
         Raises:
-            StoreError: It names an id that is not live, or lacks the text it needs.
+            StoreError: The operation names an id that is not live, or lacks its text.
         """
         kind = operation.kind.value
         if operation.kind is OperationKind.NOOP:
@@ -103,7 +103,7 @@ class MemoryBank:
         return Event(kind, old.entry_id, _version(_text(operation), turn, tuple(sources)))
 
     def play(self, event: Event) -> None:
-        """Do what an event says; one of a kind that banks do not know changes nothing, and its id is taken."""
+        """Apply an event. An unknown kind changes nothing, but its id counts as used."""
         if event.item is None:
             return
         self._listed = None
@@ -119,12 +119,12 @@ class MemoryBank:
 
 
 def entries_to_json(entries: Iterable[MemoryEntry]) -> str:
-    """One JSON array, as the bank columns of a training dataset hold it."""
+    """Render entries as one JSON array, for the bank columns of a training dataset."""
     return json.dumps([asdict(entry) for entry in entries], ensure_ascii=False)
 
 
 def entries_from_json(text: str) -> tuple[MemoryEntry, ...]:
-    """The entries that `entries_to_json` wrote.
+    """Read the entries that `entries_to_json` wrote.
 
     Raises:
         DataError: The text is not such an array.
@@ -133,7 +133,7 @@ def entries_from_json(text: str) -> tuple[MemoryEntry, ...]:
         return tuple(_entry(fields) for fields in json.loads(text))
     except (ValueError, TypeError, RecursionError) as error:
         raise DataError(
-            f"memory entries cannot be read ({error}); expected a JSON array as entries_to_json writes it"
+            f"memory entries cannot be read ({error}); expected a JSON array from entries_to_json"
         ) from error
 
 
@@ -147,7 +147,7 @@ def _entry(record: object) -> MemoryEntry:
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
         raise ValueError(f"source_turn_ids of entry {entry_id} is not an array of strings")
     if fields.keys() != {"text", "speaker", "timestamp"}:
-        raise ValueError(f"entry {entry_id} has the fields {sorted(fields)} beside its id and sources")
+        raise ValueError(f"entry {entry_id} has the fields {sorted(fields)} besides its id and sources")
     if not all(isinstance(value, str) for value in fields.values()):
         raise ValueError(f"a field of entry {entry_id} is not a string")
     return MemoryEntry(entry_id, **fields, source_turn_ids=tuple(sources))

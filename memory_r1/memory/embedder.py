@@ -1,4 +1,4 @@
-"""Texts to unit vectors, each text only once."""
+"""Embed texts as unit vectors, each text only once."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ if TYPE_CHECKING:
 
 
 class Embedder(Protocol):
-    """Anything that turns texts into vectors whose inner product is their similarity."""
+    """Turns texts into vectors whose inner product is their similarity."""
 
     @property
     def dimension(self) -> int:
-        """Length E of a vector."""
+        """The length of a vector, E."""
         ...
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """Shape (len(texts), E), float32, rows of length one, in the order of the texts."""
+        """Return one unit vector per text, in order: float32, shape (len(texts), E)."""
         ...
 
     @property
     def identity(self) -> str:
-        """What decides a text's vector: equal identities embed alike."""
+        """The name of the mapping: embedders with equal identities give equal vectors."""
         ...
 
     def remember(self, vectors: Mapping[bytes, np.ndarray]) -> None:
-        """Take over vectors of shape (E,) by `text_key`, which this model made at another time."""
+        """Add vectors of shape (E,), by `text_key`, that this model made earlier."""
         ...
 
     def clear(self) -> None:
-        """Drops what was kept of earlier texts, so that what is to be forgotten lives on in no cache."""
+        """Drop all cached vectors, so that no forgotten text survives in the cache."""
         ...
 
 
 def text_key(text: str) -> bytes:
-    """SHA-256 of a text: the key of its vector."""
+    """Return the SHA-256 of a text, the key of its vector."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 class SentenceEmbedder:
-    """A sentence-transformers model on the first use, with a cache over all texts seen.
+    """A sentence-transformers model, loaded on first use, with a cache of vectors.
 
-    The cache is keyed by the SHA-256 of a text and holds vectors only; past `max_cached` the oldest go first.
+    The cache is keyed by the SHA-256 of a text. Past `max_cached` vectors it drops the oldest.
     """
 
     def __init__(self, model: str | Path, batch_size: int = 64, max_cached: int = 200_000, device: str = "cpu") -> None:
-        """`model` is a folder, which is then read without any network, or a hub id."""
+        """Name the model by a folder, which is read without network access, or by a hub id."""
         self._name = str(model)
         self._batch_size = batch_size
         self._max_cached = max_cached
@@ -66,11 +66,11 @@ class SentenceEmbedder:
     def dimension(self) -> int:
         dimension = self._loaded().get_embedding_dimension()
         if dimension is None:
-            raise ModelError(f"the model {self._name} does not say how long its vectors are; use a sentence model")
+            raise ModelError(f"the model {self._name} does not tell the length of its vectors; use a sentence model")
         return dimension
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """As `Embedder.embed`; only texts that are not in the cache reach the model, all in one call.
+        """Embed the texts; only those missing from the cache reach the model, in one call.
 
         Raises:
             ModelError: The model cannot be loaded.
@@ -88,7 +88,7 @@ class SentenceEmbedder:
 
     @property
     def identity(self) -> str:
-        """The hash of its weights or, if it has no safetensors here, its name."""
+        """The hash of the model's weights or, without local safetensors, its name."""
         folder = Path(self._name)
         return (hash_weights(folder) if folder.is_dir() else None) or self._name
 
@@ -99,7 +99,7 @@ class SentenceEmbedder:
         self._cache.clear()
 
     def _encode(self, texts: list[str]) -> np.ndarray:
-        # encode() sorts by length itself, so that a batch holds little padding.
+        # encode() sorts by length itself, so batches hold little padding.
         rows = self._loaded().encode(
             texts, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
         )

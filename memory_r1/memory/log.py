@@ -1,8 +1,8 @@
-"""The log: the only truth about what is remembered.
+"""The log: the only source of truth about memory.
 
-Its unit is the turn. One `Record` holds what was said, what the model wrote about it and at what cost, what was refused
-and why, and the `Event`s that it led to. What is remembered is a fold over the records: a state that can give the
-next one (`Folding.after`). States are cheap to keep and to fork, so a rollout starts from one and never sees a file.
+Its unit is the turn. One `Record` holds the turn, the model's completion and its cost, the refusals with their reasons,
+and the resulting `Event`s. Memory is a fold over the records (`Folding.after`). States are cheap to keep and to fork,
+so a rollout starts from one and needs no file.
 
 `ListLog` keeps records in memory; `memory/store.py` keeps them in a SQLite file.
 """
@@ -31,34 +31,34 @@ from memory_r1.memory.record import (
 )
 
 Vectors = dict[bytes, bytes]
-"""SHA-256 of a text to its embedding, as float32 bytes."""
+"""Maps the SHA-256 of a text to its embedding, as float32 bytes."""
 
 
 class Folding(Protocol):
-    """A state of memory: immutable, and able to give the state after one more record."""
+    """An immutable state of memory that can compute the state after one more record."""
 
     def after(self, record: Record) -> Self:
-        """Return the state after `record`; events of a kind that the state does not know change nothing.
+        """Return the state after `record`; events of an unknown kind change nothing.
 
-        An event that was undone or forgotten arrives as `FORGET`, so that its id stays taken.
+        An undone or forgotten event arrives as `FORGET`, so that its id stays taken.
         """
         ...
 
     def holds(self, item: int) -> bool:
-        """Whether `item` is remembered now."""
+        """Return whether `item` is remembered now."""
         ...
 
 
 S = TypeVar("S", bound=Folding)
 Decide = Callable[[S], Record]
-"""Turns the state as it is now into the record to write. It runs inside the transaction, so it asks no model."""
+"""Turns the current state into the record to write. It runs inside the transaction, so it calls no model."""
 
 
 @dataclass
 class _Folded(Generic[S]):
-    """A scope's state after its first `records` records, and what an undo or redo would take next.
+    """A scope's state after its first `records` records.
 
-    `done` and `undone` are stacks of (event number, item).
+    `done` and `undone` are the stacks that undo and redo pop: (event number, item).
     """
 
     start: S
@@ -69,7 +69,7 @@ class _Folded(Generic[S]):
     undone: list[tuple[int, int | None]] = field(default_factory=list)
 
     def play(self, records: Sequence[Record], everything: Callable[[], Sequence[Record]]) -> None:
-        """Fold in `records`. Where they undo or redo something, fold `everything` anew."""
+        """Fold in `records`; if one undoes or redoes something, fold `everything` again."""
         for record in records:
             for event in record.events:
                 self._note(event)
@@ -88,7 +88,7 @@ class _Folded(Generic[S]):
             if not source or source[-1][0] != event.payload.get("target"):
                 raise StoreError(
                     f"event {event.number} is a {event.kind} of event {event.payload.get('target')}, which was not "
-                    "the next in line; the log was changed by another program, restore it from a copy"
+                    "next in line; another program changed the log, restore it from a copy"
                 )
             target.append(source.pop())
         elif event.kind == FORGET:
@@ -99,9 +99,9 @@ class _Folded(Generic[S]):
 
 
 class Log(ABC, Generic[S]):
-    """Records of many scopes (users or dialogues), none of which sees another's.
+    """Records of many scopes (users or dialogues), isolated from each other.
 
-    A log may be used from several threads. Ids of items are never given twice, also after `undo` and `forget`.
+    A log is thread-safe. Item ids are never reused, not even after `undo` and `forget`.
 
     Args:
         start: The state before the first record of a scope.
@@ -126,7 +126,7 @@ class Log(ABC, Generic[S]):
 
         Raises:
             ScopeError: The scope is empty.
-            StoreError: There are not as many records.
+            StoreError: The scope has fewer records.
         """
         check_scope(scope)
         with self._lock, self._reading():
@@ -141,7 +141,7 @@ class Log(ABC, Generic[S]):
             return past.state
 
     def write(self, decisions: Sequence[tuple[str, Decide[S]]]) -> list[Record]:
-        """Let each decision see its scope's state and write what it returns: all of them, or none if one fails.
+        """Call each decision with its scope's state and write the records it returns: all, or none if one fails.
 
         Raises:
             ScopeError: A scope is empty.
@@ -153,15 +153,15 @@ class Log(ABC, Generic[S]):
             return [self._add(scope, self._current(scope), decide) for scope, decide in decisions]
 
     def undo(self, scope: str, count: int = 1) -> int:
-        """Take back the latest `count` edits that stand, newest first; nothing is lost, `redo` restores them.
+        """Undo the latest `count` standing edits, newest first; `redo` restores them.
 
         Returns:
-            How many were taken back: fewer than `count` where no more stand.
+            The number of edits undone, less than `count` if fewer stand.
         """
         return self._travel(scope, count, UNDO)
 
     def redo(self, scope: str, count: int = 1) -> int:
-        """Restore what the latest undos took back, as long as nothing new was written since."""
+        """Restore the latest undone edits, if nothing was written since."""
         return self._travel(scope, count, REDO)
 
     def history(self, scope: str, item: int) -> list[tuple[Record, Event]]:
@@ -169,13 +169,13 @@ class Log(ABC, Generic[S]):
         return [(record, event) for record in self.records(scope) for event in record.events if event.item == item]
 
     def forget(self, scope: str, items: Collection[int] | None = None) -> int:
-        """Erase items for good, in every version, or with None the whole scope; it cannot be undone.
+        """Erase all versions of the items, or with None the whole scope, for good; this cannot be undone.
 
-        With an item go the words of the turns behind it and what the model wrote on them. Its id stays taken. An erased
-        scope leaves nothing, not even its name.
+        The text of an item's turns and the model's completions on them go too. Its id stays taken. An erased scope
+        leaves nothing behind, not even its name.
 
         Returns:
-            How many items that were remembered are gone.
+            The number of erased items that were live.
 
         Raises:
             ScopeError: The scope is empty.
@@ -198,7 +198,7 @@ class Log(ABC, Generic[S]):
         return sum(state.holds(item) for item in wanted)
 
     def extend(self, scope: str, records: Iterable[Record]) -> None:
-        """Take over another log's records of a scope that is empty here.
+        """Append another log's records to a scope that is empty here.
 
         Raises:
             StoreError: The scope holds records already.
@@ -219,48 +219,48 @@ class Log(ABC, Generic[S]):
         """Return the records of a scope after its first `since`, oldest first."""
 
     def vectors(self, scope: str, embedder: str) -> Vectors:
-        """Return what `keep_vectors` kept of a scope for an embedder; a log in memory keeps none."""
+        """Return a scope's embeddings stored by `keep_vectors`; a log in memory stores none."""
         return {}
 
     def keep_vectors(self, scope: str, embedder: str, vectors: Iterable[tuple[int, bytes, bytes]]) -> None:
-        """Keep embeddings (item, SHA-256 of the text that was embedded, float32 bytes), so that none is made twice.
+        """Store embeddings (item, SHA-256 of the embedded text, float32 bytes), so that none is computed twice.
 
         Args:
-            scope: Whose items they are.
-            embedder: Hash of the model that made them.
-            vectors: One for each version of an item.
+            scope: Scope of the items.
+            embedder: Identity of the embedder.
+            vectors: One per version of an item.
         """
 
     def close(self) -> None:
-        """Let go of the file, if there is one."""
+        """Close the file, if there is one."""
 
     @abstractmethod
     def _append(self, scope: str, number: int, record: Record) -> None:
-        """Write record `number` of a scope; to be called inside `_writing`."""
+        """Write record `number` of a scope; call it inside `_writing`."""
 
     @abstractmethod
     def _erase(self, scope: str, redacted: Sequence[Record] | None, items: Collection[int]) -> None:
-        """Put redacted records in place of a scope's, without the vectors of `items`; None erases the scope."""
+        """Replace a scope's records by redacted ones and drop the vectors of `items`; None erases the scope."""
 
     @abstractmethod
     def _reading(self) -> AbstractContextManager[object]:
-        """A context manager: one snapshot of the log."""
+        """Return a context manager in which all reads see one snapshot of the log."""
 
     @abstractmethod
     def _writing(self) -> AbstractContextManager[object]:
-        """A context manager: one transaction, undone as a whole where an exception leaves it."""
+        """Return a context manager for one transaction, which an exception rolls back."""
 
     def _scrub(self) -> None:
-        """Leave no byte of what was erased."""
+        """Remove every byte of erased records from the file."""
 
     def _unfolded(self, scope: str) -> _Folded[S]:
         return _Folded(self.start, self.start)
 
     def _current(self, scope: str) -> _Folded[S]:
-        """The scope's fold, brought up to date."""
+        """Return the scope's fold, brought up to date."""
         folded = self._folded.get(scope) or self._unfolded(scope)
         if fresh := self.records(scope, folded.records):
-            self._folded.pop(scope, None)  # a fold that fails halfway is not gone on from
+            self._folded.pop(scope, None)  # never continue from a fold that failed halfway
             folded.play(fresh, lambda: self.records(scope))
         self._folded[scope] = folded
         return folded
@@ -292,14 +292,14 @@ class ListLog(Log[S]):
 
     Args:
         start: The state before the first record of a scope.
-        states: Scopes that start from another state: what a rollout forks.
+        states: Scopes that start from another state, as in a rollout.
     """
 
     def __init__(self, start: S, states: Mapping[str, S] | None = None) -> None:
         super().__init__(start)
         self._states = dict(states or {})
         self._records: dict[str, list[Record]] = {}
-        self._fresh: list[str] = []  # scopes that the running transaction has appended to
+        self._fresh: list[str] = []  # scopes that the current transaction has appended to
 
     def scopes(self) -> tuple[str, ...]:
         return tuple(sorted(scope for scope, records in self._records.items() if records))
@@ -340,7 +340,7 @@ class ListLog(Log[S]):
 
 
 def check_scope(scope: str) -> str:
-    """Return `scope`, or raise ScopeError: no read or write goes without one."""
+    """Return `scope`, or raise a ScopeError if it is empty."""
     if not isinstance(scope, str) or not scope.strip():
         raise ScopeError(f"found scope {scope!r}: name the user or dialogue, a non-empty string")
     return scope

@@ -1,12 +1,12 @@
-"""The Memory Manager's completions: checked into operations, and rendered back.
+"""Parse, check and render the Memory Manager's completions.
 
 A completion is a JSON array such as `[{"op": "UPDATE", "id": 3, "text": "Ann moved to Rome."}, {"op": "NOOP"}]`, where
-`id` is the number under which an entry stood in the prompt. Operations are checked one by one and in order: a bad one
-is refused with a reason and the others stand. A completion that is no JSON array at all is a parse failure.
+`id` is the entry's number in the prompt. Operations are checked one by one, in order: a bad one is refused with a
+reason, and the others stand. A completion that is not a JSON array is a parse failure.
 
-A completion on a whole session is such an array for all of the session's turns. Each operation may say `"turn": 2`, the
-number (from 1) of the turn it stands for; one that does not stands for the turn of the operation before it, the first
-one for turn 1. The limit on operations, and the rule of one operation an entry, hold for each turn.
+A completion on a whole session is one array for all of its turns. An operation may name its turn by number (from 1), as
+in `"turn": 2`. Without it, the turn of the previous operation applies, at first turn 1. The limit on operations and the
+rule of one operation per entry apply per turn.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from enum import StrEnum
 from memory_r1.types import Operation, OperationKind
 
 MAX_OPERATIONS = 8
-"""Operations beyond this many on one turn are refused."""
+"""Operations per turn; any more are refused."""
 
-_MAX_NESTING = 16  # A good completion nests two deep; the bound keeps what is logged of a bad one safe to serialise.
+_MAX_NESTING = 16  # A good completion nests two deep; the bound keeps a bad one safe to serialise in the log.
 _KEYS = {
     OperationKind.ADD: {"op", "text"},
     OperationKind.UPDATE: {"op", "id", "text"},
     OperationKind.DELETE: {"op", "id"},
     OperationKind.NOOP: {"op"},
 }
-# Lone surrogates can be written as JSON escapes but not encoded as UTF-8, and NUL cuts strings short in some databases.
+# UTF-8 cannot encode lone surrogates, which JSON escapes can spell, and NUL truncates strings in some databases.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class RefusalReason(StrEnum):
-    """Why one operation of a readable completion is not applied."""
+    """Why one operation of a readable completion is refused."""
 
     UNKNOWN_OPERATION = "unknown_operation"
     UNKNOWN_ID = "unknown_id"
@@ -45,7 +45,7 @@ class RefusalReason(StrEnum):
     OVER_LIMIT = "over_limit"
     UNKNOWN_TURN = "unknown_turn"
     CONFLICT = "conflict"
-    """The entry was changed by another writer after the prompt that named it was made."""
+    """Another writer changed the entry after the prompt was made."""
     MALFORMED = "malformed"
 
 
@@ -59,7 +59,7 @@ class ParseFailureReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ParseFailure:
-    """An unreadable completion; `detail` is one line for a person."""
+    """An unreadable completion; `detail` explains it in one line."""
 
     reason: ParseFailureReason
     detail: str
@@ -69,8 +69,8 @@ class ParseFailure:
 class CheckedOperation:
     """One element of the array. Either `operation` (with the bank's own id) or `refusal` is set.
 
-    `raw` is the element as the completion had it: plain JSON values, safe to serialise again. `turn` is the place (from
-    0) in its session of the turn it stands for; 0 in a completion on a single turn.
+    `raw` is the element as completed: plain JSON values, safe to serialise. `turn` is the index (from 0) of its turn in
+    the session, or 0 in a completion on a single turn.
     """
 
     operation: Operation | None
@@ -85,7 +85,7 @@ class CheckedOperation:
 
 @dataclass(frozen=True, slots=True)
 class CheckedCompletion:
-    """What became of a completion: its elements in order, or the reason why it has none."""
+    """The outcome of a completion: its elements in order, or the reason why it is unreadable."""
 
     operations: tuple[CheckedOperation, ...]
     failure: ParseFailure | None = None
@@ -97,20 +97,20 @@ class CheckedCompletion:
 
 
 def check_completion(completion: str, recalled_ids: Sequence[int], turns: int | None = None) -> CheckedCompletion:
-    """Reads a completion against the prompt it answers; never raises, whatever the completion holds.
+    """Check a completion against its prompt; never raise, whatever the completion holds.
 
     Args:
-        completion: The Memory Manager's output. White space around the array is allowed, other text is not.
-        recalled_ids: Bank ids of the entries in the prompt: number i (from 1) stood for `recalled_ids[i - 1]`.
-        turns: Number of turns in the prompt where it showed a whole session; None for a single turn's prompt.
+        completion: The Memory Manager's output. Whitespace around the array is allowed, other text is not.
+        recalled_ids: Bank ids of the entries in the prompt: number i (from 1) is `recalled_ids[i - 1]`.
+        turns: Number of turns in a prompt that shows a whole session; None for a single turn's prompt.
 
     Returns:
-        Every element with its fate. An empty array is readable: it has no operations, and no failure.
+        Every element with its outcome. An empty array has no operations and is not a failure.
     """
     parsed = _parse(completion.strip())
     if isinstance(parsed, ParseFailure):
         return CheckedCompletion((), parsed)
-    edited: dict[int, set[int]] = defaultdict(set)  # place of a turn to the entries edited there
+    edited: dict[int, set[int]] = defaultdict(set)  # index of a turn to the entries edited there
     deleted: set[int] = set()
     seen: Counter[int] = Counter()
     checked = []
@@ -136,16 +136,16 @@ def check_completion(completion: str, recalled_ids: Sequence[int], turns: int | 
 
 
 def render_operations(operations: Sequence[Operation], recalled_ids: Sequence[int]) -> str:
-    """The completion that `check_completion` reads back as these operations, given the same `recalled_ids`.
+    """Render the completion that `check_completion` reads back as these operations, given the same `recalled_ids`.
 
     Raises:
-        ValueError: An operation names an entry that was not recalled, or lacks the id or text that its kind needs.
+        ValueError: An operation names an entry that was not recalled, or lacks the id or text of its kind.
     """
     return json.dumps([_render(operation, recalled_ids) for operation in operations], ensure_ascii=False)
 
 
 def operation_counts(checked: Iterable[CheckedCompletion]) -> dict[str, int]:
-    """Accepted operations by kind, plus `parse_failures` (completions), `refused` and, among those, `unknown_ids`."""
+    """Count accepted operations by kind, plus `parse_failures` (completions), `refused` and its part `unknown_ids`."""
     counts = {kind.value: 0 for kind in OperationKind} | {"parse_failures": 0, "unknown_ids": 0, "refused": 0}
     for completion in checked:
         counts["parse_failures"] += completion.failure is not None
@@ -168,7 +168,7 @@ def _parse(text: str) -> list[object] | ParseFailure:
         parsed = _cleaned(parsed, _MAX_NESTING)
     except RecursionError:
         return ParseFailure(ParseFailureReason.NOT_JSON, f"nested deeper than {_MAX_NESTING} levels")
-    except ValueError as error:  # Also integers of more digits than Python converts.
+    except ValueError as error:  # includes integers with more digits than Python converts
         return ParseFailure(ParseFailureReason.NOT_JSON, str(error))
     if not isinstance(parsed, list):
         found = type(parsed).__name__
@@ -177,7 +177,7 @@ def _parse(text: str) -> list[object] | ParseFailure:
 
 
 def _object(pairs: list[tuple[str, object]]) -> object:
-    """A JSON object; one that repeats a key stays a list of pairs, so that it is refused and yet seen whole."""
+    """Return a dict; if a key repeats, return the list of pairs, so that the element is refused but logged whole."""
     keys = {key for key, _ in pairs}
     return dict(pairs) if len(keys) == len(pairs) else [list(pair) for pair in pairs]
 
@@ -194,7 +194,7 @@ def _finite_float(digits: str) -> float:
 
 
 def _cleaned(value: object, levels: int) -> object:
-    """The same JSON value with unstorable characters replaced; RecursionError if it nests deeper than `levels`."""
+    """Replace unstorable characters in a JSON value; raise RecursionError if it nests deeper than `levels`."""
     if isinstance(value, str):
         return _UNSTORABLE.sub("\ufffd", value)
     if not isinstance(value, (list, dict)):
@@ -207,7 +207,7 @@ def _cleaned(value: object, levels: int) -> object:
 
 
 def _without_turn(raw: object, before: int) -> tuple[object, int]:
-    """An element without its key `turn`, and the place that key names: -1 for no number, `before` without a key."""
+    """Split off the key `turn`; return its index (-1 if it is not an integer), or `before` if the key is missing."""
     if not isinstance(raw, dict) or "turn" not in raw:
         return raw, before
     number = raw["turn"]
@@ -226,7 +226,7 @@ def _check(raw: object, recalled_ids: Sequence[int], edited: set[int]) -> Operat
     text, number = raw.get("text"), raw.get("id")
     if "text" in raw and not isinstance(text, str):
         return RefusalReason.MALFORMED
-    if "id" in raw and type(number) is not int:  # JSON's true is no id, though Python's bool is an int.
+    if "id" in raw and type(number) is not int:  # a bool is an int in Python, but not an id
         return RefusalReason.MALFORMED
     entry_id = None
     if isinstance(number, int):

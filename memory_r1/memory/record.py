@@ -1,4 +1,4 @@
-"""What the log is made of: a record for each turn, and in it the events that changed memory."""
+"""The parts of the log: one record per turn, holding the events that changed memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from memory_r1.types import Turn
 
 UNDO, REDO, FORGET = "UNDO", "REDO", "FORGET"
 NOOP, SPEAKERS, SESSION_END = "NOOP", "SPEAKERS", "SESSION_END"
-"""Kinds with a meaning of their own; every other kind is an edit, which `undo` takes back. Systems name theirs."""
+"""Kinds with a special meaning; every other kind is an edit, named by its system, which `undo` takes back."""
 MARKERS = frozenset({UNDO, REDO})
 NO_EDITS = frozenset({UNDO, REDO, NOOP, SPEAKERS, SESSION_END})
 
@@ -22,12 +22,12 @@ class Event:
     """One change of memory.
 
     Attributes:
-        kind: What happened. `UNDO` and `REDO` name the event they take back or restore in `payload["target"]`;
-            `FORGET` keeps the id of an erased item from being given again.
-        item: Id of what changed (an entry, later an edge or a node), counted from 1 in each scope.
-        payload: JSON values: the whole new version of the item.
-        tensor: What JSON cannot hold, as safetensors bytes.
-        number: Place among the scope's events, from 1; the log gives it.
+        kind: Kind of change. `UNDO` and `REDO` name the event they take back or restore in `payload["target"]`;
+            `FORGET` keeps the id of an erased item from being reused.
+        item: Id of the changed item (an entry, later an edge or a node), counted from 1 in each scope.
+        payload: The whole new version of the item, as JSON values.
+        tensor: The part that JSON cannot hold, as safetensors bytes.
+        number: Number among the scope's events, from 1; assigned by the log.
     """
 
     kind: str
@@ -39,7 +39,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """An element of a completion that was not applied: its place there, why, and what it said (JSON)."""
+    """A refused element of a completion: its index, the reason, and its JSON."""
 
     index: int
     reason: str
@@ -48,19 +48,19 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """All that one turn did to memory, written in one transaction; without a turn, what was done at no turn.
+    """Everything that one turn did to memory, written in one transaction.
 
     Attributes:
-        turn: What was said.
-        events: What changed, in order.
-        refusals: What was proposed and not applied.
-        completion: What the model wrote.
+        turn: The turn, or None for changes outside of any.
+        events: The changes, in order.
+        refusals: The operations that were proposed but refused.
+        completion: The model's completion.
         failure: Why the whole completion could not be read; empty if it could.
         prompt_tokens: Tokens that the model read.
         completion_tokens: Tokens that it wrote.
-        model_calls: How often it was asked.
-        cut: What its prompt left out to fit the window: earlier turns, memories, the turn's end.
-        written_at: ISO 8601, UTC; the log gives it.
+        model_calls: Number of calls to it.
+        cut: Parts left out of the prompt to fit the window: earlier turns, memories, the end of the turn.
+        written_at: ISO 8601, UTC; assigned by the log.
     """
 
     turn: Turn | None = None
@@ -76,7 +76,7 @@ class Record:
 
 
 def standing_part(record: Record, standing: set[int]) -> Record:
-    """The record with the edits that were taken back as `FORGET`: they change nothing, and their ids stay taken."""
+    """Turn a record's undone edits into `FORGET`, which changes nothing but keeps the ids taken."""
     events = (
         event if event.kind in NO_EDITS or event.number in standing else Event(FORGET, event.item)
         for event in record.events
@@ -85,7 +85,7 @@ def standing_part(record: Record, standing: set[int]) -> Record:
 
 
 def without_items(record: Record, items: Collection[int]) -> Record:
-    """The record without `items`, the words of its turn and what was written on it, where it changed one of them."""
+    """Erase `items` from a record and, if it concerned one of them, also the turn's text and the completion."""
     changed = any(event.item in items for event in record.events)
     if not changed and not any(_entry_in_conflict(refusal) in items for refusal in record.refusals):
         return record

@@ -1,4 +1,4 @@
-"""Which memories a query brings back."""
+"""Rank the memories of a bank for a query."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from memory_r1.types import MemoryEntry
 
 RetrievalMode = Literal["hybrid", "dense", "bm25"]
 
-_KEPT_BANKS = 16  # Evaluation asks many questions of one bank, a rollout a few of each of its banks.
+_KEPT_BANKS = 16  # Evaluation asks many questions of one bank; a rollout asks a few of each of its banks.
 
 
 def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], constant: int = 60) -> list[int]:
-    """Fuses rankings: an id scores the sum of 1 / (constant + rank), rank from 1 (Cormack et al., SIGIR 2009).
+    """Fuse rankings: an id scores the sum of 1 / (constant + rank), rank from 1 (Cormack et al., SIGIR 2009).
 
     Returns:
-        Every id of any ranking once, best first. Ties go by place in the first ranking, ids missing there last, by id.
+        Every id once, best first. Ties follow the first ranking; ids missing there come last, by id.
     """
     shares: dict[int, list[float]] = {}
     for ranking in rankings:
         for rank, item in enumerate(dict.fromkeys(ranking), start=1):
             shares.setdefault(item, []).append(1 / (constant + rank))
     first = {item: place for place, item in enumerate(dict.fromkeys(rankings[0] if rankings else ()))}
-    # fsum rounds once, so that the order of the rankings cannot break a tie.
+    # fsum rounds once, so the order of the rankings cannot break a tie.
     return sorted(shares, key=lambda item: (-math.fsum(shares[item]), first.get(item, len(first)), item))
 
 
 @dataclass(frozen=True, slots=True)
 class RetrievalRequest:
-    """One query over one bank. With `speakers`, `k` counts per speaker."""
+    """One query over one bank. With `speakers`, `k` applies per speaker."""
 
     query: str
     entries: Sequence[MemoryEntry]
@@ -58,7 +58,7 @@ class Retriever:
         """`embedder` may be None only in mode "bm25".
 
         Raises:
-            ConfigurationError: No such mode, or a mode that needs an embedder has none.
+            ConfigurationError: The mode is unknown or lacks its embedder.
         """
         if mode not in get_args(RetrievalMode):
             raise ConfigurationError(f"retrieval mode is {mode!r}; allowed are {', '.join(get_args(RetrievalMode))}")
@@ -71,15 +71,15 @@ class Retriever:
     def retrieve(
         self, query: str, entries: Sequence[MemoryEntry], k: int, speakers: Sequence[str] = ()
     ) -> tuple[MemoryEntry, ...]:
-        """The `k` best entries, best first; all of them where there are no more than `k`.
+        """Return the `k` best entries, best first, or all of them if there are fewer.
 
-        With `speakers` it is the `k` best of each of them (the paper's 30 and 30), merged best first, and after those
-        the `k` best of everybody else's.
+        With `speakers`, return the `k` best of each speaker (the paper's 30 and 30), merged best first, then the `k`
+        best of all other speakers.
         """
         return self.retrieve_many([RetrievalRequest(query, entries, k, speakers)])[0]
 
     def retrieve_many(self, requests: Sequence[RetrievalRequest]) -> list[tuple[MemoryEntry, ...]]:
-        """`retrieve` for each request, with all texts of all requests embedded in one call."""
+        """Answer each request as `retrieve` does, embedding all texts in one call."""
         banks = [tuple(_indexed_text(entry) for entry in request.entries) for request in requests]
         vectors = self._embed([request.query for request in requests], banks)
         indexes = {
@@ -99,23 +99,23 @@ class Retriever:
         return self._embedder.identity if self._embedder is not None else None
 
     def remember(self, vectors: Vectors) -> None:
-        """Take over embeddings that a log kept, so that their entries need none made."""
+        """Add the embeddings that a log kept, so that they are not computed again."""
         if self._embedder is not None:
             self._embedder.remember({key: np.frombuffer(row, dtype=np.float32) for key, row in vectors.items()})
 
     def vectors(self, entries: Sequence[MemoryEntry]) -> list[tuple[int, bytes, bytes]]:
-        """Return entries' embeddings as a log keeps them: id, key of the text, float32 bytes."""
+        """Return entries' embeddings as a log keeps them: entry id, text key, float32 bytes."""
         if self._embedder is None:
             return []
         rows = self._embedder.embed([_indexed_text(entry) for entry in entries])  # (N, E)
         return [(entry.entry_id, self.key(entry), row.tobytes()) for entry, row in zip(entries, rows, strict=True)]
 
     def key(self, entry: MemoryEntry) -> bytes:
-        """Return what an entry's embedding is kept under: the key of the text that is embedded for it."""
+        """Return the key of the text that is embedded for an entry."""
         return text_key(_indexed_text(entry))
 
     def clear(self) -> None:
-        """Drops all indexes and the embedder's cache: part of forgetting an entry for good."""
+        """Drop all indexes and the embedder's cache, so that a forgotten entry survives in none of them."""
         self._indexes.clear()
         if self._embedder is not None:
             self._embedder.clear()
@@ -136,7 +136,7 @@ class Retriever:
 
 
 def _rank(query: str, size: int, indexes: _Indexes, vectors: dict[str, np.ndarray]) -> list[int]:
-    """Places of all entries, best first; what no ranking found comes last, in the bank's order."""
+    """Return the positions of all entries, best first; those missing from all rankings come last, in bank order."""
     rankings = []
     if indexes.dense is not None:
         rankings.append([place for place, _ in indexes.dense.search(vectors[query], size)])
@@ -150,7 +150,7 @@ def _indexed_text(entry: MemoryEntry) -> str:
 
 
 def _take(request: RetrievalRequest, ranking: Sequence[int]) -> tuple[MemoryEntry, ...]:
-    """The best of each speaker in the order of the ranking, then the best of the others."""
+    """Take the best of each speaker in ranking order, then the best of the others."""
     best = [request.entries[place] for place in ranking]
     if not request.speakers:
         return tuple(best[: max(request.k, 0)])

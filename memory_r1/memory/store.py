@@ -1,7 +1,7 @@
-"""The log in a SQLite file: the one persistence of memory.
+"""The log in a SQLite file, the only form in which memory persists.
 
-A file belongs to one memory system, whose name it carries. Several processes and threads may use it at once: each write
-is one transaction, and readers see whole transactions. A process that is killed loses nothing that was written.
+A file carries the name of the memory system that it belongs to. Several processes and threads may use it at once: each
+write is one transaction, and readers see whole transactions. A killed process loses no written record.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from memory_r1.memory.log import Log, S, Vectors, check_scope
 from memory_r1.memory.record import Event, Record, Refusal
 from memory_r1.types import Turn
 
-_APPLICATION = 0x4D52314C  # "MR1L" in the file header: one of our logs.
-_FORMAT = 2  # In the file's user_version; raise it with every change of the schema.
+_APPLICATION = 0x4D52314C  # "MR1L" in the file header marks our logs
+_FORMAT = 2  # the file's user_version; raise it with every schema change
 _BUSY_SECONDS = 60
 _SCHEMA = """
 CREATE TABLE log (system TEXT NOT NULL, erasures INTEGER NOT NULL);
@@ -48,12 +48,12 @@ class MemoryStore(Log[S]):
     """A `Log` in a SQLite file.
 
     Args:
-        path: The file; it is made if it is missing.
+        path: The file, created if missing.
         start: The state before the first record of a scope.
-        system: Name of the memory system whose log it is.
+        system: Name of the memory system that owns the log.
 
     Raises:
-        StoreError: The file is no store, one of another format, or another system's.
+        StoreError: The file is not a store, has another format, or belongs to another system.
     """
 
     persistent = True
@@ -122,10 +122,10 @@ class MemoryStore(Log[S]):
             self._connection.executemany("INSERT OR IGNORE INTO vectors VALUES (?, ?, ?, ?, ?)", rows)
 
     def copy_to(self, path: Path) -> None:
-        """Write the whole log, all scopes, to another file, replacing a log there as a whole or not at all.
+        """Write the whole log, all scopes, to another file; a log there is replaced atomically.
 
         Raises:
-            StoreError: The file holds something else than a log, or others are using it.
+            StoreError: The file is not a log of this system, or another program is writing to it.
         """
         if path.exists() and self.path.exists() and path.samefile(self.path):
             return
@@ -175,8 +175,8 @@ class MemoryStore(Log[S]):
             busy, *_ = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if busy:
             raise StoreError(
-                f"the store {self.path} is in use, so bytes of erased text may be left; close its other users and "
-                "forget again"
+                f"the store {self.path} is in use, so bytes of erased text may remain in it; close the other processes "
+                "and forget again"
             )
 
     @contextmanager
@@ -197,7 +197,7 @@ class MemoryStore(Log[S]):
             self._connection.execute(begin)
             try:
                 (erasures,) = self._connection.execute("SELECT erasures FROM log").fetchone()
-                if erasures != self._erasures:  # what was folded in may be gone from the file
+                if erasures != self._erasures:  # folded records may be gone from the file
                     self._folded.clear()
                     self._erasures = erasures
                 yield
@@ -210,13 +210,13 @@ class MemoryStore(Log[S]):
 
     def _prepare(self) -> None:
         self._connection.execute("PRAGMA secure_delete = ON")
-        self._connection.execute("PRAGMA temp_store = MEMORY")  # VACUUM must not copy texts into a temporary file.
-        # In WAL mode a killed process loses nothing; a power cut may lose the last transactions, and never half of one.
+        self._connection.execute("PRAGMA temp_store = MEMORY")  # VACUUM must not copy texts into a temporary file
+        # In WAL mode a killed process loses nothing; a power cut may lose the last transactions, but never part of one.
         self._connection.execute("PRAGMA synchronous = NORMAL")
         if not self._number("SELECT count(*) FROM sqlite_master"):
             self._use_wal()
             self._connection.execute("BEGIN IMMEDIATE")
-            if not self._number("SELECT count(*) FROM sqlite_master"):  # Another process may have been quicker.
+            if not self._number("SELECT count(*) FROM sqlite_master"):  # another process may have been quicker
                 for statement in _SCHEMA.split(";"):
                     self._connection.execute(statement)
                 self._connection.execute("INSERT INTO log VALUES (?, 0)", (self.system,))

@@ -1,4 +1,4 @@
-"""Every memory system behind one interface; `build_system` makes one by its name on the command line."""
+"""Every memory system behind one interface; `build_system` builds one by its command-line name."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from memory_r1.systems.retrieval import Rag
 
 @dataclass(frozen=True, slots=True)
 class SystemParts:
-    """What systems are made of; each takes what it needs. `top_k` is per speaker."""
+    """The parts that a system may need. `top_k` is per speaker."""
 
     retriever: Retriever | None = None
     manager: MemoryManager | None = None
@@ -31,7 +31,7 @@ class SystemParts:
 
 @dataclass(frozen=True, slots=True)
 class SystemSpec:
-    """How a system is made, and which parts it cannot do without."""
+    """How to build a system, and the parts it needs."""
 
     build: Callable[[SystemParts], MemorySystem]
     needs_retriever: bool = False
@@ -58,11 +58,11 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_manager=True,
     ),
 }
-"""Every system that can be built, by its name on the command line."""
+"""Every system, by its command-line name."""
 
 
 def system_spec(name: str) -> SystemSpec:
-    """Return the entry of `SYSTEMS`; ConfigurationError names the allowed ones where there is none."""
+    """Return the entry of `SYSTEMS`, or raise a ConfigurationError that names the allowed ones."""
     if name not in SYSTEMS:
         raise ConfigurationError(f"memory system {name!r} is unknown; allowed: {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
@@ -76,21 +76,21 @@ def build_system(
     top_k: int = 30,
     count_tokens: TokenCounter = approximate_tokens,
 ) -> MemorySystem:
-    """Return an empty system; parts it has no use for are left aside, so that one call serves all names.
+    """Build an empty system; it ignores the parts that it does not need.
 
     Args:
         name: A key of `SYSTEMS`.
-        retriever: Ranks what is recalled.
+        retriever: Ranks the entries to recall.
         manager: Writes the bank.
         top_k: Entries recalled per speaker.
         count_tokens: Measures entries against a recall's budget.
 
     Raises:
-        ConfigurationError: The name is unknown, a part it needs is missing, or `top_k` is below 1.
+        ConfigurationError: The name is unknown, a needed part is missing, or `top_k` is below 1.
     """
     spec = system_spec(name)
     if top_k < 1:
-        raise ConfigurationError(f"top_k is {top_k}: give a whole number from 1, the entries recalled per speaker")
+        raise ConfigurationError(f"top_k is {top_k}: give the number of entries recalled per speaker, at least 1")
     for part, needed, given in (
         ("retriever", spec.needs_retriever, retriever),
         ("manager", spec.needs_manager, manager),

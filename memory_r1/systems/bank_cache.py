@@ -1,6 +1,6 @@
-"""Banks are written once: a dialogue that a manager played is kept under the hash of all that decided its bank.
+"""A cache of banks: a dialogue that a manager played is stored under a hash of everything that determines its bank.
 
-The same cache serves training and evaluation. A file of it is a store with one scope, the dialogue's.
+Training and evaluation share the cache. Each file is a store with one scope, the dialogue's.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ class BankCache:
     """Logs of dialogues in a folder.
 
     Args:
-        folder: Where they lie.
-        system: Name of the memory system that writes them.
-        settings: What else decides a bank, but for the turns and the code that plays them, which are added here.
+        folder: The folder.
+        system: Name of the memory system that writes the logs.
+        settings: Everything else that determines a bank, except the turns and the code, which the cache adds itself.
     """
 
     def __init__(self, folder: Path, system: str, settings: Mapping[str, Any]) -> None:
@@ -57,17 +57,17 @@ class BankCache:
         top_k: int,
         max_new_tokens: int,
     ) -> BankCache:
-        """The cache of what a Memory Manager writes; models count by content, so that they may move.
+        """Open the cache of a Memory Manager's banks. Models are identified by content, so their folders may move.
 
         Args:
-            folder: Where the files lie.
+            folder: Folder of the cache.
             system: Name of the memory system.
             model: The base model: name, hub id or folder.
-            dtype: Its precision.
+            dtype: Precision of the base model.
             manager: Adapter folder; None for the base model.
             embedder: The sentence model: name, hub id or folder.
             top_k: Memories recalled per speaker for the manager.
-            max_new_tokens: Longest completion.
+            max_new_tokens: Longest completion, in tokens.
         """
         settings = {
             "model": model_hash(resolve_model(model)) or model,
@@ -80,16 +80,16 @@ class BankCache:
         return cls(folder, system, settings)
 
     def path(self, dialogue: Dialogue) -> Path:
-        """Return the file of a dialogue's bank, which need not be there."""
+        """Return the path of a dialogue's bank, which need not exist."""
         told = json.dumps(asdict(replace(dialogue, questions=())), sort_keys=True)
         return self.folder / f"{_sha256(self.key + told)[:24]}.db"
 
     def kept(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> list[str]:
-        """Return the ids of the dialogues that `take` would take over."""
+        """Return the ids of the dialogues that `take` would copy."""
         return [each.dialogue_id for each in dialogues if self._read(each) and not log.records(each.dialogue_id)]
 
     def take(self, log: Log[ScopeState], dialogues: Sequence[Dialogue]) -> list[str]:
-        """Have `log` take over what is kept of dialogues that it holds nothing of; return their ids."""
+        """Copy the cached records of dialogues that `log` does not hold yet into it; return the dialogues' ids."""
         taken = self.kept(log, dialogues)
         for dialogue in dialogues:
             if dialogue.dialogue_id in taken:
@@ -99,7 +99,7 @@ class BankCache:
         return taken
 
     def keep(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> None:
-        """Keep the banks of dialogues that were played to their end, in place of any that are kept already."""
+        """Store the banks of completed dialogues, replacing any that are stored already."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for dialogue in dialogues:
             path = self.path(dialogue)
@@ -110,12 +110,12 @@ class BankCache:
             scratch.replace(path)
 
     def lock(self) -> FileLock:
-        """A lock under which one run plays what runs beside it then take over."""
+        """Return a lock under which one run plays the dialogues that parallel runs then reuse."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / "playing.lock")
 
     def _read(self, dialogue: Dialogue) -> tuple[Record, ...]:
-        """What is kept of a dialogue, none if it is not all of it; a damaged file is told and played anew."""
+        """Return a dialogue's cached records, or none if they are incomplete or the file is damaged."""
         path = self.path(dialogue)
         if not path.is_file():
             return ()
@@ -142,7 +142,7 @@ def code_files() -> list[Path]:
 
 
 def _code_hash() -> str:
-    """SHA-256 of the modules that write banks: a prompt that was reworded makes other banks."""
+    """Return the SHA-256 of the modules that write banks, since a reworded prompt gives other banks."""
     digest = hashlib.sha256()
     for path in code_files():
         digest.update(f"{path.relative_to(Path(__file__).resolve().parents[1])}\n".encode() + path.read_bytes())

@@ -1,4 +1,4 @@
-"""Systems whose memory is one bank of entries per scope: what they store and how they rank it is left open."""
+"""Systems whose memory is one bank of entries per scope; subclasses decide what to store and how to rank it."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ from memory_r1.systems.base import (
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Recall, Turn
 
-# An entry is measured as it stands in the Answer Agent's prompt, where its number has three digits at most as a rule.
+# Entries are measured as rendered in the Answer Agent's prompt, where numbers rarely exceed three digits.
 _LONGEST_NUMBER = 999
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """All that a system wants to do about one turn.
+    """A system's decision about one turn.
 
     Attributes:
-        operations: What to do, in order, with bank ids.
-        record: What deciding it cost, and what was refused already; the turn and its events are still to come.
-        instead_of: Place among `operations` to the kind that the manager wrote there, if the system does another.
+        operations: The operations to apply, in order, with bank ids.
+        record: The record so far: costs and refusals, without the turn and its events.
+        instead_of: Maps an index of `operations` to the kind that the manager proposed, if the system replaced it.
     """
 
     operations: tuple[Operation, ...] = ()
@@ -46,7 +46,7 @@ class Proposal:
 
 
 class BankedSystem(MemorySystem):
-    """A system over `MemoryBank`; subclasses say what to write (`_propose`) and what to recall (`_rank`)."""
+    """A system on a `MemoryBank`; subclasses decide what to write (`_propose`) and what to recall (`_rank`)."""
 
     capabilities = frozenset({Capability.ENTRIES})
 
@@ -56,8 +56,8 @@ class BankedSystem(MemorySystem):
         """Start empty, with a log in memory.
 
         Args:
-            count_tokens: Measures texts for `budget_tokens`: the Answer Agent's tokenizer, if there is one.
-            states: Scopes that start from a state, as a rollout's branches do.
+            count_tokens: Measures texts for `budget_tokens`, preferably with the Answer Agent's tokenizer.
+            states: Scopes that start from a given state, such as a rollout's branches.
         """
         self._count_tokens = lru_cache(maxsize=65_536)(count_tokens)
         self._log: Log[ScopeState] = ListLog(ScopeState(), states)
@@ -68,10 +68,10 @@ class BankedSystem(MemorySystem):
 
     @abstractmethod
     def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
-        """Return the entries to recall for each request, the one to keep longest under a budget first."""
+        """Return the entries to recall for each request; a budget drops them from the end."""
 
     def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
-        """Put what the budget left into the order of the prompt; by default best first."""
+        """Order the kept entries for the prompt; by default best first."""
         return kept
 
     def begin(self, scope: str, speakers: Sequence[str]) -> None:
@@ -83,10 +83,10 @@ class BankedSystem(MemorySystem):
         return self.observe_many([(turn, scope)])[0]
 
     def observe_many(self, observations: Sequence[tuple[Turn, str]]) -> list[Record]:
-        """Read the turns in waves: the first of every scope together, then the second, and so on.
+        """Read the turns in waves: the first turn of every scope, then the second of every scope, and so on.
 
-        Each wave is one transaction. Entries that another writer changed since the wave was read are left to that
-        writer: the operation is refused as a conflict.
+        Each wave is one transaction. If another writer changed an entry since the wave was read, the operation on it is
+        refused as a conflict.
         """
         waves: dict[int, list[int]] = {}
         seen: dict[str, int] = {}
@@ -123,7 +123,7 @@ class BankedSystem(MemorySystem):
         ]
 
     def _within_budget(self, ranked: tuple[MemoryEntry, ...], budget_tokens: int | None) -> Recall:
-        """Keep entries from the first on until the next would exceed the budget."""
+        """Keep leading entries until the next one would exceed the budget."""
         kept = tokens = 0
         for entry in ranked:
             cost = self._count_tokens(memory_line(_LONGEST_NUMBER, entry) + "\n")
@@ -137,7 +137,7 @@ class BankedSystem(MemorySystem):
         )
 
     def speakers(self, scope: str) -> tuple[str, ...]:
-        """Return who speaks in `scope`, as far as announced or heard."""
+        """Return the speakers announced or heard in `scope`."""
         return self._log.state(scope).speakers
 
     def entries(self, scope: str) -> tuple[MemoryEntry, ...]:
@@ -148,14 +148,14 @@ class BankedSystem(MemorySystem):
 
     @property
     def log(self) -> Log[ScopeState]:
-        """What is remembered, and how it came about."""
+        """The log of all scopes."""
         return self._log
 
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase a scope, or entries of it with the words of the turns behind them.
+        """Erase a scope, or some of its entries with the text of their turns.
 
         Raises:
-            StoreError: An id is none of this scope's entries, live or deleted.
+            StoreError: An id belongs to no entry of this scope, live or deleted.
         """
         return self._log.forget(scope, ids)
 
@@ -171,7 +171,7 @@ class BankedSystem(MemorySystem):
 
 
 def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
-    """Return what a proposal made on the state `read` does to the state as it is `now`."""
+    """Return the record of a proposal, made on the state `read`, for the state `now`."""
     bank, events = now.bank.view(), []
     refusals = list(proposal.record.refusals)
     refused = {refusal.index for refusal in refusals}

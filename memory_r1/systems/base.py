@@ -1,7 +1,7 @@
-"""The interface every memory system stands behind.
+"""The interface of every memory system.
 
-A system is told turns (`observe`) and asked for memories (`recall`). It never sees a question before the evaluation
-asks it, and never the gold answer. What it is told under one scope (a user or a dialogue) cannot be read under another.
+A system observes turns (`observe`) and returns memories (`recall`). It never sees a question before the evaluation asks
+it, nor the gold answer. Scopes (users or dialogues) are isolated from each other.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ TokenCounter = Callable[[str], int]
 
 
 class Capability(StrEnum):
-    """What a system can do beyond remembering and recalling; where one lacks, a result is "not applicable"."""
+    """The optional abilities of a system; results that need a missing one are "not applicable"."""
 
     ENTRIES = "entries"
-    """`entries` lists what is remembered, with the turns it comes from."""
+    """`entries` lists the memories with their source turns."""
     EDITS = "edits"
-    """What is remembered may be rewritten or removed by later turns."""
+    """Later turns may rewrite or remove memories."""
     MODEL_WRITES = "model_writes"
-    """A language model is asked on every turn: writing costs tokens."""
+    """A language model reads every turn, so writing costs tokens."""
     FEEDBACK = "feedback"
     """`feedback` changes later recalls."""
     GOLD_EVIDENCE = "gold_evidence"
-    """Is shown the gold evidence of the questions: an upper bound, not a memory."""
+    """The system sees the questions' gold evidence: an upper bound, not a memory."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecallRequest:
-    """One `recall` of a batch: `now` is ISO 8601, `budget_tokens` None leaves the text unbounded."""
+    """One `recall` of a batch; `now` is ISO 8601, and `budget_tokens` None means no limit."""
 
     query: str
     scope: str
@@ -45,72 +45,72 @@ class RecallRequest:
 
 
 class MemorySystem(ABC):
-    """What all systems have in common; the batched forms give exactly what the single ones would, one by one."""
+    """Base class of all systems; the batched methods return exactly what single calls would."""
 
     name: str = ""
     capabilities: frozenset[Capability] = frozenset()
     cut_rule: str = "lowest ranked first"
-    """What a recall leaves out first where it would exceed its budget."""
+    """Which entries a recall drops first if it exceeds its budget."""
 
     @abstractmethod
     def observe(self, turn: Turn, scope: str) -> Record:
-        """Read one turn into `scope` and return what was done about it."""
+        """Read one turn into `scope`; return its record."""
 
     def observe_many(self, observations: Sequence[tuple[Turn, str]]) -> list[Record]:
-        """Read many (turn, scope) pairs, those of one scope strictly in the order given; one record each."""
+        """Read many (turn, scope) pairs, in order within each scope; return one record each."""
         return [self.observe(turn, scope) for turn, scope in observations]
 
     def begin(self, scope: str, speakers: Sequence[str]) -> None:
-        """Announce who speaks in `scope`; optional, otherwise speakers are learnt as their turns are observed."""
+        """Announce the speakers of `scope`; optional, since a system also learns them from their turns."""
         check_scope(scope)
 
     def end_session(self, scope: str, now: str) -> None:
-        """Say that the running session of `scope` is over; what is consolidated at a session's end happens here.
+        """End the current session of `scope`, and consolidate if the system does that.
 
-        A session that nothing was said in since it ended is not ended again.
+        Without a turn since the last end, this does nothing.
         """
         check_scope(scope)
 
     @abstractmethod
     def recall(self, query: str, scope: str, now: str = "", budget_tokens: int | None = None) -> Recall:
-        """Return the memories of `scope` for `query`; reads only, so equal calls give equal recalls."""
+        """Return the memories of `scope` for `query`; this only reads, so equal calls give equal recalls."""
 
     def recall_many(self, requests: Sequence[RecallRequest]) -> list[Recall]:
         """Answer many recalls on the same snapshot, in the order given."""
         return [self.recall(request.query, request.scope, request.now, request.budget_tokens) for request in requests]
 
-    def feedback(self, recall: Recall, reward: float) -> None:  # noqa: B027  (a system may well have no use for it)
-        """Report how well a recall served, to systems with `Capability.FEEDBACK`; never called by an evaluation."""
+    def feedback(self, recall: Recall, reward: float) -> None:  # noqa: B027  (optional)
+        """Report the reward of a recall to systems with `Capability.FEEDBACK`; evaluations never call this."""
 
     @abstractmethod
     def entries(self, scope: str) -> tuple[MemoryEntry, ...]:
-        """Return what is remembered under `scope`, in order of first insertion; unknown scopes remember nothing."""
+        """Return the entries of `scope` in order of first insertion, none for an unknown scope."""
 
     @abstractmethod
     def records(self, scope: str) -> tuple[Record, ...]:
-        """Return the log of `scope`: what each turn did to memory, oldest first."""
+        """Return the log of `scope`, oldest record first."""
 
     @abstractmethod
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase entries of `scope` for good (None: the whole scope) and return how many live ones went."""
+        """Erase entries of `scope`, or with None all of it, for good; return the number of live entries erased."""
 
     @abstractmethod
     def save(self, path: Path | str) -> None:
-        """Write a backup of the log to `path`, replacing the file as a whole or not at all."""
+        """Write a backup of the log to `path`, replacing the file atomically."""
 
     @abstractmethod
     def load(self, path: Path | str, *, create: bool = False) -> None:
-        """Go on with the log in the file at `path`, which what is observed from now on is written to.
+        """Switch to the log in the file at `path`; later turns are written to it.
 
         Args:
-            path: What `save` wrote, or an earlier `load` made.
-            create: Make the file if it is missing.
+            path: A file written by `save` or created by an earlier `load`.
+            create: Create the file if it is missing.
 
         Raises:
-            StoreError: The file is missing, damaged, no such log, or another system's; nothing changes then.
+            StoreError: The file is missing, damaged, not a log, or another system's. Nothing changes then.
         """
 
 
 def approximate_tokens(text: str) -> int:
-    """Count tokens where no tokenizer is at hand: four characters each, rounded up."""
+    """Estimate the number of tokens without a tokenizer: four characters each, rounded up."""
     return -(-len(text) // 4)

@@ -1,4 +1,4 @@
-"""Memories that no model writes: nothing, every turn as it was said, and the gold evidence."""
+"""Systems without a model: no memory, every turn verbatim, and the gold evidence."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
 
 def add_every_turn(turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
-    """Propose each turn with words in it as an entry of its own, as it was said."""
+    """Propose each non-blank turn as one verbatim entry."""
     return [Proposal((Operation(OperationKind.ADD, turn.text),) if turn.text.strip() else ()) for turn, _ in turns]
 
 
 class NoMemory(BankedSystem):
-    """Remembers nothing: what the Answer Agent knows or guesses by itself."""
+    """Remembers nothing, so the Answer Agent knows or guesses."""
 
     name = "none"
     capabilities = frozenset()
@@ -35,7 +35,7 @@ class NoMemory(BankedSystem):
 
 
 class FullContext(BankedSystem):
-    """Recalls all turns in order of the dialogue; under a budget the oldest are cut first."""
+    """Recalls all turns in dialogue order; a budget cuts the oldest first."""
 
     name = "full-context"
     cut_rule = "oldest first"
@@ -51,10 +51,9 @@ class FullContext(BankedSystem):
 
 
 class Oracle(BankedSystem):
-    """Recalls the gold evidence turns of a question, once they are revealed: the upper bound of retrieval.
+    """Recalls the gold evidence turns of a question, once revealed: the upper bound of retrieval.
 
-    It is the only system that is told anything about a question beforehand, through `reveal`, which no other system
-    has; that it was is not saved.
+    No other system learns anything about a question beforehand. `save` leaves out what `reveal` told.
     """
 
     name = "oracle"
@@ -66,7 +65,7 @@ class Oracle(BankedSystem):
         self._evidence: dict[tuple[str, str], frozenset[str]] = {}
 
     def reveal(self, scope: str, evidence: Mapping[str, Sequence[str]]) -> None:
-        """Tell which turns (ids) answer which query of `scope`; a query told again keeps the turns of both."""
+        """Add the ids of the turns that answer each query of `scope`."""
         for query, turn_ids in evidence.items():
             known = self._evidence.get((check_scope(scope), query), frozenset())
             self._evidence[scope, query] = known.union(turn_ids)

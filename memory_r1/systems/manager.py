@@ -1,4 +1,4 @@
-"""Systems whose entries a Memory Manager writes: with all its operations, or with ADD alone."""
+"""Systems whose entries a Memory Manager writes, with all its operations or with ADD alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ManagedMemory(RetrievingSystem):
         count_tokens: TokenCounter = approximate_tokens,
         states: Mapping[str, ScopeState] | None = None,
     ) -> None:
-        """`retriever` and `top_k` serve `recall`; what the manager is shown of the bank is its own affair."""
+        """Recall with `retriever` and `top_k`; the manager's own settings decide what it sees of the bank."""
         super().__init__(retriever, top_k=top_k, count_tokens=count_tokens, states=states)
         self._manager = manager
 
@@ -40,7 +40,7 @@ class ManagedMemory(RetrievingSystem):
                 turn=turn,
                 previous=state.previous(turn),
                 bank=state.bank.view(),
-                # Who speaks now is a speaker, announced or not; the state knows it once the turn is written.
+                # An unannounced speaker enters the state only once the turn is written.
                 speakers=tuple(dict.fromkeys([*state.speakers, turn.speaker])),
             )
             for turn, state in turns
@@ -77,14 +77,14 @@ class ManagedMemory(RetrievingSystem):
         )
 
     def _permitted(self, operation: Operation) -> Operation:
-        """Return what is done if the manager proposed `operation`."""
+        """Return the operation to apply in place of a proposed one."""
         return operation
 
 
 class AddOnly(ManagedMemory):
-    """The same manager and prompt, but an UPDATE adds its text beside the old entry and a DELETE does nothing.
+    """The same manager and prompt, but UPDATE adds its text beside the old entry and DELETE does nothing.
 
-    So a difference to `memory-r1` is what UPDATE and DELETE are worth.
+    The difference from `memory-r1` shows the value of UPDATE and DELETE.
     """
 
     name = "add-only"
@@ -97,7 +97,7 @@ class AddOnly(ManagedMemory):
 
 
 class AddOnlyNewestFirst(AddOnly):
-    """ADD-only that shows what it recalls newest first, so that an outdated entry stands below what replaced it."""
+    """ADD-only with the recalled entries newest first, so that an outdated entry comes after its replacement."""
 
     name = "add-only-newest-first"
 

@@ -1,7 +1,7 @@
-"""Plays dialogues into a memory system, for training and evaluation alike.
+"""Play dialogues into a memory system, for training and evaluation alike.
 
-All dialogues advance together, so that one batch of the model serves them all: turn i of each, then turn i + 1. A
-dialogue goes on behind the turns that the system's log holds of it.
+All dialogues advance together in batches: turn i of each, then turn i + 1. A dialogue continues after the turns that
+the system's log already holds.
 """
 
 from __future__ import annotations
@@ -26,14 +26,7 @@ Entries = tuple[MemoryEntry, ...]
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """Turns to be played in a scope.
-
-    Attributes:
-        scope: Where, by default the dialogue's id.
-        speakers: Who speaks.
-        turns: In order.
-        session_ends: Place of a session's last turn to the session's time.
-    """
+    """Turns to play in a scope; `session_ends` maps the index of a session's last turn to the session's time."""
 
     scope: str
     speakers: tuple[str, ...]
@@ -42,7 +35,7 @@ class Episode:
 
     @classmethod
     def of(cls, dialogue: Dialogue) -> Episode:
-        """A whole dialogue, in a scope of its name."""
+        """Return a whole dialogue, with its id as the scope."""
         ends = accumulate(len(session.turns) for session in dialogue.sessions)
         closed = {end - 1: of.timestamp for end, of in zip(ends, dialogue.sessions, strict=True) if of.turns}
         return cls(dialogue.dialogue_id, dialogue.speakers, dialogue.turns(), closed)
@@ -58,13 +51,13 @@ def play(
     """Play every episode to its end.
 
     Args:
-        system: Where they are played; a scope that holds an episode's first turns goes on behind them.
-        episodes: One for each scope.
-        batch_size: Episodes that advance together; None: all.
-        advance: Told how many turns were played, those that the system held already first.
+        system: The system; a scope that holds an episode's first turns continues after them.
+        episodes: One per scope.
+        batch_size: Number of episodes that advance together; None for all.
+        advance: Called with the number of turns done: first those already held, then after each batch.
 
     Raises:
-        DataError: A scope holds other turns than the episode's first ones.
+        DataError: A scope holds turns other than the episode's first ones.
     """
     done = [_resume(system, episode) for episode in episodes]
     advance(sum(done))
@@ -80,7 +73,7 @@ def play(
 
 
 def play_manager(dialogues: Sequence[Dialogue], manager: MemoryManager, *, progress: bool = False) -> Log[ScopeState]:
-    """Have a manager play whole dialogues from empty banks, in memory; returns the log, one scope for each dialogue."""
+    """Play whole dialogues with a manager, from empty banks and in memory; return the log, one scope per dialogue."""
     system = ManagedMemory(manager, manager.retriever, top_k=manager.top_k)
     episodes = [Episode.of(dialogue) for dialogue in dialogues]
     with Progress(*Progress.get_default_columns(), disable=not progress) as bars:
@@ -90,12 +83,12 @@ def play_manager(dialogues: Sequence[Dialogue], manager: MemoryManager, *, progr
 
 
 def turns_of(records: Sequence[Record]) -> list[str]:
-    """Return the ids of the turns that records stand for, in order."""
+    """Return the turn ids of the records, in order."""
     return [record.turn.turn_id for record in records if record.turn is not None]
 
 
 def banks_along(records: Sequence[Record]) -> tuple[dict[str, Entries], Entries]:
-    """Return the entries before each turn (by turn id) and after the last, of a bank-backed system's log."""
+    """Return the entries before each turn (by turn id) and after the last, from a bank-backed system's log."""
     state = ScopeState()
     before: dict[str, Entries] = {}
     for record in records:
@@ -106,15 +99,15 @@ def banks_along(records: Sequence[Record]) -> tuple[dict[str, Entries], Entries]
 
 
 def _resume(system: MemorySystem, episode: Episode) -> int:
-    """Announce who speaks, and return how many of the episode's turns the system holds already."""
+    """Announce the speakers, and return how many of the episode's turns the system holds already."""
     held = turns_of(system.records(episode.scope))
     if held != [turn.turn_id for turn in episode.turns[: len(held)]]:
         raise DataError(
             f"memory of {episode.scope!r} does not follow the order of its turns: it holds {held[-1]!r} as turn "
-            f"{len(held)}; start from an empty one"
+            f"{len(held)}; start from an empty memory"
         )
     system.begin(episode.scope, episode.speakers)
-    _end_session(system, episode, len(held) - 1)  # a kill may have come between a session's last turn and its end
+    _end_session(system, episode, len(held) - 1)  # in case a kill came just before the session's end
     return len(held)
 
 

@@ -1,4 +1,4 @@
-"""Systems that recall by search: the turns themselves here, what a manager makes of them in `manager`."""
+"""Systems that recall by search: raw turns here, a manager's entries in `manager`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Entries = tuple[MemoryEntry, ...]
 
 
 class RetrievingSystem(BankedSystem):
-    """Recalls the `top_k` entries per speaker that the retriever puts first (the paper: 30 of each of two)."""
+    """Recalls the retriever's `top_k` entries per speaker (in the paper 30 for each of two speakers)."""
 
     def __init__(
         self,
@@ -29,7 +29,7 @@ class RetrievingSystem(BankedSystem):
         super().__init__(count_tokens=count_tokens, states=states)
         self._retriever = retriever
         self._top_k = top_k
-        self._embedded: dict[str, dict[int, MemoryEntry]] = {}  # by scope and id: those whose embedding the log holds
+        self._embedded: dict[str, dict[int, MemoryEntry]] = {}  # by scope and id: entries embedded in the log
 
     def _rank(self, requests: Sequence[RecallRequest]) -> list[Entries]:
         states = {request.scope: self._log.state(request.scope) for request in requests}
@@ -51,7 +51,7 @@ class RetrievingSystem(BankedSystem):
         return ranked
 
     def _remember_embeddings(self, scope: str) -> None:
-        """Take over the embeddings that the log holds, the first time that a scope is searched."""
+        """Load the log's embeddings into the retriever when a scope is first searched."""
         identity = self._retriever.embedder_identity
         if scope in self._embedded or identity is None:
             return
@@ -61,7 +61,7 @@ class RetrievingSystem(BankedSystem):
         self._embedded[scope] = {entry.entry_id: entry for entry in held}
 
     def _keep_embeddings(self, scope: str, entries: Entries) -> None:
-        """Have the log keep the embeddings of entries that are new to it; the search has made them already."""
+        """Store the embeddings of new entries, which the search has just computed, in the log."""
         identity, held = self._retriever.embedder_identity, self._embedded.get(scope, {})
         if identity is None or not self._log.persistent:
             return
@@ -83,7 +83,7 @@ class RetrievingSystem(BankedSystem):
 
 
 class Rag(RetrievingSystem):
-    """Searches the turns as they were said."""
+    """Searches the verbatim turns."""
 
     name = "rag"
 

@@ -1,4 +1,4 @@
-"""What a bank-backed system remembers of one scope: the fold of its log."""
+"""The state of one scope in a bank-backed system: the fold of its log."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from memory_r1.types import PREVIOUS_TURNS, Turn
 
 @dataclass(frozen=True, slots=True)
 class ScopeState:
-    """The live entries, who speaks, and the running session's last turns.
+    """The live entries, the speakers, and the last turns of the current session.
 
     Attributes:
-        bank: Read it or take a view: a state never changes.
+        bank: The entries; to write, take a view, since a state never changes.
         speakers: Announced or heard, in that order.
-        recent: The last turns of the running session, oldest first.
-        ended: Nothing was said since the last session ended.
+        recent: The last turns of the current session, oldest first.
+        ended: Whether no turn followed the end of the last session.
     """
 
     bank: MemoryBank = field(default_factory=MemoryBank)
@@ -45,7 +45,7 @@ class ScopeState:
                 recent, ended = (), True
         if (turn := record.turn) is not None:
             speakers, ended = _joined(speakers, [turn.speaker]), False
-            if turn.text or not any(event.kind == FORGET for event in record.events):  # else its words are erased
+            if turn.text or not any(event.kind == FORGET for event in record.events):  # otherwise its text was erased
                 recent = (*self.previous(turn), turn)[-PREVIOUS_TURNS:]
         return replace(self, bank=bank, speakers=speakers, recent=recent, ended=ended)
 

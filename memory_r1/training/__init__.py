@@ -1,1 +1,1 @@
-"""Training of the two agents: arguments, rows, SFT, GRPO with a shared prefix, and what a run leaves behind."""
+"""Training of the two agents: arguments, rows, SFT, GRPO with a shared prefix, PPO, and the output of a run."""

@@ -1,4 +1,4 @@
-"""The frozen Answer Agent inside a manager's reward: banks and questions in, answers out, distinct prompts only."""
+"""The frozen Answer Agent in a manager's reward: banks and questions in, answers out, each distinct prompt once."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from memory_r1.types import Answer, MemoryEntry, Question, Recall
 logger = logging.getLogger(__name__)
 
 ENTRY_COST = "entry_cost"
-"""Name of the reward that charges for a bank's entries beside the rewards that ask it."""
+"""Name of the reward that charges for a bank's entries, beside the rewards that question the bank."""
 
-# What decides a greedy answer: the question, when it is asked, and the memories recalled.
+# The question, its time and the recalled memories determine a greedy answer.
 _Key = tuple[str, str, tuple[MemoryEntry, ...]]
 
 
@@ -31,13 +31,13 @@ class BankQuestion:
 
 
 class FrozenAnswering:
-    """Retrieves again from each bank and answers; greedy, so equal requests are answered once and remembered.
+    """Retrieves from each bank and answers greedily, so equal requests are answered once and cached.
 
     Args:
         agent: The frozen Answer Agent.
-        retriever: The retriever the evaluated system uses too.
+        retriever: The retriever that the evaluated system uses too.
         top_k: Memories recalled per speaker.
-        remembered: Answers kept from earlier calls.
+        remembered: Number of cached answers.
     """
 
     def __init__(self, agent: AnswerAgent, retriever: Retriever, top_k: int, remembered: int = 20_000) -> None:
@@ -49,9 +49,9 @@ class FrozenAnswering:
         self._answers: Remembered[_Key, Answer] = Remembered(remembered)
 
     def answer(self, asked: Sequence[BankQuestion]) -> list[Answer | None]:
-        """An answer for each, in order; None where there is none: its server gave none, or the prompt was too long.
+        """Answer each question, in order; None if the server gave no answer or the prompt was too long.
 
-        `requested` and `generated` count what de-duplication saves.
+        The difference of `requested` and `generated` is what de-duplication saved.
         """
         recalls = self.retriever.retrieve_many(
             [RetrievalRequest(item.question.question, item.entries, self.top_k, item.speakers) for item in asked]

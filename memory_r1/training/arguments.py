@@ -1,8 +1,8 @@
-"""A recipe's fields and their validation. Config objects end here: nothing below takes one.
+"""A recipe's fields and their validation. No layer below takes a config object.
 
-A recipe is one flat YAML file over three dataclasses: `MemoryArguments` (ours), TRL's trainer config (extended where
-we need a field) and TRL's `ModelConfig`. TRL does not check the values that YAML supplies, so every field of all three
-is checked against its type, choices and range before a model is loaded.
+A recipe is one flat YAML file over three dataclasses: `MemoryArguments` (ours), TRL's trainer config (with a few more
+fields) and TRL's `ModelConfig`. TRL does not check values from YAML, so every field of all three is checked against its
+type, choices and range before a model is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import check_address
 from memory_r1.training.fields import closest, validate_fields
 
-# Fields of TRL's `ModelConfig` that would be ignored: LoRA is always used, without dropout; 4-bit is always NF4.
+# Fields of TRL's `ModelConfig` that would be ignored: LoRA is always on, without dropout; 4-bit is always NF4.
 UNUSED_MODEL_FIELDS = (
     "use_peft",
     "lora_dropout",
@@ -34,50 +34,50 @@ UNUSED_MODEL_FIELDS = (
     "lora_target_parameters",
 )
 BASE = "base"
-"""In place of an adapter folder: the base model without one."""
-# Where a run's numbers may go; transformers finds out about others only once the model is loaded.
+"""Stands for the base model in place of an adapter folder."""
+# Allowed values of `report_to`; transformers refuses others only once the model is loaded.
 REPORTERS = ("none", "all", "tensorboard", "wandb", "trackio", "mlflow")
 
-# Beginnings of the fields by which transformers and TRL publish a run. They would write a token into the run's record
-# and upload the whole folder at every save, with its sampled completions and a pickle.
+# Prefixes of the fields by which transformers and TRL publish a run. They would write a token into the run's record
+# and upload the whole folder at every save, including sampled completions and a pickle.
 PUBLISHING = ("hub_", "push_to_hub", "trackio_", "log_completions_hub_")
 
-# Fields of `MemoryGRPOConfig` that say how a group becomes advantages, which PPO's critic does in their place.
+# Fields of `MemoryGRPOConfig` that turn groups into advantages, which is the critic's job in PPO.
 GROUP_FIELDS = ("scale_rewards", "multi_objective_aggregation", "dynamic_sampling_rounds", "variance_sampling")
-# TRL compares `loss_type` in the first step only, when a model has been loaded and a rollout paid for.
+# TRL checks `loss_type` only in the first step, after a model was loaded and a rollout generated.
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
-# Those of them that are PPO's clipped surrogate; they differ in how they average it.
+# The losses that are PPO's clipped surrogate; they differ only in averaging.
 CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo")
 
 
 @dataclass
 class MemoryArguments:
-    """What is trained on what; the trainer's own fields are TRL's."""
+    """The agent, the data and the rewards of a run; fields of the trainer itself are TRL's."""
 
     agent: str = field(metadata={"help": "Which agent to train.", "choices": ["manager", "answer"]})
     dataset: str = field(
         default="synthetic",
-        metadata={"help": "'synthetic', 'locomo', or a JSONL file of own dialogues."},
+        metadata={"help": "'synthetic', 'locomo', or a JSONL file of your own dialogues."},
     )
     dialogue_seed: int = field(default=0, metadata={"help": "Seed of the synthetic generator and of sampling."})
     first_dialogue: int = field(
         default=0,
-        metadata={"help": "Index of the first training dialogue used, so that RL can take others than SFT."},
+        metadata={"help": "Index of the first training dialogue to use, so that RL and SFT can use different ones."},
     )
     train_dialogues: int | None = field(
-        default=None, metadata={"help": "Number of training dialogues used; default: all there are."}
+        default=None, metadata={"help": "Number of training dialogues to use; default: all."}
     )
-    validation_dialogues: int = field(default=4, metadata={"help": "Dialogues that pick the checkpoint."})
+    validation_dialogues: int = field(default=4, metadata={"help": "Number of dialogues that pick the checkpoint."})
     validation: str = field(
         default="rows",
         metadata={
-            "help": "What picks the checkpoint in RL: greedy completions on validation rows, by the rewards; or, for a "
-            "manager, token F1 of all questions once it has played the validation dialogues itself.",
+            "help": "What picks the checkpoint in RL: the rewards of greedy completions on validation rows or, for a "
+            "manager, token F1 of all questions after it has played the validation dialogues itself.",
             "choices": ["rows", "played"],
         },
     )
-    max_train_rows: int | None = field(default=None, metadata={"help": "Keep at most so many training rows."})
-    max_validation_rows: int | None = field(default=32, metadata={"help": "Keep at most so many validation rows."})
+    max_train_rows: int | None = field(default=None, metadata={"help": "Maximum number of training rows."})
+    max_validation_rows: int | None = field(default=32, metadata={"help": "Maximum number of validation rows."})
     banks: str = field(
         default="gold",
         metadata={
@@ -99,34 +99,34 @@ class MemoryArguments:
     answer_server: str | None = field(
         default=None,
         metadata={
-            "help": "OpenAI-compatible server that answers in place of `answer_adapter`: http://127.0.0.1:8000/v1, "
-            "say. Its key, if it wants one, stands in the environment variable ANSWER_SERVER_KEY."
+            "help": "OpenAI-compatible server that answers in place of `answer_adapter`, such as "
+            "http://127.0.0.1:8000/v1. If it needs a key, set the environment variable ANSWER_SERVER_KEY."
         },
     )
     answer_server_model: str | None = field(
-        default=None, metadata={"help": "Name under which `answer_server` knows the Answer Agent (its LoRA module)."}
+        default=None, metadata={"help": "The name of the Answer Agent (its LoRA module) on `answer_server`."}
     )
     warm_start: str | None = field(
         default=None,
-        metadata={"help": "Adapter folder to start from (an SFT run's); also the KL reference when beta > 0."},
+        metadata={"help": "Adapter folder to start from, such as an SFT run's; also the KL reference if beta > 0."},
     )
     embedder: str = field(default="all-MiniLM-L6-v2", metadata={"help": "Sentence embedder: name, hub id or folder."})
     recall_per_speaker: int = field(default=2, metadata={"help": "Memories recalled per speaker (the paper: 30)."})
     filler_memories: int = field(
         default=0,
         metadata={
-            "help": "Memories of other training dialogues that fill each bank of a supervised run, so that its prompts "
-            "are as full as those it is a warm start for."
+            "help": "Memories of other training dialogues added to each bank of a supervised run, so that its prompts "
+            "are as full as in the run that it is a warm start for."
         },
     )
     retention_questions: int = field(
-        default=2, metadata={"help": "Questions about facts already in the bank that score each tuple too."}
+        default=2, metadata={"help": "Questions about facts already in the bank that also score each tuple."}
     )
     credit: str = field(
         default="turn",
         metadata={
-            "help": "What a manager's completion is credited with: the bank after its turn; as operations on a whole "
-            "session, the bank after that; or, branching at one turn, the bank when its session has been played on.",
+            "help": "The bank that a manager's completion is credited with: after its turn; after a whole session, "
+            "whose operations it holds; or, branching at one turn, after the rest of the session has been played.",
             "choices": ["turn", "session", "branch"],
         },
     )
@@ -135,46 +135,44 @@ class MemoryArguments:
     )
     entry_cost: float = field(
         default=0.01,
-        metadata={
-            "help": "Cost of each live entry, a reward of its own beside a manager's outcome rewards; 0 is none."
-        },
+        metadata={"help": "Cost per live entry, a separate reward beside a manager's outcome rewards; 0 disables it."},
     )
     answer_max_tokens: int = field(default=32, metadata={"help": "Longest completion of the frozen Answer Agent."})
     answer_style: str = field(
         default="ids",
         metadata={
-            "help": "How an Answer Agent, trained or frozen, says what it relies on: by the memories' numbers, or by "
-            "quoting them, as the paper's does, in longer completions.",
+            "help": "How an Answer Agent, trained or frozen, cites memories: by number, or by quoting them in longer "
+            "completions, as in the paper.",
             "choices": list(ANSWER_INSTRUCTIONS),
         },
     )
     manager_max_tokens: int = field(
         default=48,
         metadata={
-            "help": "Longest completion of the manager that rebuilds banks for an Answer Agent, or for whole sessions; "
-            "a manager trained turn by turn has max_completion_length there too."
+            "help": "Longest completion of the manager that rebuilds banks for an Answer Agent or for whole sessions; "
+            "a manager trained turn by turn uses max_completion_length instead."
         },
     )
     length_margin: int | None = field(
         default=None,
         metadata={
-            "help": "Tokens before max_completion_length in which the `length` reward falls from 0 to -1; default: a "
-            "fifth of it, DAPO's proportion."
+            "help": "Number of tokens before max_completion_length over which the `length` reward falls from 0 to -1; "
+            "default: a fifth of it, as in DAPO."
         },
     )
     judge_url: str = field(
         default="http://127.0.0.1:8000/v1",
         metadata={"help": "OpenAI-compatible server of the `llm_judge` reward; dialogue texts are sent there."},
     )
-    judge_model: str | None = field(default=None, metadata={"help": "Name under which `judge_url` knows the judge."})
+    judge_model: str | None = field(default=None, metadata={"help": "The judge's name on `judge_url`."})
     judge_key_variable: str = field(
         default="OPENAI_API_KEY", metadata={"help": "Environment variable that holds the key of `judge_url`, if any."}
     )
-    judge_timeout: float = field(default=30.0, metadata={"help": "Seconds that one attempt to ask the judge may take."})
-    judge_concurrency: int = field(default=8, metadata={"help": "Questions that the judge is asked at a time."})
+    judge_timeout: float = field(default=30.0, metadata={"help": "Time-out of one judge request, in seconds."})
+    judge_concurrency: int = field(default=8, metadata={"help": "Number of concurrent judge requests."})
     accelerate: str | None = field(
         default=None,
-        metadata={"help": "Accelerate configuration that `make` launches the recipe under; default: cpu.yaml."},
+        metadata={"help": "Accelerate configuration with which `make` launches the recipe; default: cpu.yaml."},
     )
     dry_run: bool = field(
         default=False, metadata={"help": "Print what the run will need (tokens, memory, time) and stop."}
@@ -200,7 +198,7 @@ class MemoryArguments:
             check_address(self.answer_server)
         if self.answer_server is not None and self.answer_adapter is not None:
             raise ConfigurationError(
-                "answer_adapter and answer_server are both set; the Answer Agent is one or the other"
+                "answer_adapter and answer_server are both set; choose one of them as the Answer Agent"
             )
 
         if self.has_answer_agent and self.answer_style == "quotes" and self.answer_max_tokens < ANSWER_TOKENS["quotes"]:
@@ -211,18 +209,18 @@ class MemoryArguments:
 
     @property
     def answer_folder(self) -> str | None:
-        """The adapter folder of the frozen Answer Agent in this process; None if it is the base model or a server."""
+        """The adapter folder of the frozen Answer Agent in this process, or None for the base model or a server."""
         return None if self.answer_adapter == BASE else self.answer_adapter
 
     @property
     def has_answer_agent(self) -> bool:
-        """Whether a frozen Answer Agent is there to be asked, in this process or behind a server."""
+        """Whether there is a frozen Answer Agent, in this process or behind a server."""
         return self.answer_adapter is not None or self.answer_server is not None
 
 
 @dataclass
 class MemorySFTConfig(SFTConfig):
-    """TRL's `SFTConfig`, every field checked."""
+    """TRL's `SFTConfig` with every field checked."""
 
     def __post_init__(self) -> None:
         validate_fields(self)
@@ -232,7 +230,7 @@ class MemorySFTConfig(SFTConfig):
 
 @dataclass
 class MemoryGRPOConfig(GRPOConfig):
-    """TRL's `GRPOConfig` plus the shared-prefix switch and what helps against flat rewards, every field checked."""
+    """TRL's `GRPOConfig`, the shared-prefix switch and remedies for flat rewards, with every field checked."""
 
     shared_prefix: bool = field(
         default=True, metadata={"help": "Compute a group's shared prompt once in the log-probability pass."}
@@ -240,13 +238,13 @@ class MemoryGRPOConfig(GRPOConfig):
     dynamic_sampling_rounds: int = field(
         default=0,
         metadata={
-            "help": "Most extra rounds in which groups without variance are replaced by fresh prompts; 0 is off."
+            "help": "Maximum number of extra rounds that replace groups without variance by fresh prompts; 0 is off."
         },
     )
     variance_sampling: float = field(
         default=0.0,
         metadata={
-            "help": "Share of prompts drawn by how much their rewards varied lately, 0 to 1; 0 shuffles them all."
+            "help": "Share of prompts drawn by the recent variance of their rewards, 0 to 1; 0 shuffles all prompts."
         },
     )
 
@@ -263,13 +261,13 @@ class MemoryGRPOConfig(GRPOConfig):
                 f"loss_type: found '{self.loss_type}', allowed: {', '.join(LOSSES)}{closest(self.loss_type, LOSSES)}"
             )
         if self.chat_template_kwargs:
-            raise ConfigurationError("chat_template_kwargs is set, but evaluations build prompts without; leave it out")
+            raise ConfigurationError("chat_template_kwargs is set, but evaluations do not use it; leave it out")
         if self.variance_sampling > 1:
             raise ConfigurationError(f"variance_sampling: found {self.variance_sampling}, allowed: 0 to 1")
         if self.dynamic_sampling_rounds and self.log_completions:
-            # TRL's table would hold the columns of discarded completions too, and no longer be one.
+            # TRL would also log discarded completions, in columns of unequal length.
             raise ConfigurationError(
-                "log_completions is set with dynamic_sampling_rounds; leave it out: completions.jsonl has them all"
+                "log_completions is set with dynamic_sampling_rounds; leave it out: completions.jsonl holds all of them"
             )
         if self.shared_prefix:
             _refuse_cut_groups(self)
@@ -277,22 +275,24 @@ class MemoryGRPOConfig(GRPOConfig):
 
 @dataclass
 class MemoryPPOConfig(MemoryGRPOConfig):
-    """`MemoryGRPOConfig` plus the critic's fields; `num_iterations` are PPO's epochs over a batch of completions."""
+    """`MemoryGRPOConfig` plus the critic's fields; `num_iterations` is PPO's epochs over a batch of completions."""
 
-    value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the critic's own AdamW."})
-    gamma: float = field(default=1.0, metadata={"help": "Discount of rewards, a token."})
+    value_learning_rate: float = field(default=1e-3, metadata={"help": "Learning rate of the critic's AdamW."})
+    gamma: float = field(default=1.0, metadata={"help": "Discount of rewards per token."})
     gae_lambda: float = field(default=0.95, metadata={"help": "Lambda of generalised advantage estimation."})
     vf_coef: float = field(default=0.5, metadata={"help": "Weight of the value loss before gradients are clipped."})
     cliprange_value: float = field(
-        default=0.2, metadata={"help": "How far a value may move from that at sampling time, in units of reward."}
+        default=0.2, metadata={"help": "How far a value may move from its value when sampled, in units of reward."}
     )
-    value_warmup_steps: int = field(default=0, metadata={"help": "First steps, in which only the critic learns."})
+    value_warmup_steps: int = field(
+        default=0, metadata={"help": "Number of first steps in which only the critic learns."}
+    )
     whiten_advantages: bool = field(
-        default=True, metadata={"help": "Bring the advantages of a batch to mean 0 and variance 1."}
+        default=True, metadata={"help": "Scale the advantages of a batch to mean 0 and variance 1."}
     )
     kl_in_reward: float = field(
         default=0.0,
-        metadata={"help": "Coefficient of the KL to the starting policy in each token's reward; 0 is none."},
+        metadata={"help": "Coefficient of the KL to the starting policy in each token's reward; 0 disables it."},
     )
 
     def __post_init__(self) -> None:
@@ -311,7 +311,7 @@ class MemoryPPOConfig(MemoryGRPOConfig):
 
 @dataclass
 class MemoryModelConfig(ModelConfig):
-    """TRL's `ModelConfig`, every field checked."""
+    """TRL's `ModelConfig` with every field checked."""
 
     def __post_init__(self) -> None:
         validate_fields(self)
@@ -325,12 +325,12 @@ class MemoryModelConfig(ModelConfig):
 
 
 def _check_run(config: Any, metric: str) -> None:
-    """Check what both trainers' configs have and TRL looks at too late, or not at all; `metric` picks checkpoints."""
+    """Check the fields common to all trainers that TRL checks too late or never; `metric` picks checkpoints."""
     for item in dataclasses.fields(config):
         if item.name.startswith(PUBLISHING) and getattr(config, item.name) != item.default:
             raise ConfigurationError(
                 f"{item.name} is set, but a training run publishes nothing and keeps no token, since its folder holds "
-                "sampled completions too; leave it out, and upload the files you choose once the run is over"
+                "sampled completions too; leave it out, and upload the files you choose after the run"
             )
     if config.model_init_kwargs:
         raise ConfigurationError("model_init_kwargs is set, but the recipes load the model themselves; leave it out")
@@ -349,15 +349,15 @@ def _check_run(config: Any, metric: str) -> None:
 
 
 def _refuse_cut_groups(config: GRPOConfig) -> None:
-    """A micro-batch holds whole groups, or all that this rank has of one that is split evenly across ranks.
+    """Refuse micro-batches that cut a group, unless ranks split groups evenly and a micro-batch holds a rank's part.
 
-    Anything else would read a group's prompt in several passes, which `shared_prefix` is there to avoid.
+    Otherwise a group's prompt would run in several passes, which `shared_prefix` is meant to avoid.
     """
     rows, size = config.per_device_train_batch_size, config.num_generations
     split_across_ranks = config.steps_per_generation == 1 and size % rows == 0
     if rows % size and not split_across_ranks:
         raise ConfigurationError(
             f"per_device_train_batch_size: found {rows}, allowed with shared_prefix: a multiple of num_generations "
-            f"({size}), so that micro-batches hold whole groups; or a divisor of it where steps_per_generation (now "
+            f"({size}), so that micro-batches hold whole groups; or a divisor of it if steps_per_generation (now "
             f"{config.steps_per_generation}) is 1 and the ranks share each group"
         )

@@ -1,6 +1,6 @@
-"""From a checked recipe to the parts of its run: what identifies it, its policy, the frozen Answer Agent, validation.
+"""Build the parts of a run from a checked recipe: its identity, policy, frozen Answer Agent and validation.
 
-Config objects end here. Dialogues and rewards arrive as arguments (`recipes/grpo.py` shows the whole way).
+No layer below takes a config object. Dialogues and rewards are arguments (see `recipes/grpo.py`).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from memory_r1.training.validation import PlayedDialogues
 from memory_r1.types import Dialogue
 
 SERVER_KEY = "ANSWER_SERVER_KEY"  # environment variable that holds the key of `answer_server`
-# Fields that say where or how a run is executed, not what it computes: they may differ when it is resumed.
+# Fields that affect where or how a run executes but not its result: they may differ on resuming.
 EXECUTION_FIELDS = {
     *("output_dir", "resume_from_checkpoint", "disable_tqdm", "report_to", "local_rank", "logging_steps"),
     *("answer_server", "dry_run", "accelerate"),
@@ -39,7 +39,7 @@ EXECUTION_FIELDS = {
 
 
 def recipe_of(*configs: Any) -> dict[str, Any]:
-    """Return the fields of all dataclasses that differ from their defaults: what identifies a run."""
+    """Return all dataclass fields that differ from their defaults; they identify a run."""
     recipe: dict[str, Any] = {}
     for config in configs:
         for item in dataclasses.fields(config):
@@ -64,11 +64,11 @@ def contents_of(arguments: MemoryArguments, model: Any, dialogues: Iterable[Dial
 
 
 def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> AgentSettings:
-    """Return what using the trained agent must agree with, defaults too."""
+    """Return the settings that using the trained agent must match, including defaults."""
     if arguments.agent == "manager":
         longest = manager_tokens(arguments, config)
     else:
-        # SFT samples nothing, so nothing held the recipe's bound to what its style takes.
+        # SFT samples nothing, so the recipe's bound may be too short for its style.
         of_style = max(arguments.answer_max_tokens, ANSWER_TOKENS[arguments.answer_style])
         longest = getattr(config, "max_completion_length", None) or of_style
     return AgentSettings(
@@ -82,7 +82,7 @@ def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> Agent
 
 
 def manager_tokens(arguments: MemoryArguments, config: Any) -> int:
-    """Return the longest completion of a manager on one turn: its policy's own, if it is trained turn by turn."""
+    """Return a manager's longest completion on one turn: the policy's own if it is trained turn by turn."""
     own = getattr(config, "max_completion_length", None)  # SFT samples nothing
     by_turn = arguments.agent == "manager" and arguments.credit != "session"
     return int(own) if own and by_turn else arguments.manager_max_tokens
@@ -90,7 +90,7 @@ def manager_tokens(arguments: MemoryArguments, config: Any) -> int:
 
 @contextmanager
 def whole_models(config: Any) -> Iterator[None]:
-    """Load models whole in each process: under ZeRO-3, transformers shards all that it loads, an embedder too."""
+    """Load whole models in each process: under ZeRO-3, transformers shards every model it loads, even an embedder."""
     unset_hf_deepspeed_config()
     try:
         yield
@@ -100,15 +100,12 @@ def whole_models(config: Any) -> Iterator[None]:
 
 
 def load_retriever(embedder: str) -> Retriever:
-    """Return the hybrid retriever of training and evaluation."""
+    """Return the hybrid retriever used by training and evaluation."""
     return Retriever(SentenceEmbedder(resolve_embedder(embedder)))
 
 
 def policy_of(arguments: MemoryArguments, config: Any, model: Any) -> tuple[Any, Any, str]:
-    """Load the policy, its tokenizer, and say where the base came from; see `load_policy`.
-
-    The frozen Answer Agent of a manager stands beside it.
-    """
+    """Return the policy, with a manager's frozen Answer Agent beside it, its tokenizer and the base's source."""
     return load_policy(
         str(model.model_name_or_path),
         dtype=str(model.dtype),
@@ -126,7 +123,7 @@ def policy_of(arguments: MemoryArguments, config: Any, model: Any) -> tuple[Any,
 def frozen_answering(
     arguments: MemoryArguments, policy: Any, tokenizer: Any, retriever: Retriever
 ) -> FrozenAnswering | None:
-    """Return how a manager's banks are asked; None if nobody asks them."""
+    """Return the frozen Answer Agent that questions a manager's banks, or None if there is none."""
     if arguments.agent != "manager" or not arguments.has_answer_agent:
         return None
     adapter = None
@@ -145,13 +142,13 @@ def frozen_answering(
 def played_validation(
     arguments: MemoryArguments, dialogues: Sequence[Dialogue], answering: FrozenAnswering | None
 ) -> PlayedDialogues | None:
-    """Return the dialogues that a manager is validated by playing; None if rows validate."""
+    """Return the validation by played dialogues, or None if rows validate."""
     if arguments.validation == "rows" or answering is None:
         return None
     return PlayedDialogues(dialogues, answering, arguments.recall_per_speaker)
 
 
 def own_fields(config: MemoryGRPOConfig) -> dict[str, Any]:
-    """Return the fields that we add to TRL's: they are the trainer's own keyword arguments."""
+    """Return the fields that we add to TRL's, as keyword arguments of our trainer."""
     inherited = {item.name for item in dataclasses.fields(GRPOConfig)}
     return {item.name: getattr(config, item.name) for item in dataclasses.fields(config) if item.name not in inherited}

@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 class RestoreStart(TrainerCallback):
-    """Validates the policy before the first step, so that a run in which nothing got better keeps its start.
+    """Validates the policy before the first step, so that a run without improvement keeps its start.
 
-    transformers compares checkpoints with one another only; without this, a policy that training has made worse at
-    every checkpoint would be shipped as the best one. Score and weights are kept in the run's folder for a resume.
+    transformers only compares checkpoints with each other. Without this, a policy that got worse at every checkpoint
+    would still be saved as the best one. The run's folder keeps score and weights for a resume.
 
     Args:
         folder: The run's output folder.
-        metric: What `evaluate` returns that decides, as the recipe's `metric_for_best_model` names it.
-        greater_is_better: Its direction.
+        metric: The deciding metric of `evaluate`, as in the recipe's `metric_for_best_model`.
+        greater_is_better: Direction of the metric.
     """
 
     def __init__(self, folder: Path, metric: str = "eval_score", *, greater_is_better: bool = True) -> None:
@@ -39,7 +39,7 @@ class RestoreStart(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Score the starting policy once; a resumed run reads the score that its first launch noted."""
+        """Score the starting policy once; a resumed run reads the score of its first launch."""
         if self.record.is_file():
             self.score = read_json(self.record)["score"]
             return
@@ -53,7 +53,7 @@ class RestoreStart(TrainerCallback):
             write_json(self.record, {"score": self.score})
 
     def restore_unless_beaten(self) -> bool:
-        """Put the starting weights back where no checkpoint validated above them; True when they were."""
+        """Restore the starting weights if no checkpoint validated better; return whether they were restored."""
         best = self.trainer.state.best_metric
         if self.score is None or best is None:
             return False

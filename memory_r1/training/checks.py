@@ -1,7 +1,6 @@
-"""What a run will need, checked before anything is loaded or played, and in a dry-run too.
+"""Checks of a run before anything is loaded or played, also in a dry run.
 
-What a recipe's fields may be is checked by `arguments.py`; here is what they ask of this machine and of each other once
-the run is known.
+`arguments.py` checks a recipe's fields; this module checks what they require of this machine and of each other.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ def check_run(arguments: MemoryArguments, config: Any, model: Any) -> None:
     """Check adapters, packages, devices, the engine and the output folder.
 
     Raises:
-        ConfigurationError: Something is missing or does not fit; the message says what mends it.
-        ModelError: The base model or an adapter is incomplete, or an adapter is of another base.
+        ConfigurationError: Something is missing or does not fit; the message names the remedy.
+        ModelError: The base model or an adapter is incomplete, or an adapter belongs to another base model.
     """
     base = resolve_model(str(model.model_name_or_path))
     adapters = {
@@ -45,29 +44,28 @@ def check_run(arguments: MemoryArguments, config: Any, model: Any) -> None:
     _check_engine(arguments, config)
     if arguments.credit == "branch" and not supports_shared_rollout(config):
         raise ConfigurationError(
-            f"credit is 'branch', which samples by itself; leave out {', '.join(PLAIN_SAMPLING)} and do not shard the "
-            "model"
+            f"credit is 'branch', which has its own sampling; leave out {', '.join(PLAIN_SAMPLING)} and do not shard "
+            "the model"
         )
     _check_folder(Path(config.output_dir))
 
 
 def refuse_too_few(rows: int, config: GRPOConfig) -> None:
-    """Refuse fewer training rows than a rollout has distinct prompts: TRL would skip it, and train for no step at all.
+    """Raise a ConfigurationError if there are fewer training rows than distinct prompts in a rollout.
 
-    Raises:
-        ConfigurationError: There are fewer.
+    TRL would skip such a rollout and train for no step at all.
     """
     prompts = int(config.generation_batch_size or 0) // int(config.num_generations or 1)
     if rows < prompts:
         raise ConfigurationError(
             f"{rows} training rows are fewer than the {prompts} distinct prompts of a rollout (generation_batch_size "
-            f"{config.generation_batch_size} / num_generations {config.num_generations}): no step would be trained; "
+            f"{config.generation_batch_size} / num_generations {config.num_generations}): training would take no step; "
             "give more train_dialogues or a smaller per_device_train_batch_size"
         )
 
 
 def refuse_past_window(prompts: Iterable[Messages], tokens: int, model: WindowedLanguageModel) -> None:
-    """Refuse rows that the policy cannot read whole: it would go on sampling, past the positions that it knows.
+    """Refuse rows that exceed the policy's window: it would go on sampling past the positions it knows.
 
     Args:
         prompts: The rows' prompts.
@@ -82,13 +80,13 @@ def refuse_past_window(prompts: Iterable[Messages], tokens: int, model: Windowed
     longest = max(model.prompt_tokens(prompt) for prompt in prompts)
     if longest + tokens > model.window:
         raise ConfigurationError(
-            f"the longest prompt has {longest} tokens, with max_completion_length {tokens} more than the window of "
-            f"{model.window}: lower recall_per_speaker or max_completion_length"
+            f"the longest prompt of {longest} tokens and max_completion_length {tokens} exceed the window of "
+            f"{model.window} tokens: lower recall_per_speaker or max_completion_length"
         )
 
 
 def _refuse_missing_adapters(named: Mapping[str, str]) -> None:
-    """Say of adapters that are not there which command trains them, and whether the demo has left some."""
+    """Refuse missing adapters; name the commands that train them, and the demo's adapters if it has run."""
     missing = {field: Path(folder) for field, folder in named.items() if not Path(folder).expanduser().is_dir()}
     if not missing:
         return
@@ -103,7 +101,7 @@ def _refuse_missing_adapters(named: Mapping[str, str]) -> None:
 
 
 def _training_command(folder: Path) -> str | None:
-    """The `make` target whose recipe writes an adapter folder by default, if there is one."""
+    """Return the `make` target whose recipe writes this adapter folder by default, or None."""
     recipe = Path("recipes") / folder.parent.name / f"{folder.name}.yaml"
     agent, _, method = folder.name.partition("_")
     if not recipe.is_file() or method not in ("sft", "grpo", "ppo"):
@@ -113,7 +111,7 @@ def _training_command(folder: Path) -> str | None:
 
 
 def _check_packages(config: Any, model: Any) -> None:
-    """Extras that the recipe asks for are installed, and there is the device that they run on."""
+    """Check that the recipe's extras are installed and have the device they run on."""
     import torch
 
     vllm = getattr(config, "use_vllm", False)
@@ -132,7 +130,7 @@ def _check_packages(config: Any, model: Any) -> None:
 
 
 def _check_engine(arguments: MemoryArguments, config: Any) -> None:
-    """Refuse what generates in one process alone if no process has the whole model: the others would wait for ever."""
+    """Refuse generation in a single process if the model is sharded: the other processes would wait for ever."""
     if sharding_of(config) < 3:
         return
     if str(config.eval_strategy) not in ("no", "IntervalStrategy.NO"):
@@ -147,9 +145,9 @@ def _check_engine(arguments: MemoryArguments, config: Any) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    """The output folder can be made and written to."""
+    """Check that the output folder can be created and written to."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise ConfigurationError(
-            f"output_dir: {folder} cannot be written ({there} is no folder that may be written to)"
+            f"output_dir: {folder} cannot be written ({there} is not a writable folder); choose another one"
         )

@@ -1,4 +1,4 @@
-"""The critic of PPO: a value head on the policy's hidden states, and what is estimated with its values."""
+"""The critic of PPO: a value head on the policy's hidden states, its loss, and advantage estimates."""
 
 from __future__ import annotations
 
@@ -18,21 +18,20 @@ from memory_r1.inference.prompt_trees import grouped
 CRITIC_FILE = "critic.safetensors"
 
 Sum = Callable[[torch.Tensor], torch.Tensor]
-"""A tensor summed over all processes."""
+"""Sums a tensor over all processes."""
 
 
 class Critic(torch.nn.Module):
-    """A linear value head in float32 with an optimiser of its own, outside the model that is trained.
+    """A linear value head in float32 with its own optimiser, outside the policy.
 
-    It is no part of the policy's module, so that adapters are saved and synchronised without it. Its weights begin at
-    zero: the first values are 0 and every process starts with the same head. States are brought to mean 0 and variance
-    1 before it, because their scale differs by orders of magnitude between base models and a learning rate would not
-    carry over.
+    The policy's module does not contain it, so adapters are saved and synchronised without it. Its weights start at
+    zero: the first values are 0, and every process starts with the same head. States are first scaled to mean 0 and
+    variance 1, since their scale differs by orders of magnitude between base models and one learning rate must fit all.
 
     Args:
         size: Width of the hidden states.
-        learning_rate: Of AdamW, constant, without weight decay.
-        device: Where the head lies.
+        learning_rate: Constant learning rate of AdamW, without weight decay.
+        device: Device of the head.
     """
 
     def __init__(self, size: int, *, learning_rate: float, device: torch.device) -> None:
@@ -43,12 +42,12 @@ class Critic(torch.nn.Module):
         self.optimizer = torch.optim.AdamW(self.head.parameters(), lr=learning_rate, weight_decay=0.0)
 
     def forward(self, states: torch.Tensor) -> torch.Tensor:  # (B, T, H) -> (B, T)
-        """Values of detached states."""
+        """Return the values of detached states."""
         with torch.autocast(states.device.type, enabled=False):
             return self.head(F.layer_norm(states.float(), states.shape[-1:])).squeeze(-1)
 
     def step(self, total: Sum, max_grad_norm: float) -> None:
-        """Sum the gradients of all processes, clip them and take an optimiser step; every process takes the same."""
+        """Sum the gradients over all processes, clip them and take the same optimiser step everywhere."""
         for parameter in self.head.parameters():
             parameter.grad = total(parameter.grad)
         if max_grad_norm > 0:
@@ -65,14 +64,14 @@ class Critic(torch.nn.Module):
         save_file(whole, _file(folder), metadata=metadata)
 
     def load(self, folder: str | Path) -> None:
-        """Go on from `critic.safetensors`.
+        """Continue from `critic.safetensors`.
 
         Raises:
             TrainingError: The file is missing or broken, or belongs to a model of another width.
         """
         path = _file(folder)
         if not path.is_file():
-            raise TrainingError(f"{path}: no such file, so this is no PPO checkpoint; resume it with its own method")
+            raise TrainingError(f"{path}: no such file, so this is not a PPO checkpoint; resume it with its own method")
         try:
             tensors = load_file(path)
             self.head.load_state_dict({name: tensors.pop(name) for name in self.head.state_dict()})
@@ -89,10 +88,10 @@ class Critic(torch.nn.Module):
 
 
 class HiddenStates:
-    """The policy's last hidden states, caught on their way to the language-model head in a log-probability pass.
+    """The policy's last hidden states, captured before the language-model head in a log-probability pass.
 
     Args:
-        model: The policy, plain or under PEFT. Where prompts are shared, `keep_positions` must have been called on it.
+        model: The policy, plain or under PEFT. If prompts are shared, `keep_positions` must have been called on it.
     """
 
     def __init__(self, model: Any) -> None:
@@ -105,7 +104,7 @@ class HiddenStates:
 
     @contextmanager
     def catching(self) -> Iterator[None]:
-        """Catch what the forwards inside compute; others, such as those of rollouts and rewards, leave no trace."""
+        """Capture the states of forward passes inside the block, and of no others (rollouts, rewards)."""
         self._catching, self._caught = True, []
         try:
             yield
@@ -115,13 +114,13 @@ class HiddenStates:
     def of_completions(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int, batch_size: int
     ) -> torch.Tensor:
-        """Take the caught states, each the one *before* a completion token is read: the first is the prompt's last.
+        """Take the captured states, each *before* a completion token is read; the first is the prompt's last state.
 
         Args:
-            input_ids: What the pass was given: left-padded prompts, then right-padded completions, `(B, P + T)`.
+            input_ids: The input of the pass: left-padded prompts, then right-padded completions, `(B, P + T)`.
             attention_mask: As `input_ids`.
             completion_length: T.
-            batch_size: Rows of each forward of the pass.
+            batch_size: Rows of each forward in the pass.
 
         Returns:
             Detached states, `(B, T, H)`.
@@ -145,12 +144,12 @@ class HiddenStates:
 def _before_tokens(
     states: torch.Tensor, completion_length: int, packed: list[torch.Tensor] | None
 ) -> torch.Tensor:  # -> (B, T, H)
-    """The states before completion tokens from those of one forward.
+    """Select the states before completion tokens from the states of one forward.
 
     Args:
-        states: `(B, P + T, H)`, or `(D, G * T, H)` where prompts are shared.
+        states: `(B, P + T, H)`, or `(D, G * T, H)` if prompts are shared.
         completion_length: T.
-        packed: Where prompts are shared, their ids and which of them are real, both `(B, P)`.
+        packed: If prompts are shared, their ids and the mask of real tokens, both `(B, P)`.
     """
     if packed is None:
         return states[:, -completion_length - 1 : -1]
@@ -162,16 +161,16 @@ def _before_tokens(
 def generalized_advantages(
     rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, *, gamma: float, gae_lambda: float
 ) -> torch.Tensor:
-    """Generalised advantage estimates (Schulman et al. 2016, arXiv:1506.02438, equation 16).
+    """Compute generalised advantage estimates (Schulman et al. 2016, arXiv:1506.02438, equation 16).
 
-    A completion is an episode and each of its tokens a step; nothing follows the last one, cut off or not.
+    A completion is an episode and each of its tokens a step; nothing follows the last token, even of a truncated one.
 
     Args:
-        rewards: Of each token, `(B, T)`.
-        values: Of the state before each token, `(B, T)`.
-        mask: True for the policy's tokens, `(B, T)`; others are passed over, as if the row did not have them.
-        gamma: Discount a token.
-        gae_lambda: 1 is the whole return less the value, 0 the one-step error.
+        rewards: Reward of each token, `(B, T)`.
+        values: Value of the state before each token, `(B, T)`.
+        mask: True for the policy's tokens, `(B, T)`; others are skipped, as if the row lacked them.
+        gamma: Discount per token.
+        gae_lambda: 1 gives the whole return less the value, 0 the one-step error.
 
     Returns:
         `(B, T)`, 0 outside the mask.
@@ -188,18 +187,18 @@ def generalized_advantages(
 
 
 def masked_mean(values: torch.Tensor, mask: torch.Tensor, total: Sum) -> torch.Tensor:  # (B, T), (B, T) -> ()
-    """Mean over the mask of all processes; 0 where the mask is empty."""
+    """Return the mean over the mask of all processes; 0 if the mask is empty."""
     sums = total(torch.stack([values.masked_fill(~mask, 0.0).sum(), mask.sum()]))
     return sums[0] / sums[1].clamp(min=1.0)
 
 
 def masked_variance(values: torch.Tensor, mask: torch.Tensor, total: Sum) -> torch.Tensor:  # (B, T), (B, T) -> ()
-    """Variance over the mask of all processes."""
+    """Return the variance over the mask of all processes."""
     return masked_mean((values - masked_mean(values, mask, total)) ** 2, mask, total)
 
 
 def whitened(values: torch.Tensor, mask: torch.Tensor, total: Sum) -> torch.Tensor:  # (B, T), (B, T) -> (B, T)
-    """Brought to mean 0 and variance 1 over the mask of all processes; 0 outside of it."""
+    """Scale to mean 0 and variance 1 over the mask of all processes; 0 outside it."""
     mean, variance = masked_mean(values, mask, total), masked_variance(values, mask, total)
     return ((values - mean) / (variance.sqrt() + 1e-8)).masked_fill(~mask, 0.0)
 
@@ -207,9 +206,9 @@ def whitened(values: torch.Tensor, mask: torch.Tensor, total: Sum) -> torch.Tens
 def explained_variance(
     returns: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, total: Sum
 ) -> torch.Tensor:  # (B, T) -> ()
-    """The share of the returns' variance that the values foresee: 1 is all of it, 0 what a constant does.
+    """Return the share of the returns' variance that the values predict: 1 for all, 0 for a constant.
 
-    Not a number where the returns do not vary.
+    The result is NaN if the returns do not vary.
     """
     variance = masked_variance(returns, mask, total)
     missed = masked_variance(returns - values, mask, total)
@@ -219,13 +218,13 @@ def explained_variance(
 def clipped_value_loss(
     values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, cliprange: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Squared errors of values that may move from the old ones by `cliprange` in one batch of completions.
+    """Return the squared errors of values, which may move from the old ones by `cliprange` per batch of completions.
 
-    Not in the paper of PPO (Schulman et al. 2017, arXiv:1707.06347) but in its first implementation; "Value function
+    The PPO paper (Schulman et al. 2017, arXiv:1707.06347) lacks this, its first implementation has it: "Value function
     loss clipping" in Huang et al. 2022, "The 37 implementation details of proximal policy optimization".
 
     Returns:
-        Half the larger of both squared errors, and where that is the clipped one's; both `(B, T)`.
+        Half the larger of the free and the clipped squared error, and where the clipped one is larger; both `(B, T)`.
     """
     near = old_values + (values - old_values).clamp(-cliprange, cliprange)
     free_loss, near_loss = (values - returns) ** 2, (near - returns) ** 2

@@ -1,4 +1,4 @@
-"""What completions do, as numbers for the log: a collapse to one operation shows here before it shows in the reward."""
+"""Statistics of completions for the log: a collapse to one operation shows here before it shows in the reward."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from memory_r1.types import OperationKind
 
 
 def describe_operations(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
-    """Share of each operation among those accepted, and parse failures and refusals per completion."""
+    """Return each operation's share of the accepted ones, and parse failures and refusals per completion."""
     checked = [
         check_row(completion, row["recalled_ids"], row.get("turn"))
         for completion, row in zip(completions, rows, strict=True)
@@ -26,7 +26,7 @@ def describe_operations(completions: Sequence[str], rows: Sequence[Row]) -> dict
 
 
 def describe_answers(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
-    """Share of completions with the answer marker, share of answers "unknown", mean number of entries distilled."""
+    """Return the share of completions with the answer marker, of "unknown" answers, and the mean entries distilled."""
     total = max(1, len(completions))
     distilled = sum(
         len(parse_relied_on(text, row["numbered"], row["texts"], row["answer_style"]))
@@ -52,9 +52,9 @@ def completion_rows(
     texts: Sequence[str],
     rewards: Sequence[Sequence[float]],
 ) -> list[Row]:
-    """Completions for the log, with their prompts' last messages and rewards, null where NaN.
+    """Return log rows of completions with their prompts' last messages and rewards (null for NaN).
 
-    `rewards` may be those of all ranks: those of the main process, which alone keeps a log, come first.
+    `rewards` may cover all ranks: those of the main process, which keeps the log, come first.
     """
     return [
         {

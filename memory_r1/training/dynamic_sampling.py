@@ -1,9 +1,8 @@
-"""Groups without variance replaced by fresh prompts: DAPO's dynamic sampling (Yu et al. 2025, section 3.2), bounded.
+"""Replace groups without variance by fresh prompts: DAPO's dynamic sampling (Yu et al. 2025, section 3.2), bounded.
 
-DAPO samples on until the batch is full of groups that vary. Here the first rollout is kept, at most so many extra
-rounds are drawn for its zero-variance groups alone, and those that are left then stay: a step keeps its size, and its
-cost has a bound. Every rank decides on gathered rewards and with equally seeded draws, so all of them do the same
-rounds.
+DAPO samples until the batch is full of groups that vary. Here the first rollout is kept, and a bounded number of extra
+rounds replaces only its zero-variance groups; any that remain then stay. So a step keeps its size and has a bounded
+cost. Every rank decides on gathered rewards with equally seeded draws, so all ranks run the same rounds.
 """
 
 from __future__ import annotations
@@ -21,8 +20,8 @@ from memory_r1.training.sampling import PromptDraws
 from memory_r1.training.zero_variance import TINY
 
 Generated = tuple[Any, ...]
-"""What TRL's `_generate` returns: prompt ids, completion ids, tool mask, completions, log-probabilities, extra columns,
-images and tool images. All but the images (of which there are none) are lists of one item a row, or None."""
+"""The result of TRL's `_generate`: prompt ids, completion ids, tool mask, completions, log-probabilities, extra
+columns, images and tool images. All but the images (there are none) are lists with one item per row, or None."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +38,13 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A rollout that is not drawn again: this rank's samples and the rewards of all ranks, `(B, F)`."""
+    """A final rollout: this rank's samples and the rewards of all ranks, `(B, F)`."""
 
     samples: list[Sample]
     rewards: torch.Tensor
 
     def generated(self) -> Generated:
-        """The samples as `_generate` returns them; the rows hold the extra columns already."""
+        """Return the samples in the form of `_generate`; the rows already hold the extra columns."""
         samples = self.samples
         masked = any(sample.tool_mask is not None for sample in samples)
         scored = any(sample.log_probs is not None for sample in samples)
@@ -62,7 +61,7 @@ class Settled:
 
 
 def samples_of(rows: Sequence[Row], generated: Generated) -> list[Sample]:
-    """One sample a row; extra columns that the rollout returned join the row, as TRL does it."""
+    """Return one sample per row; like TRL, add the rollout's extra columns to the row."""
     prompt_ids, completion_ids, tool_mask, completions, log_probs, extra = generated[:6]
     return [
         Sample(
@@ -82,11 +81,11 @@ class DynamicSampler:
 
     Args:
         rows: The training rows, by their number.
-        draws: Where fresh prompts come from.
-        rounds: Most extra rounds.
-        generations: Completions of each prompt (G).
-        rank: This process.
-        ranks: Processes.
+        draws: Source of fresh prompts.
+        rounds: Maximum number of extra rounds.
+        generations: Completions per prompt (G).
+        rank: Index of this process.
+        ranks: Number of processes.
     """
 
     def __init__(
@@ -107,17 +106,17 @@ class DynamicSampler:
         spreads: Callable[[torch.Tensor], torch.Tensor],
         sample: Callable[[list[Row]], Settled],
     ) -> Settled:
-        """The rollout with its zero-variance groups replaced, as far as fresh prompts that vary were found.
+        """Replace the zero-variance groups of a rollout, as far as fresh prompts that vary are found.
 
         Args:
             rollout: This rank's samples and the rewards of all ranks.
-            tried: Row numbers of the rollout on all ranks: they are drawn again only where no others are left.
-            spreads: Rewards `(B, F)` to the spread of each group, `(B / G,)`.
-            sample: Samples and scores rows of this rank; all ranks are asked for equally many.
+            tried: Row numbers of the rollout on all ranks, drawn again only if no others are left.
+            spreads: Maps rewards `(B, F)` to the spread of each group, `(B / G,)`.
+            sample: Samples and scores rows of this rank; every rank gets the same number.
         """
         size = self.generations
         samples, rewards = list(rollout.samples), rollout.rewards.clone()
-        start = self.rank * len(samples)  # of this rank's rows among all
+        start = self.rank * len(samples)  # first row of this rank among all
         seen = set(tried)
         self.replaced = 0
         for _ in range(self.rounds):
@@ -144,7 +143,7 @@ class DynamicSampler:
 
 
 def _whole_shares(groups: int, size: int, ranks: int) -> int:
-    """At least so many groups that the ranks can share their rows evenly: TRL gathers equally many from each."""
+    """Round up the number of groups until the ranks share their rows evenly, as TRL's gathering requires."""
     step = ranks // math.gcd(size, ranks)
     return math.ceil(groups / step) * step
 

@@ -1,4 +1,4 @@
-"""What the engine under a run splits over its processes."""
+"""Find out how the engine of a run shards the model."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from accelerate.utils import DistributedType
 
-_WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU)  # where Accelerate leaves FSDP aside, asked for or not
+_WHOLE = (DistributedType.NO, DistributedType.MULTI_CPU)  # Accelerate ignores FSDP here, even if requested
 
 
 def sharding_of(args: Any) -> int:
-    """How much is split: 3 everything (ZeRO-3, FSDP), 2 or 1 gradients and optimiser (ZeRO), 0 nothing.
+    """Return what is sharded: 3 everything (ZeRO-3, FSDP), 2 or 1 gradients and optimiser (ZeRO), 0 nothing.
 
-    Training arguments are asked before there is an `Accelerator`, which alone calls its engine FSDP: until then the
-    state says that there are several GPUs, and the environment what is made of them.
+    Only an `Accelerator` reports FSDP as its engine. Before there is one, the state just reports several GPUs, and the
+    environment tells whether FSDP will use them.
     """
     kind = args.distributed_state.distributed_type
     asked = os.environ.get("ACCELERATE_USE_FSDP", "false").lower() == "true"

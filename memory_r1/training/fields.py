@@ -1,4 +1,4 @@
-"""Checks of a recipe's values: TRL's parser takes from YAML whatever stands there."""
+"""Check a recipe's values, since TRL's parser accepts anything from YAML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, Literal, Union
 
 from memory_r1.errors import ConfigurationError
 
-# The least value a field may have; argparse takes no range, so ranges stand here and not in the fields' metadata.
+# Minimum of each field. argparse takes no range, so ranges are here and not in the fields' metadata.
 LEAST: dict[str, float] = {
     "seed": 0,
     "dialogue_seed": 0,
@@ -48,7 +48,7 @@ LEAST: dict[str, float] = {
     "dynamic_sampling_rounds": 0,
     "variance_sampling": 0.0,
 }
-# What a field's value must exceed.
+# Exclusive lower bounds.
 MORE_THAN: dict[str, float] = {"learning_rate": 0.0}
 
 
@@ -57,11 +57,11 @@ def validate_fields(config: Any, *, none_is_unset: bool = True) -> None:
 
     Args:
         config: The dataclass.
-        none_is_unset: Let None pass everywhere: the parser hands it to fields that a recipe does not mention, whatever
-            their annotation says (TRL's `debug`).
+        none_is_unset: Accept None everywhere, since the parser passes it for fields that a recipe does not mention,
+            whatever their annotation (TRL's `debug`).
 
     Raises:
-        ConfigurationError: Names the field, the value found and what is allowed.
+        ConfigurationError: A value does not fit; the message names the field, the value and the allowed ones.
     """
     hints = typing.get_type_hints(type(config))
     for item in dataclasses.fields(config):
@@ -86,13 +86,13 @@ def validate_fields(config: Any, *, none_is_unset: bool = True) -> None:
 
 
 def closest(value: str, allowed: Sequence[str]) -> str:
-    """What to add to a message about a mistyped value."""
+    """Return a suggestion to append to an error about a mistyped value, or an empty string."""
     near = difflib.get_close_matches(value, allowed, n=1)
     return f" (did you mean '{near[0]}'?)" if near else ""
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from YAML fits an annotation; annotations that say nothing checkable let everything pass."""
+    """Return whether a value from YAML fits an annotation; annotations that cannot be checked accept everything."""
     origin = typing.get_origin(hint)
     arguments = typing.get_args(hint)
     if origin in (Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""GRPO for either agent: TRL's trainer with a shared prompt prefix, greedy validation and diagnostics of rewards."""
+"""GRPO for either agent: TRL's trainer with a shared prompt prefix, greedy validation and reward diagnostics."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ logger = logging.getLogger(__name__)
 class MemoryGRPOTrainer(GRPOTrainer):
     """`GRPOTrainer` for one agent on LoRA adapters.
 
-    These of TRL's methods are overridden: `_get_train_sampler`, `_generate_and_score_completions` and `_generate`
-    (prompts against flat rewards), `_prepare_inputs` (groups stay together), `_calculate_rewards` (diagnostics),
+    It overrides these methods of TRL: `_get_train_sampler`, `_generate_and_score_completions` and `_generate` (remedies
+    for flat rewards), `_prepare_inputs` (keeps groups together), `_calculate_rewards` (diagnostics),
     `_get_per_token_logps_and_entropies` (shared prefix) and `evaluate` (greedy completions on validation rows, scored
-    by the same rewards, so that the checkpoint kept is the best policy and not the luckiest sample).
+    by the same rewards, so that the kept checkpoint is the best policy and not the luckiest sample).
 
     Args:
-        describe: Metrics of the completions themselves, logged under `completions/`.
-        completions_log: JSONL file that receives every completion trained on, with its prompt and rewards.
+        describe: Computes metrics of the completions, logged under `completions/`.
+        completions_log: JSONL file for every completion trained on, with its prompt and rewards.
         shared_prefix: Compute each distinct prompt of a batch once, in rollouts and in the log-probability pass.
-        dynamic_sampling_rounds: Most rounds in which groups without variance are replaced by fresh prompts.
+        dynamic_sampling_rounds: Maximum number of rounds that replace groups without variance by fresh prompts.
         played: Validate by playing these dialogues, instead of by `eval_dataset`.
-        variance_sampling: Share of the prompts drawn by how much their rewards varied lately; 0 shuffles them.
+        variance_sampling: Share of prompts drawn by the recent variance of their rewards; 0 shuffles all.
     """
 
-    _buffered_inputs: Any  # micro-batches of the rollout that is being trained on
+    _buffered_inputs: Any  # micro-batches of the current rollout
 
     compares_groups = True
     """Whether a completion is judged by its group, so that a group without variance teaches nothing."""
@@ -102,13 +102,13 @@ class MemoryGRPOTrainer(GRPOTrainer):
         self._settled: Settled | None = None
 
     def _fall_back(self, reason: str) -> None:
-        """Say once why prompts are not shared, where they were to be."""
+        """Log once per reason why prompts are not shared."""
         if reason not in self._fallbacks:
             self._fallbacks.add(reason)
             logger.warning("shared_prefix is off: %s", reason)
 
     def _make_dynamic_sampler(self, rounds: int) -> DynamicSampler:
-        # Another seed than the sampler's: fresh prompts should not be those that it draws next.
+        # A seed other than the sampler's, so that fresh prompts are not the ones it draws next.
         return DynamicSampler(
             self.train_dataset,
             self._draws(self.args.seed + 1),
@@ -119,11 +119,11 @@ class MemoryGRPOTrainer(GRPOTrainer):
         )
 
     def _draws(self, seed: int) -> PromptDraws:
-        assert self._record is not None  # both that draw have one kept
+        assert self._record is not None  # set whenever something draws
         return PromptDraws(self._record, self.variance_sampling, seed)
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
-        """TRL's sampler or, with `variance_sampling`, one that knows which prompts varied lately."""
+        """Return TRL's sampler or, with `variance_sampling`, one that prefers prompts that varied recently."""
         if not self.variance_sampling:
             return super()._get_train_sampler(dataset)
         return VarianceSampler(
@@ -134,10 +134,10 @@ class MemoryGRPOTrainer(GRPOTrainer):
         )
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
-        """TRL's batch; with `dynamic_sampling_rounds` its prompts, completions and rewards are settled beforehand.
+        """Return TRL's batch; with `dynamic_sampling_rounds`, first settle its prompts, completions and rewards.
 
-        TRL generates, scores and computes advantages in one go. Here the first two run until the groups are settled,
-        and TRL's own calls of `_generate` and `_calculate_rewards` are then given the result.
+        TRL generates, scores and computes advantages in one method. Here the first two run until the groups are
+        settled, and TRL's calls of `_generate` and `_calculate_rewards` then return the result.
         """
         if self._dynamic_sampler is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
@@ -154,14 +154,13 @@ class MemoryGRPOTrainer(GRPOTrainer):
             self._settled = None
 
     def _generate(self, prompts: list[Any]) -> Any:
-        """Completions of the prompts: those settled on, where there are."""
         if self._settled is not None:
             return self._settled.generated()
-        with self.accelerator.autocast():  # which `PeftModel.generate`, TRL's fallback, does not pass through
+        with self.accelerator.autocast():  # TRL's fallback, `PeftModel.generate`, bypasses autocast
             return super()._generate(prompts)
 
     def _sample(self, rows: list[Row]) -> Settled:
-        """Completions of this rank's rows and the rewards of all ranks."""
+        """Sample completions of this rank's rows, with the rewards of all ranks."""
         samples = samples_of(rows, self._generate([row["prompt"] for row in rows]))
         scored = [(sample.row, sample.row["prompt"], sample.completion, sample.completion_ids) for sample in samples]
         return Settled(samples, self._score(*map(list, zip(*scored, strict=True))))
@@ -169,7 +168,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
     def _score(
         self, inputs: list[Row], prompts: list[Any], completions: list[Any], completion_ids: list[Any]
     ) -> torch.Tensor:
-        """Rewards of all ranks, `(B, F)`; notes how much they vary within each prompt's group."""
+        """Compute the rewards of all ranks, `(B, F)`; note their spread within each prompt's group."""
         rewards = super()._calculate_rewards(inputs, prompts, completions, completion_ids)
         rewards = without_failed(rewards, self.num_generations)
         if self._record is not None and self.model.training:
@@ -178,25 +177,25 @@ class MemoryGRPOTrainer(GRPOTrainer):
         return rewards
 
     def _spreads(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Spread of the weighted reward in each group, `(B / G,)`, from `(B, F)`."""
+        """Return the spread of the weighted reward in each group, `(B / G,)`, from `(B, F)`."""
         return group_spreads(self._totals(rewards))
 
     def _totals(self, rewards: torch.Tensor) -> torch.Tensor:
-        """Weighted reward of each completion, `(B / G, G)`, NaN where no function had one; from `(B, F)`."""
+        """Return each completion's weighted reward, `(B / G, G)`, from `(B, F)`; NaN without any reward."""
         return weighted_totals(rewards, self.reward_weights).view(-1, self.num_generations)
 
     def _prepare_inputs(self, generation_batch: Any) -> Any:
-        """The micro-batch of this step, from a new rollout or the last one's.
+        """Return the micro-batch of this step, from a new rollout or the last one.
 
-        TRL shuffles a rollout's rows and cuts them into micro-batches, which would scatter each group over several
-        passes. Here whole groups are shuffled. Validation and `shared_prefix: false` are left to TRL.
+        TRL shuffles a rollout's rows before it splits them into micro-batches, which would scatter each group over
+        several passes. Here whole groups are shuffled. TRL handles validation and `shared_prefix: false`.
         """
         if not self.shared_prefix or not self.model.training:
             return super()._prepare_inputs(generation_batch)
         pieces = self.args.steps_per_generation
         if self._step % (pieces * self.num_iterations) == 0 or self._buffered_inputs is None:
             rollout = self._generate_and_score_completions(generation_batch)
-            # A rank that has only a part of one group has it in one micro-batch (`MemoryGRPOConfig`).
+            # If a rank holds only part of a group, that part is one micro-batch (`MemoryGRPOConfig`).
             rows = min(self.num_generations, self.args.per_device_train_batch_size)
             self._buffered_inputs = split_tensor_dict(shuffle_groups(rollout, rows), pieces)
         return self._buffered_inputs[self._step % pieces]
@@ -212,9 +211,9 @@ class MemoryGRPOTrainer(GRPOTrainer):
         compute_aux_loss: bool = False,
         **forward_kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """Log-probabilities and entropies of the completions, both `(B, T)`; see `shared_prefix`.
+        """Return log-probabilities and entropies of the completions, both `(B, T)`; see `shared_prefix`.
 
-        The share of passes that read a prompt once is logged as `shared_prefix/used`.
+        The share of passes that compute a prompt once is logged as `shared_prefix/used`.
         """
         multimodal = any(value is not None for value in forward_kwargs.values())
         shared = self.shared_prefix and not compute_aux_loss and not multimodal
@@ -237,7 +236,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
                 compute_aux_loss=compute_aux_loss,
                 **forward_kwargs,
             )
-        # A whole rollout may be asked for (its reference, say): pass by pass, each as large as a micro-batch.
+        # The input may be a whole rollout, as for the reference: split it into passes of a micro-batch each.
         size = batch_size or len(input_ids)
         with self.accelerator.autocast():
             passes = [
@@ -251,7 +250,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
     def _calculate_rewards(
         self, inputs: list[Row], prompts: list[Any], completions: list[Any], completion_ids_list: list[Any]
     ) -> torch.Tensor:
-        """Rewards of all ranks, `(B, functions)`; logs how sparse they are and what the completions do."""
+        """Return the rewards of all ranks, `(B, F)`; log their sparsity and the completions' metrics."""
         if self._settled is not None:
             rewards = self._settled.rewards  # (B, F)
         else:
@@ -267,7 +266,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
             for name, value in self.describe(texts, inputs).items():
                 self._metrics[mode][f"completions/{name}"].append(value)
         if self.completions_log is not None:
-            # A rollout may complete other prompts than the dataset's (`training/sessions.py`).
+            # A rollout may complete prompts other than the dataset's (`training/sessions.py`).
             completed = [row.get("played_prompt", prompt) for row, prompt in zip(inputs, prompts, strict=True)]
             rows = completion_rows(self.state.global_step, self.reward_func_names, completed, texts, rewards.tolist())
             self.completions_log.append(*rows)
@@ -276,7 +275,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Mean greedy score, as `<prefix>_score`: of validation rows, or of the `played` dialogues' questions."""
+        """Return the mean greedy score of validation rows or `played` questions as `<prefix>_score`."""
         model = self.accelerator.unwrap_model(self.model)
         with disable_gradient_checkpointing(model, self.args.gradient_checkpointing_kwargs):
             share = self._validate(model, list(eval_dataset if eval_dataset is not None else self.eval_dataset))
@@ -284,14 +283,14 @@ class MemoryGRPOTrainer(GRPOTrainer):
         results = {f"{metric_key_prefix}_{name}": value for name, value in measures.items()}
         results[f"{metric_key_prefix}_score"] = score
         training = self.model.training
-        self.model.eval()  # TRL logs what it gathered in the mode that the model is in
+        self.model.eval()  # TRL logs the metrics gathered for the model's current mode
         self.log(dict(results))
         self.model.train(training)
         self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
         return results
 
     def _validate(self, model: Any, rows: list[Row]) -> Scores:
-        """This process's share of the validation."""
+        """Run this process's share of the validation."""
         share = slice(self.accelerator.process_index, None, self.accelerator.num_processes)
         longest = self.args.max_completion_length
         if self.played is not None:

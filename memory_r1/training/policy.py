@@ -1,4 +1,4 @@
-"""The model a run trains: the base, the policy's adapter (named `default`) and, beside it, a frozen Answer Agent."""
+"""The model of a run: the base, the policy's adapter (named `default`) and a manager's frozen Answer Agent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from memory_r1.errors import ConfigurationError, TrainingError
 from memory_r1.inference.language_model import attach_adapter
 from memory_r1.models import check_adapter, load_base, resolve_model
 
-POLICY = "default"  # TRL's KL reference is a copy of the adapter of this name
+POLICY = "default"  # TRL copies the adapter of this name as KL reference
 FROZEN_ANSWER = "answer"
 
 
@@ -26,15 +26,15 @@ def load_policy(
     autocast: bool = False,
     seed: int = 0,
 ) -> tuple[Any, Any, str]:
-    """The policy as a `PeftModel`, its tokenizer, and the folder or hub id the base came from.
+    """Load the policy as a `PeftModel`; return it with its tokenizer and the folder or hub id of the base.
 
     LoRA dropout is always 0: completions are sampled in training mode, and dropout would make the sampling policy
-    another one than the policy that is updated. `load_in_4bit` keeps the base in 4-bit NormalFloat with double
-    quantisation and computes in `dtype` (QLoRA, Dettmers et al. 2023, section 3). `autocast` says that training runs
-    under it (`bf16` or `fp16` in a recipe).
+    differ from the updated one. `load_in_4bit` keeps the base in 4-bit NormalFloat with double quantisation and
+    computes in `dtype` (QLoRA, Dettmers et al. 2023, section 3). Set `autocast` if training runs under it (`bf16` or
+    `fp16` in a recipe).
 
     Raises:
-        ConfigurationError: `load_in_4bit` without a CUDA device or without bitsandbytes.
+        ConfigurationError: `load_in_4bit` is set without a CUDA device or without bitsandbytes.
         ModelError: The base is missing, or an adapter is broken or was trained on another base model.
     """
     import torch
@@ -63,10 +63,10 @@ def load_policy(
 
 
 def require_trainable(model: Any) -> int:
-    """Number of trainable parameters.
+    """Return the number of trainable parameters.
 
     Raises:
-        TrainingError: There are none. TRL would train such a model without complaint and save it unchanged.
+        TrainingError: There are none. TRL would silently train such a model and save it unchanged.
     """
     trainable = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if trainable == 0:
@@ -78,10 +78,10 @@ def require_trainable(model: Any) -> int:
 
 
 def _four_bit(dtype: str) -> dict[str, Any]:
-    """What `from_pretrained` takes to quantise the base onto this process's own GPU.
+    """Return the arguments of `from_pretrained` that quantise the base onto this process's GPU.
 
     Raises:
-        ConfigurationError: There is no CUDA device, bitsandbytes is missing, or `dtype` names no type to compute in.
+        ConfigurationError: There is no CUDA device, bitsandbytes is missing, or `dtype` is "auto".
     """
     import torch
     from accelerate import PartialState
@@ -104,7 +104,7 @@ def _four_bit(dtype: str) -> dict[str, Any]:
 
 
 def _leave_casting_to_autocast(policy: Any) -> None:
-    """Spare the cast of every LoRA input to float32, which autocast would only undo: a fifth of a step on a CPU."""
+    """Skip the cast of every LoRA input to float32, which autocast would undo: it takes a fifth of a step on a CPU."""
     from peft.tuners.lora import LoraLayer
 
     for module in policy.modules():

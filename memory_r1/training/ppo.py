@@ -1,16 +1,16 @@
 """PPO with a critic for either agent, on TRL's GRPO trainer: same rollouts, rewards, logs and validation.
 
-GRPO judges a completion by the mean of its group. PPO (Schulman et al. 2017, arXiv:1707.06347) judges each token by
-what a critic expected before it: generalised advantages (`critic.py`) take the place of the group's, and TRL's clipped
-surrogate works on them as they are, `(B, T)`. A completion's reward, the weighted sum of its reward functions, comes
-with its last token; a KL term to the reference may be taken from each token's reward (Ouyang et al. 2022,
-arXiv:2203.02155, equation 2; log-ratio estimator).
+GRPO judges a completion by the mean of its group. PPO (Schulman et al. 2017, arXiv:1707.06347) judges each token by the
+critic's value before it: generalised advantages (`critic.py`), `(B, T)`, replace the group's in TRL's clipped
+surrogate. The last token carries the completion's reward, the weighted sum of its reward functions. A KL term to the
+reference can be subtracted from each token's reward (Ouyang et al. 2022, arXiv:2203.02155, equation 2; log-ratio
+estimator).
 
-How this differs from the PPO of Memory-R1 (arXiv:2508.19828), which ran in verl: there, the critic is a second language
-model of full size, with its own backbone trained at 1e-5, and the actor is fine-tuned in full at 1e-6. Here, the critic
-is one linear layer on the policy's *detached* hidden states. It costs no second forward and some hundred parameters,
-its error does not change the policy's features, and what it can tell is what the policy's last layer says linearly. The
-paper's rates are for full fine-tuning and mean nothing to adapters and a linear head.
+The PPO of Memory-R1 (arXiv:2508.19828), which ran in verl, differs: its critic is a second full-size language model
+trained at 1e-5, and its actor is fine-tuned in full at 1e-6. Here the critic is one linear layer on the policy's
+*detached* hidden states. It needs no second forward pass and only some hundred parameters, and its error does not
+change the policy's features; it sees only what the policy's last layer encodes linearly. The paper's learning rates are
+for full fine-tuning and do not apply to adapters and a linear head.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ from memory_r1.training.rows import Row
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """What a log-probability pass of the policy leaves for the critic, without its graph.
+    """The results of a log-probability pass of the policy that the critic needs.
 
     Attributes:
-        log_probs: `(B, T)`.
-        values: The critic's values before each completion token, `(B, T)`. With their graph, down to the critic's own
-            weights, where the pass had one.
+        log_probs: Detached, `(B, T)`.
+        values: The critic's values before each completion token, `(B, T)`. If the pass has a graph, they have theirs,
+            down to the critic's weights only.
     """
 
     log_probs: torch.Tensor
@@ -55,25 +55,25 @@ class Pass:
 
 
 class MemoryPPOTrainer(MemoryGRPOTrainer):
-    """`MemoryGRPOTrainer` with a critic in place of the group's mean; `num_iterations` are PPO's epochs.
+    """`MemoryGRPOTrainer` with a critic in place of the group's mean; `num_iterations` is the number of PPO's epochs.
 
-    Overridden are `_calculate_rewards` and `_get_per_token_logps_and_entropies` (kept aside what they return),
-    `_generate_and_score_completions` (advantages), `_compute_loss` (the critic learns) and saving and loading of the
-    optimiser (the critic beside it).
+    It overrides `_calculate_rewards` and `_get_per_token_logps_and_entropies` (to keep their results),
+    `_generate_and_score_completions` (advantages), `_compute_loss` (the critic learns), and saving and loading of the
+    optimiser (and the critic with it).
 
     Args:
-        value_learning_rate: Of the critic's AdamW, constant.
-        gamma: Discount a token.
+        value_learning_rate: Constant learning rate of the critic's AdamW.
+        gamma: Discount per token.
         gae_lambda: Lambda of the advantages.
-        vf_coef: Weight of the value loss. Since the critic has an optimiser of its own, and Adam's steps know no scale,
-            it decides only how soon `max_grad_norm` clips.
-        cliprange_value: How far a value may move from what it was when the completion was sampled.
-        value_warmup_steps: First steps, in which the critic learns and the policy does not.
-        whiten_advantages: Bring the advantages of a batch, over all processes, to mean 0 and variance 1.
-        kl_in_reward: Coefficient of the per-token KL to the starting policy that is taken from the reward; 0 is none.
+        vf_coef: Weight of the value loss. The critic has its own optimiser and Adam's steps are scale-free, so this
+            only decides how soon `max_grad_norm` clips.
+        cliprange_value: How far a value may move from its value when the completion was sampled.
+        value_warmup_steps: Number of first steps in which only the critic learns.
+        whiten_advantages: Scale the advantages of a batch, over all processes, to mean 0 and variance 1.
+        kl_in_reward: Coefficient of the per-token KL to the starting policy in the reward; 0 disables it.
 
     Raises:
-        TrainingError: The engine shards the model's layers, so that no process sees what the critic needs.
+        TrainingError: The engine shards the model's layers, so no process sees the states that the critic needs.
     """
 
     compares_groups = False
@@ -94,7 +94,7 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
         **kwargs: Any,
     ) -> None:
         beta = args.beta
-        args.beta = beta or kl_in_reward  # TRL keeps a reference only where beta is not 0
+        args.beta = beta or kl_in_reward  # TRL keeps a reference only if beta is not 0
         super().__init__(model=model, args=args, **kwargs)
         self.beta = args.beta = beta
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
@@ -121,7 +121,7 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
         compute_aux_loss: bool = False,
         **forward_kwargs: Any,
     ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
-        """As in GRPO; of the policy's passes, the hidden states are caught on the way and become values."""
+        """Do as GRPO does, and compute values from the hidden states of the policy's passes."""
         rows = batch_size or len(input_ids)
         options = (rows, compute_entropy, compute_aux_loss)
         if self._is_reference(model):
@@ -133,12 +133,12 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
                 model, input_ids, attention_mask, logits_to_keep, *options, **forward_kwargs
             )
         states = self._hidden.of_completions(input_ids, attention_mask, logits_to_keep, rows)
-        # Values and not states are kept: a rollout's states would be H times as large.
+        # Keep values, not states: a rollout's states would be H times as large.
         self._passes.append(Pass(outputs[0].detach(), self.critic(states)))
         return outputs
 
     def _is_reference(self, model: Any) -> bool:
-        """Whether TRL has put the reference in the policy's place: a model of its own, another adapter, or none."""
+        """Return whether TRL runs the reference here: a separate model, another adapter, or no adapter."""
         if model is self.ref_model:
             return True
         layers = self.accelerator.unwrap_model(model).modules()
@@ -146,16 +146,15 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
         return adapted is not None and (adapted.disable_adapters or POLICY not in adapted.active_adapters)
 
     def _calculate_rewards(self, inputs: list[Row], *args: Any) -> torch.Tensor:
-        """As in GRPO; kept for the advantages."""
         rewards = super()._calculate_rewards(inputs, *args)  # (B of all processes, F)
         start = self.accelerator.process_index * len(inputs)
         self._rewards = self._totals(rewards).flatten()[start : start + len(inputs)]  # (B,)
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[Row]) -> dict[str, Any]:
-        """TRL's batch with advantages `(B, T)`, and what the critic is to learn from it."""
+        """Return TRL's batch with advantages `(B, T)` and the critic's targets."""
         self._passes.clear()
-        self.beta = self.args.beta or self.kl_in_reward  # TRL runs the reference only where beta is not 0
+        self.beta = self.args.beta or self.kl_in_reward  # TRL runs the reference only if beta is not 0
         batch = super()._generate_and_score_completions(inputs)
         self.beta = self.args.beta
         with torch.no_grad(), disable_gradient_checkpointing(self.model, self.args.gradient_checkpointing_kwargs):
@@ -171,7 +170,7 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
         self._log("critic/return_mean", masked_mean(returns, scored, self._total))
         if self.whiten_advantages:
             advantages = whitened(advantages, scored, self._total)
-        # TRL has logged the group's advantages beside the completions; the log holds one batch of all processes.
+        # Replace the group's advantages, which TRL has logged; the log holds one batch of all processes.
         by_row = advantages.sum(dim=1) / scored.sum(dim=1).clamp(min=1)
         self._logs["advantages"].extend(self.accelerator.gather(by_row).tolist())
         return batch | {
@@ -184,7 +183,7 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
         }
 
     def _old_policy(self, batch: dict[str, Any]) -> Pass:
-        """The pass of the policy that sampled the batch: TRL's own where it needed one."""
+        """Return the pass of the policy that sampled the batch, TRL's own if it ran one."""
         if not self._passes:
             self._get_per_token_logps_and_entropies(
                 self.model,
@@ -197,7 +196,7 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
         return old
 
     def _token_rewards(self, batch: dict[str, Any], log_probs: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """The completion's reward on its last token, less the KL of each token, `(B, T)`."""
+        """Put the completion's reward on its last token and subtract each token's KL, `(B, T)`."""
         last = mask & (mask.cumsum(dim=1) == mask.sum(dim=1, keepdim=True))
         rewards = last * self._rewards.nan_to_num()[:, None]
         if self.kl_in_reward:
@@ -207,22 +206,22 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
         return rewards
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> torch.Tensor:
-        """The policy's loss; the critic learns on the way, from the same pass."""
+        """Return the policy's loss; train the critic from the same pass."""
         self._passes.clear()
         loss = super()._compute_loss(model, inputs)
         (current,) = self._passes
         self._learn_values(current.values, inputs)
         log_ratio = current.log_probs - inputs["old_per_token_logps"]
-        # The estimator with the least variance of those in J. Schulman's "Approximating KL divergence" (2020).
+        # The lowest-variance estimator in J. Schulman's "Approximating KL divergence" (2020).
         self._log("approx_kl", masked_mean(log_ratio.exp() - 1 - log_ratio, _policy_tokens(inputs), self._total))
-        # Times 0 and not left out: engines count on a backward pass through every parameter.
+        # Multiply by 0, since engines expect a backward pass through every parameter.
         return loss * 0.0 if self.state.global_step < self.value_warmup_steps else loss
 
     def _learn_values(self, values: torch.Tensor, inputs: dict[str, Any]) -> None:
-        """Gradients of the value loss, and the critic's step where the policy takes one.
+        """Backpropagate the value loss, and step the critic whenever the policy steps.
 
-        The loss is a mean over the tokens of a whole step, on all processes and in all micro-batches, so that it does
-        not depend on how they are split.
+        The loss is a mean over the tokens of a whole step, on all processes and in all micro-batches, so the split does
+        not matter.
         """
         scored = inputs["scored"]
         losses, clipped = clipped_value_loss(values, inputs["old_values"], inputs["returns"], self.cliprange_value)
@@ -235,13 +234,12 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
             self.critic.step(self._total, self.args.max_grad_norm)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Save the critic before the checkpoint is whole."""
+        """Save the critic before the checkpoint is complete."""
         super()._save_optimizer_and_scheduler(output_dir)
         if self.args.should_save:
             self.critic.save(output_dir)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        """Go on with the critic of the checkpoint."""
         super()._load_optimizer_and_scheduler(checkpoint)
         if checkpoint is not None:
             self.critic.load(checkpoint)
@@ -256,8 +254,8 @@ class MemoryPPOTrainer(MemoryGRPOTrainer):
 class KeepCritic(TrainerCallback):
     """Writes the critic beside the adapter when training ends, since a finished run drops its checkpoints.
 
-    It is the best checkpoint's if there is one, as the policy is. The file's metadata says from which `step` it is, and
-    of which one the policy is (`policy_step`): 0 if `RestoreStart` puts the start back, whose critic knew nothing.
+    Like the policy, it comes from the best checkpoint if there is one. The file's metadata holds its `step` and the
+    policy's (`policy_step`), which is 0 if `RestoreStart` restores the start, whose critic is untrained.
     """
 
     def __init__(self, trainer: MemoryPPOTrainer) -> None:
@@ -266,7 +264,7 @@ class KeepCritic(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Bring the critic to the step of the policy that is kept, and save it."""
+        """Load the critic of the kept policy's step, and save it."""
         step = state.global_step
         if args.load_best_model_at_end and state.best_model_checkpoint is not None:
             self.trainer.critic.load(state.best_model_checkpoint)
@@ -276,7 +274,7 @@ class KeepCritic(TrainerCallback):
             self.trainer.critic.save(args.output_dir, {"step": str(step), "policy_step": str(kept)})
 
     def _start_is_kept(self, state: TrainerState) -> bool:
-        """What `RestoreStart.restore_unless_beaten` will decide once training has ended."""
+        """Predict the decision of `RestoreStart.restore_unless_beaten` after training."""
         callbacks = self.trainer.callback_handler.callbacks
         scores = [callback.score for callback in callbacks if isinstance(callback, RestoreStart)]
         best = state.best_metric
@@ -284,7 +282,7 @@ class KeepCritic(TrainerCallback):
 
 
 def refuse_sharded_layers(engine: DistributedType, zero_stage: int) -> None:
-    """Raise TrainingError for engines under which a process holds only shards of the layers."""
+    """Raise a TrainingError if the engine leaves each process only shards of the layers."""
     if engine == DistributedType.FSDP or zero_stage == 3:
         name = "FSDP" if engine == DistributedType.FSDP else "ZeRO-3"
         raise TrainingError(
@@ -294,6 +292,6 @@ def refuse_sharded_layers(engine: DistributedType, zero_stage: int) -> None:
 
 
 def _policy_tokens(batch: dict[str, Any]) -> torch.Tensor:  # -> (B, T)
-    """True where the policy wrote the token: not on padding, nor where a tool or the environment did."""
+    """Mask the tokens that the policy wrote, without padding and tokens of a tool or the environment."""
     mask = batch["completion_mask"].bool()
     return mask & batch["tool_mask"].bool() if "tool_mask" in batch else mask

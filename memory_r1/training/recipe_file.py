@@ -1,4 +1,4 @@
-"""From a recipe's file and the command line to checked configs. What is wrong is refused before anything loads."""
+"""Read a recipe's file and the command line into checked configs; refuse mistakes before anything loads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from memory_r1.training.arguments import MemoryArguments, MemoryModelConfig, Mem
 from memory_r1.training.fields import closest
 
 HELP = "Train one agent. --config recipe.yaml sets any of the options below; options given here override the recipe."
-# Fields of `MemoryArguments` that SFT, which knows neither rewards nor sessions, would ignore.
+# Fields of `MemoryArguments` that SFT would ignore, since it has neither rewards nor sessions.
 REINFORCEMENT_FIELDS = ("reward_funcs", "answer_adapter", "answer_server", "credit")
 
 TrainerConfig = TypeVar("TrainerConfig")
@@ -50,7 +50,7 @@ def parse_recipe(
 
 
 def _named_by_seed(argv: list[str]) -> list[str]:
-    """Give the run of a seed that the command line sets, in place of the recipe's, a folder of its own."""
+    """Give a run its own folder if the command line overrides the recipe's seed."""
     options = [word.partition("=")[0] for word in argv]
     if "--seed" not in options or "--output_dir" in options or "--config" not in argv:
         return argv
@@ -74,18 +74,18 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _separate_config(argv: Sequence[str]) -> list[str]:
-    """`--config=file` as `--config file`, the only form that TRL's parser reads."""
+    """Split `--config=file` into `--config file`, the only form that TRL's parser reads."""
     return [part for word in argv for part in (word.split("=", 1) if word.startswith("--config=") else [word])]
 
 
 def _check_recipe_file(argv: list[str], classes: tuple[type, ...]) -> None:
-    """Explain what TRL's parser would report badly: no such file, broken YAML, unknown keys with their nearest name."""
+    """Report mistakes that TRL's parser reports badly: a missing file, broken YAML, unknown or repeated keys."""
     if "--config" not in argv:
         return
     position = argv.index("--config") + 1
     path = Path(argv[position]) if position < len(argv) else None
     if path is None or not path.is_file():
-        raise ConfigurationError(f"--config: found {path}, which is no file; give a recipe such as recipes/*/*.yaml")
+        raise ConfigurationError(f"--config: found {path}, which is not a file; give a recipe, see recipes/*/*.yaml")
     try:
         text = path.read_text(encoding="utf-8")
         recipe, node = yaml.safe_load(text), yaml.compose(text, yaml.SafeLoader)
@@ -95,7 +95,7 @@ def _check_recipe_file(argv: list[str], classes: tuple[type, ...]) -> None:
         raise ConfigurationError(f"{path}: found {type(recipe).__name__}, allowed: `key: value` lines")
     keys = [str(key.value) for key, _ in node.value] if isinstance(node, yaml.MappingNode) else []
     if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        raise ConfigurationError(f"{path}: '{twice[0]}' stands there twice; keep one of them")
+        raise ConfigurationError(f"{path}: '{twice[0]}' appears twice; keep one of them")
     known = {item.name for cls in classes for item in dataclasses.fields(cls)} | {"env"}
     for key in recipe:
         if key not in known:

@@ -1,4 +1,4 @@
-"""Completions of a GRPO group from one pass over their shared prompt, handed to TRL through its `rollout_func`."""
+"""Sample a GRPO group from one pass over its shared prompt, as TRL's `rollout_func`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from memory_r1.training.policy import POLICY
 
 logger = logging.getLogger(__name__)
 
-# Sampling fields of TRL's config that only its own generation knows, with the values that switch them off.
+# Sampling fields of TRL's config that only its own generation supports, with the values that switch them off.
 PLAIN_SAMPLING: dict[str, tuple[Any, ...]] = {
     "top_p": (1.0,),
     "top_k": (0, None),
@@ -28,7 +28,7 @@ PLAIN_SAMPLING: dict[str, tuple[Any, ...]] = {
 
 
 def shared_prefix_rollout(prompts: Sequence[Messages], trainer: Any) -> dict[str, Any]:
-    """Sample one completion a prompt (TRL has repeated each G times) from the policy as it is now.
+    """Sample one completion per prompt, each repeated G times by TRL, from the current policy.
 
     Returns:
         `prompt_ids` and `completion_ids` (end-of-sequence token included), lists of B lists; `logprobs` is None.
@@ -44,16 +44,16 @@ def shared_prefix_rollout(prompts: Sequence[Messages], trainer: Any) -> dict[str
 
 
 def has_images(columns: Collection[str]) -> bool:
-    """Whether a dataset's rows bring images; these are the columns in which TRL looks for them."""
+    """Return whether a dataset has one of the columns in which TRL looks for images."""
     return bool({"image", "images"} & set(columns))
 
 
 def supports_shared_rollout(config: Any, columns: Collection[str] = ()) -> bool:
-    """Whether `shared_prefix_rollout` samples what this config asks for; says once why not.
+    """Return whether `shared_prefix_rollout` supports this config; log the reasons if not.
 
     Args:
         config: Training arguments.
-        columns: Names of the training rows' columns.
+        columns: Column names of the training rows.
     """
     reasons = [f"{name} set" for name, plain in PLAIN_SAMPLING.items() if getattr(config, name, plain[0]) not in plain]
     if sharding_of(config) == 3:
@@ -66,9 +66,9 @@ def supports_shared_rollout(config: Any, columns: Collection[str] = ()) -> bool:
 
 
 def shuffle_groups(batch: dict[str, Any], size: int) -> dict[str, Any]:
-    """Permute blocks of `size` consecutive rows of all that a rollout holds: `(B, ...)` tensors and lists of B.
+    """Permute blocks of `size` consecutive rows in all values of a rollout: `(B, ...)` tensors and lists of B.
 
-    Numbers of the whole batch (0-dimensional tensors) and absent values stay as they are.
+    Values of the whole batch (0-dimensional tensors) and None stay as they are.
     """
     rows = len(batch["completion_ids"])
     order = (torch.randperm(rows // size)[:, None] * size + torch.arange(size)).flatten()  # (B,)

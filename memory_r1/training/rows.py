@@ -1,7 +1,7 @@
-"""From training tuples to the rows a trainer reads: a prompt, and the columns that rewards need.
+"""Turn training tuples into a trainer's rows: a prompt, and the columns that rewards need.
 
-A manager row holds its questions only in columns the prompt is not made of. Nested records travel as JSON strings,
-because a dataset column would fill missing fields with nulls.
+A manager's questions are only in columns that do not enter the prompt. Nested records are JSON strings, because a
+dataset column would fill missing fields with nulls.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ Row = dict[str, Any]
 
 
 def manager_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k: int) -> list[Row]:
-    """A row for each tuple.
+    """Return a row per tuple.
 
-    Columns: `prompt`, `tuple_id`, `turn` (JSON; a list where the row is a session's), `bank` (JSON), `recalled_ids`,
-    `speakers`, `linked` and `retention` (JSON lists of questions), and `source_words` (JSON: words of each turn that an
-    entry comes from).
+    Columns: `prompt`, `tuple_id`, `turn` (JSON; a list for a session's row), `bank` (JSON), `recalled_ids`, `speakers`,
+    `linked` and `retention` (JSON lists of questions), and `source_words` (JSON: word count per source turn of an
+    entry).
     """
     requests = [ManageRequest(item.turn, item.previous, MemoryBank(item.bank), item.speakers) for item in tuples]
     recalls = recalled_for(requests, retriever, top_k)
@@ -49,15 +49,15 @@ def manager_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k: in
 
 
 def recalled_for(requests: Sequence[ManageRequest], retriever: Retriever, top_k: int) -> list[tuple[MemoryEntry, ...]]:
-    """What a Memory Manager's prompts show for these turns; no model is asked."""
-    no_model: Any = None  # recalling reads none
+    """Return the memories in a Memory Manager's prompts for these turns, without a model."""
+    no_model: Any = None  # recall needs none
     return MemoryManager(no_model, retriever, top_k=top_k).recall(requests)
 
 
 def manager_columns(
     item: ManagerTuple | SessionTuple, said: Turn | Sequence[Turn], recalled: Sequence[MemoryEntry]
 ) -> Row:
-    """What rewards need to know of a tuple; `said` is the turn, or the turns of the session, that its prompt shows."""
+    """Return the columns that rewards need; `said` is the turn, or the session's turns, in the prompt."""
     return {
         "tuple_id": item.tuple_id,
         "turn": json.dumps(asdict(said) if isinstance(said, Turn) else [asdict(turn) for turn in said]),
@@ -71,11 +71,11 @@ def manager_columns(
 
 
 def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int, style: str = "ids") -> list[Row]:
-    """A row for each tuple.
+    """Return a row per tuple, in the Answer Agent's `style`.
 
     Columns: `prompt`, `tuple_id`, `question`, `answer`, `category`, `evidence` (turn ids), `answer_style`, `numbered`,
-    `texts` and `sources` (entry ids, their texts and their turn ids by prompt number), and `evidence_numbers` (prompt
-    numbers of entries that come from an evidence turn). `style` is the Answer Agent's.
+    `texts` and `sources` (entry ids, their texts and turn ids by prompt number), and `evidence_numbers` (prompt numbers
+    of entries from an evidence turn).
     """
     recalls = retriever.retrieve_many(
         [RetrievalRequest(item.question.question, item.bank, top_k, item.speakers) for item in tuples]
@@ -103,10 +103,10 @@ def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int,
 
 
 def manager_sft_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k: int) -> list[Row]:
-    """Prompt and gold completion for each tuple with gold operations.
+    """Return the prompt and gold completion of each tuple with gold operations.
 
-    Where an entry that gold changes was not recalled, nobody could name its number: an UPDATE then becomes an ADD and
-    a DELETE is left out, since that is the best the manager can do from what it sees.
+    If the entry of a gold operation was not recalled, it has no number in the prompt. UPDATE then becomes ADD, and
+    DELETE is left out: that is the best the manager can do with its prompt.
     """
     labelled = [item for item in tuples if item.gold is not None]
     rows = manager_rows(labelled, retriever, top_k)
@@ -117,10 +117,9 @@ def manager_sft_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k
 
 
 def answer_sft_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int, style: str = "ids") -> list[Row]:
-    """Prompt and worked answer for each tuple: the evidence entries' numbers or words, then the gold answer.
+    """Return the prompt and worked answer of each tuple: the evidence entries' numbers or texts, then the gold answer.
 
-    Where retrieval missed all evidence of an answerable question the target is "unknown": to guess would be taught
-    otherwise.
+    If retrieval missed all evidence of a question, the target is "unknown"; the gold answer would teach guessing.
     """
     rows = []
     for row in answer_rows(tuples, retriever, top_k, style):
@@ -133,7 +132,7 @@ def answer_sft_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: 
 
 
 def reachable_operations(gold: Sequence[Operation], recalled_ids: Sequence[int]) -> tuple[Operation, ...]:
-    """Gold operations as far as the prompt's numbers reach; NOOP when nothing is left."""
+    """Return the gold operations that are possible with the recalled entries; NOOP if none is left."""
     reachable: list[Operation] = []
     for operation in gold:
         if operation.entry_id is None or operation.entry_id in recalled_ids:
@@ -144,28 +143,28 @@ def reachable_operations(gold: Sequence[Operation], recalled_ids: Sequence[int])
 
 
 def questions_to_json(questions: Sequence[Question]) -> str:
-    """Questions as a JSON list, for a dataset column."""
+    """Render questions as a JSON list, for a dataset column."""
     return json.dumps([asdict(question) for question in questions], ensure_ascii=False)
 
 
 def questions_from_json(text: str) -> tuple[Question, ...]:
-    """The inverse of `questions_to_json`."""
+    """Invert `questions_to_json`."""
     return tuple(Question(**{**item, "evidence": tuple(item["evidence"])}) for item in json.loads(text))
 
 
 def turn_from_json(text: str) -> Turn:
-    """The turn of a manager row."""
+    """Return the turn of a manager row."""
     return Turn(**json.loads(text))
 
 
 def turns_from_json(text: str) -> tuple[Turn, ...]:
-    """The turns of a manager row: its one turn or, where it is a session's row, all of them."""
+    """Return the turns of a manager row: its one turn, or all turns of a session's row."""
     said = json.loads(text)
     return tuple(Turn(**fields) for fields in (said if isinstance(said, list) else [said]))
 
 
 def check_row(completion: str, recalled_ids: Sequence[int], turn: str | None = None) -> CheckedCompletion:
-    """A completion checked against its manager row; without `turn`, as one on a single turn."""
+    """Check a completion against its manager row; without `turn`, as a completion on a single turn."""
     said = json.loads(turn) if turn else None
     return check_completion(completion, recalled_ids, len(said) if isinstance(said, list) else None)
 
@@ -173,10 +172,7 @@ def check_row(completion: str, recalled_ids: Sequence[int], turn: str | None = N
 def apply_completion(
     completion: str, turn: str, bank: str, recalled_ids: Sequence[int]
 ) -> tuple[CheckedCompletion, MemoryBank]:
-    """What a completion is worth on its row: the checks, and a bank of its own with the good operations applied.
-
-    Each operation is applied as of the turn it stands for. A completion that does not parse leaves the bank as it was.
-    """
+    """Check a completion on its row and apply its accepted operations, each at its turn, to a fresh bank."""
     checked = check_row(completion, recalled_ids, turn)
     turns, after = turns_from_json(turn), bank_from_row(bank)
     for item in checked.operations:
@@ -186,7 +182,7 @@ def apply_completion(
 
 
 def bank_from_row(bank: str) -> MemoryBank:
-    """The bank of a manager row, fresh: operations applied to it show nowhere else."""
+    """Return a fresh bank of a manager row."""
     return MemoryBank(entries_from_json(bank))
 
 

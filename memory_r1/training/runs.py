@@ -1,4 +1,4 @@
-"""What a training run leaves behind, and how it goes on after a kill."""
+"""The output of a training run, and how to resume it after a kill."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECIPE = "recipe.json"
 
 
 def open_run(folder: str | Path, recipe: Mapping[str, Any]) -> tuple[bool, str | None]:
-    """What `folder` holds of a recipe's run: (already finished, checkpoint to resume from or None). Writes nothing.
+    """Return whether a recipe's run in `folder` is finished, and the checkpoint to resume from or None; write nothing.
 
     Raises:
         ConfigurationError: The folder holds a run of another recipe.
@@ -47,12 +47,12 @@ def open_run(folder: str | Path, recipe: Mapping[str, Any]) -> tuple[bool, str |
 
 
 def claim_run(folder: str | Path, recipe: Mapping[str, Any]) -> None:
-    """Note whose run `folder` is to hold; called when all is ready to train, so that a bad recipe leaves nothing."""
+    """Record the recipe in `folder`; call it when training is ready to start, so that a bad recipe leaves nothing."""
     write_json(Path(folder) / RECIPE, _plain(recipe))
 
 
 def last_checkpoint(folder: str | Path) -> str | None:
-    """The newest whole checkpoint in a run's own folder; `trainer_state.json` is the last file written to one."""
+    """Return a run's newest complete checkpoint or None; `trainer_state.json` is the last file of a checkpoint."""
     found = [
         (int(match[1]), path)
         for path in Path(folder).glob("checkpoint-*")
@@ -68,9 +68,9 @@ def save_adapter(
     summary: Mapping[str, Any],
     weights: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the adapter folder of design.md section 6: adapter, tokenizer, model card, and last the summary.
+    """Write an adapter folder: adapter, tokenizer, model card and, last, the summary.
 
-    `weights` are the model's whole weights where an engine has split them over processes; None takes its own.
+    `weights` are the model's gathered weights if an engine shards them; None uses the model's own.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,17 +98,17 @@ def finish_run(
     """Save the best adapter with its card and summary, drop the checkpoints, and leave the process group together.
 
     Args:
-        trainer: Trained, with the best checkpoint loaded.
+        trainer: The trainer, with the best checkpoint loaded.
         agent: "manager" or "answer".
-        method: How it was trained.
-        recipe: What identifies the run.
-        settings: What using the adapter must agree with.
-        base: The base model as the recipe names it.
-        base_source: Where it was loaded from.
+        method: The training method.
+        recipe: The fields that identify the run.
+        settings: The settings that using the adapter must match.
+        base: The base model as named in the recipe.
+        base_source: The folder or hub id that it was loaded from.
         started: `time.monotonic` at the start of the run.
-        results: What else the summary holds.
+        results: Further fields of the summary.
     """
-    # All processes take part in putting a split adapter together.
+    # All processes take part in gathering a sharded adapter.
     whole = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharding_of(trainer.args) == 3 else None
     if trainer.accelerator.is_main_process:
         policy = trainer.accelerator.unwrap_model(trainer.model)
@@ -132,14 +132,14 @@ def finish_run(
         save_adapter(policy, trainer.processing_class, trainer.args.output_dir, summary, whole)
         remove_checkpoints(trainer.args.output_dir)
         logger.info("adapter written to %s", trainer.args.output_dir)
-    # A process that goes alone may abort while it takes its connections down, and the launcher then stops the others,
-    # whatever they are saving.
+    # A process that exits alone may abort while closing its connections; the launcher then stops the others, even
+    # while they are saving.
     trainer.accelerator.wait_for_everyone()
     trainer.accelerator.end_training()
 
 
 def rl_results(trainer: Any, restore_start: RestoreStart) -> dict[str, Any]:
-    """Put the start back if nothing beat it, and return the first, last and best numbers of a run."""
+    """Restore the start if nothing beat it, and return a run's first and last reward and its validation scores."""
     kept = restore_start.restore_unless_beaten()
     rewards = [entry["reward"] for entry in trainer.state.log_history if "reward" in entry]
     validated = [value for value in (restore_start.score, trainer.state.best_metric) if value is not None]
@@ -153,7 +153,7 @@ def rl_results(trainer: Any, restore_start: RestoreStart) -> dict[str, Any]:
 
 
 def sft_results(trainer: Any, restore_start: RestoreStart) -> dict[str, Any]:
-    """`rl_results` of a supervised run, which has no rewards."""
+    """Do the same as `rl_results` for a supervised run, which has no rewards."""
     kept = restore_start.restore_unless_beaten()
     return {
         "first_reward": None,
@@ -165,14 +165,14 @@ def sft_results(trainer: Any, restore_start: RestoreStart) -> dict[str, Any]:
 
 
 def base_model_record(source: str, name: str) -> dict[str, Any]:
-    """How an adapter names its base: hub id (or name) and weight hash, never the path it happened to lie on."""
+    """Return an adapter's record of its base: hub id (or name) and weight hash, but never its path."""
     short = Path(name).name if Path(name).exists() else name
     hub_id = LANGUAGE_MODEL.hub_id if short == LANGUAGE_MODEL.name else short
     return {"id": hub_id, "weights_sha256": weights_hash(source)}
 
 
 def remove_checkpoints(folder: str | Path) -> None:
-    """Drop a finished run's checkpoints: the adapter beside them is the best one."""
+    """Drop a finished run's checkpoints; the adapter beside them is the best one."""
     for path in Path(folder).glob("checkpoint-*"):
         shutil.rmtree(path)
 
@@ -186,7 +186,7 @@ def _is_whole(checkpoint: Path) -> bool:
 
 
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON reads it back; NaN and infinity, which TRL logs for a reward that no completion had, become null."""
+    """Return the content as JSON reads it back; NaN and infinity, which TRL logs for missing rewards, become None."""
     return dict(json.loads(json.dumps(content, default=str), parse_constant=lambda _: None))
 
 

@@ -1,8 +1,7 @@
-"""Against zero-variance groups: which prompts are drawn.
+"""Draw prompts so as to avoid zero-variance groups (`zero_variance.py`).
 
-Two remedies draw prompts anew: zero-variance groups (`zero_variance.py`) are replaced by fresh prompts
-(`dynamic_sampling.py`), and prompts whose rewards varied lately are drawn more often (`VarianceSampler`). Both are off
-unless a recipe asks.
+There are two remedies: replace such groups by fresh prompts (`dynamic_sampling.py`), and draw prompts whose rewards
+varied recently more often (`VarianceSampler`). Both are off by default.
 """
 
 from __future__ import annotations
@@ -14,37 +13,33 @@ import torch
 from torch.utils.data import Sampler
 
 ROW_INDEX = "row_index"
-"""Dataset column by which a row is found again."""
+"""Dataset column with the row's number."""
 
-# Keeps a prompt that never varied drawable where nothing but such prompts is left.
+# Keeps prompts that never varied drawable if no others are left.
 _LEAST_WEIGHT = 1e-12
 
 
 def numbered(dataset: Any) -> Any:
-    """The dataset with its row numbers as column `ROW_INDEX`."""
+    """Return the dataset with its row numbers as column `ROW_INDEX`."""
     return dataset.add_column(ROW_INDEX, list(range(len(dataset))))
 
 
 class PromptRecord:
-    """The latest spread of rewards within the group of each training row; it starts anew in a resumed run.
-
-    Args:
-        rows: Rows of the training dataset.
-    """
+    """The latest spread of rewards in the group of each of `rows` training rows; a resumed run starts empty."""
 
     def __init__(self, rows: int) -> None:
         self.spreads = torch.full((rows,), torch.nan, dtype=torch.float64)  # (rows,)
 
     def note(self, rows: Sequence[int], spreads: Sequence[float]) -> None:
-        """Keep the spread of a group for each of these rows."""
+        """Record the spreads of these rows' groups."""
         self.spreads[list(rows)] = torch.tensor(spreads, dtype=torch.float64)
 
     def weights(self, mixture: float) -> torch.Tensor:
-        """Probability of each row, `(rows,)`: `mixture` parts by recent spread, the rest uniform.
+        """Return each row's probability, `(rows,)`: a share `mixture` follows the recent spread, the rest is uniform.
 
-        For a binary reward the spread is largest where half of the completions succeed, which is the "learnability" of
-        Foster et al. 2025 (arXiv 2502.12272). A row never tried counts as the best one known, so that all are tried
-        soon (as in prioritized replay, Schaul et al. 2016, section 3.3).
+        For a binary reward the spread is largest if half of the completions succeed, which is the "learnability" of
+        Foster et al. 2025 (arXiv 2502.12272). An untried row gets the largest known spread, so that all are tried soon
+        (as in prioritized replay, Schaul et al. 2016, section 3.3).
         """
         rows = len(self.spreads)
         untried = self.spreads.isnan()
@@ -59,9 +54,9 @@ class PromptDraws:
     """Seeded draws of training rows by their recent spread; equal histories give equal draws on every rank.
 
     Args:
-        record: What is known of the rows.
+        record: The rows' recent spreads.
         mixture: 0 draws uniformly, 1 by spread alone.
-        seed: Of the draws.
+        seed: Seed of the draws.
     """
 
     def __init__(self, record: PromptRecord, mixture: float, seed: int) -> None:
@@ -70,7 +65,7 @@ class PromptDraws:
         self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self, count: int, avoid: Collection[int] = ()) -> list[int]:
-        """Different rows, those of `avoid` only when all others are drawn; rows repeat only where there are too few."""
+        """Draw distinct rows, rows in `avoid` only after all others; repeat rows only if there are too few."""
         weights = self.record.weights(self.mixture) + _LEAST_WEIGHT
         if count > len(weights):
             return self._among(weights, count, replacement=True)
@@ -82,22 +77,21 @@ class PromptDraws:
 
     def _among(self, weights: torch.Tensor, count: int, replacement: bool = False) -> list[int]:
         if count == 0:
-            return []  # as many as there may be no weight above zero
+            return []  # all weights may be zero
         return torch.multinomial(weights, count, replacement=replacement, generator=self._generator).tolist()
 
 
 class VarianceSampler(Sampler[int]):
     """TRL's `RepeatSampler` with drawn rollouts in place of a permutation of the rows.
 
-    Rows of a rollout are drawn when it is fetched, by what is known of them then; Accelerate fetches one rollout ahead,
-    so that the one before it is not known yet. An epoch has as many rollouts as a pass over all rows would, but need
-    not contain each row.
+    A rollout's rows are drawn when it is fetched. Accelerate fetches one rollout ahead, so the spreads of the rollout
+    before it are still missing. An epoch has as many rollouts as a pass over all rows, but may miss some rows.
 
     Args:
-        draws: Where rows come from.
-        prompts: Different prompts of a rollout, over all ranks.
-        generations: Completions of each prompt (G).
-        repeats: How often a rollout is fetched: TRL fetches it once for each micro-batch made of it.
+        draws: Source of the rows.
+        prompts: Distinct prompts per rollout, over all ranks.
+        generations: Completions per prompt (G).
+        repeats: Number of fetches per rollout: TRL fetches it once for each of its micro-batches.
     """
 
     def __init__(self, draws: PromptDraws, prompts: int, generations: int, repeats: int) -> None:

@@ -1,14 +1,14 @@
 """Credit for the Memory Manager beyond a single turn.
 
-A tuple of Memory-R1 (section 3.1) credits a turn with what can be answered right after it. Two other units:
+A tuple of Memory-R1 (section 3.1) credits a turn with the answers right after it. There are two other units:
 
-- *session*: one completion holds the operations of a whole session (`memory/operations.py` has the format), and the
-  bank after the session is asked. `session_rows` makes ordinary rows of it.
-- *branch*: the current policy plays a dialogue greedily up to one turn drawn at random, the group branches there, from
-  the same bank and prompt, every branch is played on greedily to the end of the session, and the branch's completion is
-  credited with what that bank answers. A group's rewards are thus Monte Carlo values of operations in one state, as
-  VinePPO has them of reasoning steps (Kazemnejad et al., 2024), and their baseline is that state's.
-  `BranchRollout` is TRL's `rollout_func` for it.
+- *session*: one completion holds the operations of a whole session (format in `memory/operations.py`), and the bank
+  after the session is questioned. `session_rows` builds ordinary rows for it.
+- *branch*: the current policy plays a dialogue greedily up to one random turn. The group branches there, from the same
+  bank and prompt, and each branch is played greedily to the end of the session. The branch's completion is credited
+  with the answers from that final bank. A group's rewards are thus Monte Carlo values of operations in one state, as in
+  VinePPO for reasoning steps (Kazemnejad et al., 2024), with that state's baseline. `BranchRollout` is TRL's
+  `rollout_func` for it.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from memory_r1.training.rows import Row, apply_completion, manager_columns, mana
 from memory_r1.types import PREVIOUS_TURNS, BranchPoint, ManagerTuple, MemoryEntry, SessionTuple
 
 MAX_SESSION_MEMORIES = 60
-"""Memories that a session's prompt shows at most, as many as the paper recalls for a question."""
+"""Maximum number of memories in a session's prompt, as many as the paper recalls for a question."""
 
 Sample = Callable[[list[Messages]], tuple[dict[str, Any], list[str]]]
-"""Prompts to what TRL wants of a rollout (lists of B) and the B completions' texts."""
+"""Maps prompts to TRL's rollout output (lists of B) and the texts of the B completions."""
 
 
 def session_rows(tuples: Sequence[SessionTuple], retriever: Retriever, top_k: int) -> list[Row]:
-    """A row for each tuple: the columns of `manager_rows`, but `turn` is the JSON list of the session's turns.
+    """Return a row per tuple: the columns of `manager_rows`, but `turn` is the JSON list of the session's turns.
 
-    The prompt shows the memories that its turns' own prompts would show, those that most of them rank high first.
+    The prompt shows the memories that its turns' own prompts would show, fused by rank.
     """
     recalls = _recall_sessions(tuples, retriever, top_k)
     return [
@@ -56,9 +56,9 @@ def session_rows(tuples: Sequence[SessionTuple], retriever: Retriever, top_k: in
 
 
 def branch_rows(points: Sequence[BranchPoint]) -> list[Row]:
-    """A row for each dialogue that has a point to branch at; `BranchRollout` puts the real prompt in place of its own.
+    """Return a row per dialogue with a point to branch at; `BranchRollout` replaces its prompt by the real one.
 
-    The dialogue is named inside the message, since a rollout is given the prompts and no other column.
+    The message names the dialogue, since a rollout receives no column but the prompts.
     """
     names = dict.fromkeys(point.dialogue.dialogue_id for point in points)
     return [
@@ -68,14 +68,14 @@ def branch_rows(points: Sequence[BranchPoint]) -> list[Row]:
 
 
 class BranchRollout:
-    """Plays dialogues with the policy as it is now and branches each group at one of its dialogue's turns.
+    """Plays dialogues with the current policy and branches each group at one of its dialogue's turns.
 
     Args:
-        points: Where groups may branch, of all training dialogues.
-        retriever: Finds what the manager's prompts show.
+        points: The points of all training dialogues at which groups may branch.
+        retriever: Finds the memories for the manager's prompts.
         top_k: Memories recalled per speaker, as in `MemoryManager`.
-        retention_questions: Questions about facts in the bank at the branch that score its end too, at most.
-        seed: With step and dialogue, decides the turn, alike on all processes and for all of a group.
+        retention_questions: Maximum number of questions about facts in the bank at the branch that also score its end.
+        seed: Determines the turn, with step and dialogue, alike on all processes and for all of a group.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class BranchRollout:
             self._points.setdefault(point.dialogue.dialogue_id, []).append(point)
 
     def __call__(self, prompts: Sequence[Messages], trainer: Any) -> dict[str, Any]:
-        """What TRL wants of a rollout: see `roll_out`."""
+        """Run `roll_out` with the trainer's policy."""
         model = trainer.accelerator.unwrap_model(trainer.model)
         local = LocalLanguageModel(model, trainer.processing_class, batch_size=len(prompts))
         manager = MemoryManager(
@@ -111,17 +111,17 @@ class BranchRollout:
     def roll_out(
         self, prompts: Sequence[Messages], step: int, manager: MemoryManager, sample: Sample
     ) -> dict[str, Any]:
-        """Play to the branch, sample there, play on.
+        """Play to the branch, sample there, and play the rest of the session.
 
         Args:
-            prompts: B prompts of `branch_rows`, a group's beside each other or not.
-            step: The training step, which decides the turns.
+            prompts: B prompts of `branch_rows`, in any order.
+            step: The training step, which determines the turns.
             manager: The policy, greedy.
             sample: The policy, sampling.
 
         Returns:
-            What `sample` returns and, for the rewards, lists of B: the columns of `manager_rows` at the branch,
-            `bank_at_end` (JSON) and `played_prompt`, the prompt that was completed.
+            The output of `sample` and, for the rewards, lists of B: the columns of `manager_rows` at the branch,
+            `bank_at_end` (JSON) and `played_prompt`, the completed prompt.
         """
         points = [self.draw(str(prompt[-1]["dialogue"]), step) for prompt in prompts]
         rows = self._reach(points, step, manager)
@@ -132,11 +132,11 @@ class BranchRollout:
         return {**output, **columns, **asked, "bank_at_end": [entries_to_json(end) for end in ends]}
 
     def draw(self, dialogue_id: str, step: int) -> BranchPoint:
-        """The turn at which a dialogue is branched at a step."""
+        """Draw the point at which a dialogue branches in a step."""
         return random.Random(f"{self.seed}:{step}:{dialogue_id}").choice(self._points[dialogue_id])
 
     def _reach(self, points: Sequence[BranchPoint], step: int, manager: MemoryManager) -> list[Row]:
-        """The manager row at each point, over the bank that the policy itself has by then; equal points share one."""
+        """Return the manager row at each point, over the policy's own bank; equal points share one row."""
         distinct = {_name(point): point for point in points}
         system = self._system(manager)
         play(system, [_before(point) for point in distinct.values()])
@@ -145,7 +145,7 @@ class BranchRollout:
         return [rows[_name(point)] for point in points]
 
     def _tuple(self, point: BranchPoint, bank: Entries, step: int) -> ManagerTuple:
-        """The tuple of a point over the bank played up to it; retained is only what that bank has the evidence of."""
+        """Build the tuple of a point over the bank played so far, which holds its retention questions' evidence."""
         session = point.dialogue.sessions[point.session]
         held = {turn_id for entry in bank for turn_id in entry.source_turn_ids}
         retained = [question for question in point.earlier if held.issuperset(question.evidence)]
@@ -167,7 +167,7 @@ class BranchRollout:
     def _play_on(
         self, points: Sequence[BranchPoint], rows: Sequence[Row], completions: Sequence[str], manager: MemoryManager
     ) -> list[Entries]:
-        """The bank of each branch when its session is over; branches with equal banks are played on once."""
+        """Return each branch's bank at the end of its session; branches with equal banks are played once."""
         branches: list[tuple[str, Entries]] = []
         states: dict[tuple[str, Entries], tuple[BranchPoint, ScopeState]] = {}
         for point, row, completion in zip(points, rows, completions, strict=True):
@@ -185,7 +185,7 @@ class BranchRollout:
 
 
 def _recall_sessions(tuples: Sequence[SessionTuple], retriever: Retriever, top_k: int) -> list[tuple[MemoryEntry, ...]]:
-    """For each tuple the memories that its turns recall, fused by rank."""
+    """Return, for each tuple, the memories recalled for its turns, fused by rank."""
     asked = [
         ManageRequest(turn, (), MemoryBank(item.bank), item.speakers) for item in tuples for turn in item.session.turns
     ]
@@ -203,19 +203,19 @@ def _name(point: BranchPoint) -> str:
 
 
 def _before(point: BranchPoint) -> Episode:
-    """The turns up to a point."""
+    """Return the turns before a point."""
     earlier = sum(len(session.turns) for session in point.dialogue.sessions[: point.session])
     whole = Episode.of(point.dialogue)
     return replace(whole, scope=_name(point), turns=whole.turns[: earlier + point.turn])
 
 
 def _after(point: BranchPoint, scope: str) -> Episode:
-    """What is left of the session behind a point."""
+    """Return the rest of the session after a point's turn."""
     session = point.dialogue.sessions[point.session]
     return Episode(scope, point.dialogue.speakers, session.turns[point.turn + 1 :])
 
 
 def _state_behind(point: BranchPoint, bank: MemoryBank) -> ScopeState:
-    """What a branch is played on from: its bank, and the turns just said."""
+    """Return the state from which to continue a branch: its bank and the latest turns."""
     said = point.dialogue.sessions[point.session].turns[: point.turn + 1]
     return ScopeState(bank, point.dialogue.speakers, said[-PREVIOUS_TURNS:], ended=False)

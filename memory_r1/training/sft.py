@@ -1,4 +1,4 @@
-"""Supervised warm start: TRL's `SFTTrainer` with logits for the completions only."""
+"""Supervised warm start: TRL's `SFTTrainer`, with logits only for completions."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from memory_r1.training.shared_prefix import (
 
 
 class CompletionSFTTrainer(SFTTrainer):
-    """`SFTTrainer` for prompt-completion rows whose prompts are long and completions short.
+    """`SFTTrainer` for rows with long prompts and short completions.
 
-    Off the GPU, TRL's fused head projects every position onto the vocabulary, prompt included. Here the instructions
-    that open every prompt run once a batch, and shifting the rest's padding to the left puts all completions at the
-    end, so that only the last positions are projected.
+    Off the GPU, TRL's fused head projects every position onto the vocabulary, including the prompt. Here the
+    instructions that open every prompt run once per batch, and left padding puts all completions at the end, so that
+    only the last positions are projected.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         require_trainable(self.model)
-        use_tree_attention(self.model)  # in bfloat16 on a CPU it is faster without a tree too
+        use_tree_attention(self.model)  # even without a tree it is faster in bfloat16 on a CPU
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """Mean negative log-likelihood of the completion tokens (summed over accumulation steps when counted)."""
+        """Return the mean negative log-likelihood of the completion tokens (with a count, over accumulation steps)."""
         batch = (inputs["input_ids"], inputs["attention_mask"], inputs["labels"])
         first_label = int((batch[2] != IGNORED).any(dim=0).nonzero()[0])
         shared = 0
-        # Engines that wrap or split the model count on one forward a backward.
+        # Engines that wrap or shard the model expect one forward per backward.
         alone = self.accelerator.unwrap_model(model) is model and not self.is_fsdp_enabled
         if alone and supports_prefix_cache(model):
-            # One token less, so that every row keeps a prompt token that predicts its first completion token.
+            # One token less, so that each row keeps the prompt token that predicts its first completion token.
             shared = max(0, min(common_prefix_length(*batch[:2]), first_label) - 1)
         cache = prefix_cache(model, batch[0][0, :shared], len(batch[0])) if shared else None
         ids, rest, labels = left_pad(*(tensor[:, shared:] for tensor in batch))
@@ -72,7 +72,7 @@ class CompletionSFTTrainer(SFTTrainer):
 def left_pad(
     input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Move each row's right padding to its left; all tensors are `(B, T)`."""
+    """Turn right padding into left padding; all tensors are `(B, T)`."""
     length = input_ids.size(1)
     padding = length - attention_mask.sum(dim=1, keepdim=True)  # (B, 1)
     index = (torch.arange(length, device=input_ids.device) - padding) % length  # (B, T)

@@ -1,8 +1,8 @@
-"""Log-probabilities of a group's completions with the group's shared prompt computed once.
+"""Compute the log-probabilities of a group's completions with one pass over their shared prompt.
 
-A GRPO batch repeats each prompt G times. Here each distinct prompt is one sequence, its completions side by side
-behind it, and one forward runs them all under a tree mask (`inference/tree_attention.py`): gradients of all completions
-flow back into the one prompt pass, and nothing but ordinary forward and backward hooks is asked of the engine.
+A GRPO batch repeats each prompt G times. Here each distinct prompt forms one sequence with its completions side by side
+behind it, and one forward runs them all under a tree mask (`inference/tree_attention.py`). The gradients of all
+completions flow back into the one prompt pass, and the engine needs only ordinary forward and backward hooks.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ class PackedGroups:
 
     Attributes:
         ids: `(D, L)`.
-        positions: `(D, L)`; every completion goes on from its prompt's length.
+        positions: `(D, L)`; every completion continues at its prompt's length.
         visible: What each completion token sees, boolean, `(D, G * T, L)`.
         predicting: Column that predicts each completion token, `(D, G * T)`.
-        labels: Those tokens, `IGNORED` on padding, `(D, G * T)`.
+        labels: The completion tokens, `IGNORED` on padding, `(D, G * T)`.
         group: Sequence of each row of the batch, B numbers.
-        slot: Its place among that sequence's completions, B numbers.
+        slot: Index of each row among its sequence's completions, B numbers.
         slots: G.
         prompt_length: P.
     """
@@ -47,12 +47,12 @@ class PackedGroups:
     prompt_length: int
 
     def visible_to_all(self) -> torch.Tensor:  # -> (D, L, L)
-        """`visible` below what the prompts' tokens see: themselves, causally."""
+        """Return `visible` below the prompts' own causal rows."""
         causal = torch.ones_like(self.visible[0, :1]).expand(self.prompt_length, -1).tril()  # (P, L)
         return torch.cat([causal.expand(len(self.visible), -1, -1), self.visible], dim=1)
 
     def branches(self) -> Branches | None:
-        """What `visible` says, in a few numbers; None off the CPU, where nobody reads it."""
+        """Return `visible` as `Branches`, or None off the CPU, where nothing uses them."""
         if self.ids.device.type != "cpu":
             return None
         steps = self.labels.size(1) // self.slots
@@ -60,12 +60,12 @@ class PackedGroups:
         return Branches(self.slots, steps, None if bool(prompts.all()) else ~prompts[:, None])
 
     def by_row(self, values: torch.Tensor) -> torch.Tensor:  # (D, G * T) -> (B, T)
-        """Values of completion tokens, back in the rows of the batch."""
+        """Return the values of completion tokens in the rows of the batch."""
         return values.view(len(values), self.slots, -1)[self.group, self.slot]
 
 
 def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int) -> PackedGroups:
-    """Pack TRL's rows, left-padded prompts followed by right-padded completions, both `(B, P + T)`."""
+    """Pack TRL's rows: left-padded prompts followed by right-padded completions, `(B, P + T)`."""
     split = input_ids.size(1) - completion_length
     real = attention_mask[:, :split].bool()
     groups = grouped([row[kept].tolist() for row, kept in zip(input_ids[:, :split], real, strict=True)])
@@ -100,7 +100,7 @@ def pack(input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_lengt
 
 
 def _tree(lengths: torch.Tensor, width: int, slots: int, steps: int) -> torch.Tensor:  # (D,) -> (D, G * T, L)
-    """A completion sees its prompt's real tokens and itself up to each token."""
+    """Let each completion token see its prompt's real tokens and its own completion up to itself."""
     visible = torch.zeros(len(lengths), slots * steps, width + slots * steps, dtype=torch.bool, device=lengths.device)
     columns = torch.arange(width, device=lengths.device)
     visible[:, :, :width] = (columns < lengths[:, None])[:, None]
@@ -110,9 +110,9 @@ def _tree(lengths: torch.Tensor, width: int, slots: int, steps: int) -> torch.Te
 
 
 def keep_positions(model: Any) -> None:
-    """Let `model`'s backbone hand on only the positions named by `kept_positions`, a `(D, N)` argument of a call.
+    """Make `model`'s backbone return only the positions in the call's argument `kept_positions`, `(D, N)`.
 
-    TRL's fused head projects every position that it is given when it runs off the GPU.
+    Off the GPU, TRL's fused head projects every position that it receives.
     """
 
     def keep(module: Any, args: Any, kwargs: dict[str, Any], output: Any) -> Any:
@@ -130,20 +130,20 @@ def keep_positions(model: Any) -> None:
 def shared_prefix_outputs(
     model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, completion_length: int
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Log-probabilities and entropies of the completions, each distinct prompt computed once.
+    """Compute log-probabilities and entropies of the completions, with one pass over each distinct prompt.
 
     Args:
-        model: Causal language model with TRL's fused head, under tree attention and `keep_positions`; may be wrapped.
+        model: Causal language model with TRL's fused head, tree attention and `keep_positions`; may be wrapped.
         input_ids: Left-padded prompts followed by right-padded completions, `(B, P + T)`.
         attention_mask: 1 for real tokens, `(B, P + T)`.
         completion_length: T, the padded length of the completions.
 
     Returns:
-        Both `(B, T)`; entropies are None where the head does not compute them.
+        Both `(B, T)`; entropies are None if the head does not compute them.
     """
     packed = pack(input_ids, attention_mask, completion_length)
     plain = model.module if hasattr(model, "module") else model
-    # The prompt's own rows are causal: without them, attention takes its causal path there, and needs no L x L mask.
+    # The prompt's rows are causal: left out of the mask, they take the causal path, which needs no L x L mask.
     windowed = has_window(plain)
     visible = packed.visible_to_all() if windowed else packed.visible
     own = slice(packed.ids.size(1) - visible.size(1), None)
@@ -161,24 +161,24 @@ def shared_prefix_outputs(
 
 
 def position_ids(attention_mask: torch.Tensor) -> torch.Tensor:  # (B, T) -> (B, T)
-    """Positions counted over real tokens only, as `generate` counts them under left padding."""
+    """Count positions over real tokens only, as `generate` does under left padding."""
     return (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
 
 
 def common_prefix_length(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> int:  # (B, T), (B, T)
-    """Number of leading tokens that all right-padded rows share (the instructions, mostly)."""
+    """Count the leading tokens that all right-padded rows share, mostly the instructions."""
     same = (input_ids == input_ids[:1]).all(dim=0) & attention_mask.bool().all(dim=0)  # (T,)
     return int(same.long().cumprod(dim=0).sum())
 
 
 def supports_prefix_cache(model: Any) -> bool:
-    """Whether rows can go on from `prefix_cache`: no window drops keys, no checkpointing turns the cache off."""
+    """Return whether rows can continue from `prefix_cache`: no window drops keys, no checkpointing disables it."""
     plain = keeps_keys_and_values_only(model) and not has_window(model)
     return plain and not getattr(model, "is_activation_checkpointing", False)
 
 
 def prefix_cache(model: Any, prefix: torch.Tensor, rows: int) -> DynamicCache:  # (P,)
-    """A key-value cache of one token sequence, with its autograd graph, repeated for `rows` rows."""
+    """Return the key-value cache of one token sequence, with its autograd graph, repeated for `rows` rows."""
     cache = DynamicCache(config=model.config)
     model(input_ids=prefix[None], past_key_values=cache, use_cache=True, logits_to_keep=1)
     cache.batch_repeat_interleave(rows)

@@ -1,7 +1,7 @@
-"""Validation of a policy, greedily: on rows by the rewards it is trained on, or by dialogues played to their end.
+"""Validate a policy greedily, on rows by its training rewards or on whole played dialogues.
 
-Rows judge one completion over a bank that another manager wrote; what a policy's habits add up to over a dialogue, such
-as a memory for every remark, shows only when it plays one itself.
+Rows judge single completions over a bank that another manager wrote. A policy's habits, such as an entry for every
+remark, show only if it plays a dialogue itself.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from memory_r1.training.zero_variance import weighted_totals
 from memory_r1.types import Dialogue
 
 Scores = tuple[list[float | None], dict[str, float]]
-"""A score for each row or question, None where there is none, and means of other measures."""
+"""A score per row or question (None if missing), and the means of other measures."""
 
 Describe = Callable[[Sequence[str], Sequence[Row]], dict[str, float]]
-"""(completions, their rows) to metrics of what the completions do, e.g. the share of each operation."""
+"""Maps completions and their rows to metrics, such as the share of each operation."""
 
 
 def score_greedily(
@@ -40,18 +40,18 @@ def score_greedily(
     max_new_tokens: int,
     describe: Describe | None = None,
 ) -> Scores:
-    """Weighted reward of each row's greedy completion, None where no function has one, and the mean of each function.
+    """Return the weighted reward of each row's greedy completion, None without any, and the mean of each function.
 
-    The rewards are given what they are given in training: end-of-sequence tokens among the ids, and not in the texts.
+    The reward functions receive the same as in training: end-of-sequence tokens in the ids but not in the texts.
 
     Args:
-        model: The policy, under its active adapter.
+        model: The policy, with its adapter active.
         tokenizer: Its tokenizer.
-        rows: What is completed; their columns reach the rewards.
+        rows: The rows to complete; their columns are passed to the rewards.
         rewards: F reward functions.
         weights: `(F,)`.
-        max_new_tokens: Longest completion.
-        describe: Metrics of the completions themselves.
+        max_new_tokens: Longest completion, in tokens.
+        describe: Computes metrics of the completions.
     """
     if not rows:
         return [], {}
@@ -74,7 +74,7 @@ def score_greedily(
 
 @dataclass(frozen=True, slots=True)
 class PlayedDialogues:
-    """Validation of a manager by what can be answered at the end of dialogues that it has played itself.
+    """Validation of a manager by the answers at the end of dialogues that it has played itself.
 
     Attributes:
         dialogues: Validation dialogues; all their questions are asked.
@@ -87,7 +87,7 @@ class PlayedDialogues:
     top_k: int
 
     def score(self, model: Any, tokenizer: Any, dialogues: Sequence[Dialogue], max_new_tokens: int) -> Scores:
-        """Token F1 (SQuAD) of each question of `dialogues` over the bank that the policy leaves."""
+        """Return the token F1 (SQuAD) of each question of `dialogues` over the policy's final bank."""
         if not dialogues:
             return [], {}
         manager = MemoryManager(
@@ -112,7 +112,7 @@ class PlayedDialogues:
 
 
 def merged(shares: Sequence[Scores]) -> tuple[float, dict[str, float]]:
-    """The mean score over all processes' shares, and the mean of each measure, weighted by their sizes."""
+    """Merge the processes' shares: the mean score, and the mean of each measure weighted by share size."""
     known = [score for scores, _ in shares for score in scores if score is not None]
     sizes: dict[str, int] = {}
     sums: dict[str, float] = {}

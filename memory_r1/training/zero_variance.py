@@ -1,8 +1,8 @@
-"""Rewards that do not tell a group's completions apart: how many groups, by which reward, and what helps.
+"""Groups whose rewards do not vary: how many, by which reward, and how to get fewer.
 
-GRPO learns from the differences within a group: where all G completions of a prompt earn the same, their advantages are
-zero and the group teaches nothing. Such a *zero-variance* group is one whose weighted reward does not vary. A group is
-*flat* where it would not vary but for what entries cost: it may teach thrift, but nothing about answers.
+GRPO learns from differences within a group. If all G completions of a prompt earn the same weighted reward, their
+advantages are zero and this *zero-variance* group teaches nothing. A *flat* group varies at most by the cost of
+entries: it may teach thrift, but nothing about answers.
 """
 
 from __future__ import annotations
@@ -17,25 +17,22 @@ from memory_r1.training.answering import ENTRY_COST
 
 logger = logging.getLogger(__name__)
 
-TINY = 1e-6  # spreads up to here are rounding, not reward
-WINDOW = 10  # rollouts that the warning looks back on
+TINY = 1e-6  # spreads up to this are rounding errors
+WINDOW = 10  # rollouts considered by the warning
 _REPLACE = "set dynamic_sampling_rounds: 2 to replace groups without variance by fresh prompts"
 
 
 def weighted_totals(rewards: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:  # (B, F), (F,) -> (B,)
-    """Weighted sum of the rewards that each completion has (TRL's rule); NaN where it has none."""
+    """Return the weighted sum of each completion's known rewards (TRL's rule), or NaN if none is known."""
     totals = (rewards * weights.to(rewards.device)).nansum(dim=1)
     return totals.masked_fill(rewards.isnan().all(dim=1), torch.nan)
 
 
 def group_spreads(rewards: torch.Tensor) -> torch.Tensor:
-    """Standard deviation of the known rewards in each group; 0 where fewer than two are known.
+    """Return each group's standard deviation of known rewards, `(groups,)`; 0 if fewer than two are known.
 
     Args:
-        rewards: `(groups, G)`, NaN where a completion has no reward.
-
-    Returns:
-        `(groups,)`.
+        rewards: `(groups, G)`, NaN if a completion has no reward.
     """
     known = ~rewards.isnan()  # (groups, G)
     count = known.sum(dim=1)
@@ -45,20 +42,20 @@ def group_spreads(rewards: torch.Tensor) -> torch.Tensor:
 
 
 def zero_variance(rewards: torch.Tensor) -> float:
-    """Share of groups `(groups, G)` whose known rewards are all the same, or of which fewer than two are known."""
+    """Return the share of groups `(groups, G)` whose known rewards are all equal or fewer than two."""
     return (group_spreads(rewards) <= TINY).float().mean().item()
 
 
 def all_zero(rewards: torch.Tensor) -> float:
-    """Share of groups `(groups, G)` whose known rewards, of which there are some, are all exactly 0."""
+    """Return the share of groups `(groups, G)` with at least one known reward whose known rewards are all exactly 0."""
     zero = (~rewards.isnan()).any(dim=1) & (rewards.nan_to_num() == 0).all(dim=1)  # (groups,)
     return zero.float().mean().item()
 
 
 def without_failed(rewards: torch.Tensor, generations: int) -> torch.Tensor:  # (B, F) -> (B, F)
-    """Take out the rows, as all NaN, that lack a reward which others of their group have.
+    """Set all rewards of a row to NaN if it lacks one that others in its group have.
 
-    TRL adds up the rewards that a row has: one whose answer or judge failed would be pushed down for it.
+    TRL sums the rewards that a row has, so a failed answer or judge would count against the row.
     """
     missing = rewards.isnan().view(-1, generations, rewards.size(1))  # (B / G, G, F)
     failed = missing & ~missing.all(dim=1, keepdim=True)
@@ -68,15 +65,15 @@ def without_failed(rewards: torch.Tensor, generations: int) -> torch.Tensor:  # 
 def group_measures(
     rewards: torch.Tensor, weights: torch.Tensor, names: Sequence[str], generations: int
 ) -> dict[str, float]:
-    """Shares of a rollout's groups for the log: `groups/<share>` and, of each reward, `groups/<share>/<reward>`.
+    """Return shares of a rollout's groups for the log: `groups/<share>` and, per reward, `groups/<share>/<reward>`.
 
-    TRL's own `frac_reward_zero_std` is no such share where it scales by a whole batch's deviation.
+    TRL's `frac_reward_zero_std` is not such a share if TRL scales by the deviation of the whole batch.
 
     Args:
-        rewards: `(B, F)`, rows of a group beside each other, NaN where a completion has no reward.
+        rewards: `(B, F)`, rows of a group side by side, NaN if a completion has no reward.
         weights: `(F,)`.
         names: Names of the F rewards.
-        generations: Completions of each prompt (G).
+        generations: Completions per prompt (G).
     """
     others = [place for place, name in enumerate(names) if name != ENTRY_COST]
     answers = weighted_totals(rewards[:, others], weights[others]).view(-1, generations)  # (B / G, G)
@@ -92,15 +89,15 @@ def group_measures(
 
 
 class ZeroVarianceWatch:
-    """Warns once when over the last `window` rollouts more than half of the groups were flat.
+    """Warns once if more than half of the groups in the last `window` rollouts were flat.
 
-    Or, where they were not, when more than half had no variance in the reward of the largest weight: the policy then
-    learns from the others alone.
+    Otherwise it warns if more than half had no variance in the reward of the largest weight, so that the policy learns
+    only from the others.
 
     Args:
-        weights: Weight of each reward by name; what entries cost is never the largest.
-        remedies: What the recipe could set that it has not.
-        window: Rollouts looked back on.
+        weights: Weight of each reward by name; the entry cost never counts as the largest.
+        remedies: Remedies that the recipe does not use yet.
+        window: Number of rollouts considered.
     """
 
     def __init__(self, weights: Mapping[str, float], remedies: Sequence[str], window: int = WINDOW) -> None:
@@ -111,7 +108,7 @@ class ZeroVarianceWatch:
         self._rollouts: deque[Mapping[str, float]] = deque(maxlen=window)
 
     def note(self, measures: Mapping[str, float]) -> None:
-        """Take note of a rollout's `group_measures`."""
+        """Record a rollout's `group_measures`, and warn if necessary."""
         self._rollouts.append(measures)
         if self.warned or len(self._rollouts) < (self._rollouts.maxlen or 0):
             return
@@ -159,7 +156,7 @@ class ZeroVarianceWatch:
 
 
 def remedies_for(reward_names: Sequence[str], dynamic_sampling_rounds: int, variance_sampling: float) -> list[str]:
-    """What a recipe with these settings can do about flat rewards, the likeliest help first."""
+    """Return the remedies for flat rewards that a recipe does not use yet, most promising first."""
     remedies = []
     if "answer_exact_match" in reward_names:
         remedies.append("Replace answer_exact_match by a graded reward such as answer_f1")

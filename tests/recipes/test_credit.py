@@ -51,5 +51,5 @@ def test_branches_cannot_be_sampled_with_what_only_trl_knows(
     monkeypatch.chdir(ROOT)
     recipe = Recipes(tmp_path, tiny_model).write("run", "manager", "grpo", credit="branch", top_p=0.5, **fields)
     assert run_here("grpo", "--config", str(recipe)) == 1
-    assert "credit is 'branch', which samples by itself" in only_error(capsys.readouterr().err)
+    assert "credit is 'branch', which has its own sampling" in only_error(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()

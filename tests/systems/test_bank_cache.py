@@ -141,7 +141,7 @@ def test_rebuilding_asks_again_and_replaces_what_was_kept(kept: Path, tmp_path: 
     assert all(path.stat().st_ino != inode for path, inode in before.items())
     # Taken over, they cannot be rebuilt under the answers that were given on them.
     played(tmp_path / "third", kept)
-    with pytest.raises(ConfigurationError, match=r"third took banks over from .*: restart it to write them anew"):
+    with pytest.raises(ConfigurationError, match=r"third has reused banks from .*: --restart it to write them again"):
         played(tmp_path / "third", kept, rebuild_banks=True)
     assert comparable(results) == comparable(json.loads((tmp_path / "third" / "results.json").read_text()))
 

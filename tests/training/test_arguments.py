@@ -259,7 +259,7 @@ def test_what_the_model_would_be_loaded_with_is_refused(tmp_path: Path) -> None:
         (b"\xff\xfe\x00", "not valid YAML"),
         (b"- agent\n", "found list, allowed: `key: value` lines"),
         (b"", "found NoneType"),
-        (b"agent: manager\nbanks: gold\nagent: answer\n", "'agent' stands there twice"),
+        (b"agent: manager\nbanks: gold\nagent: answer\n", "'agent' appears twice"),
         (b"agent: !!python/object/apply:os.getcwd []\n", "not valid YAML"),  # a tag that would run code
     ],
 )
@@ -274,7 +274,7 @@ def test_a_broken_file_is_named(content: bytes, message: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("argv", [["--config", "no/such.yaml"], ["--config"], ["--config=no/such.yaml"]])
 def test_a_missing_file_is_named(argv: list[str]) -> None:
-    with pytest.raises(ConfigurationError, match=r"--config: found (no/such.yaml|None), which is no file"):
+    with pytest.raises(ConfigurationError, match=r"--config: found (no/such.yaml|None), which is not a file"):
         parse_recipe(MemorySFTConfig, argv)
 
 

@@ -106,7 +106,7 @@ def test_a_prompt_that_leaves_no_room_for_its_completion_is_refused_before_train
     model: Any = SimpleNamespace(window=20, prompt_tokens=len)
     prompts: Any = [[{}] * 3, [{}] * 12]
     refuse_past_window(prompts, 8, model)
-    with pytest.raises(ConfigurationError, match="longest prompt has 12 tokens, with max_completion_length 9"):
+    with pytest.raises(ConfigurationError, match="longest prompt of 12 tokens and max_completion_length 9"):
         refuse_past_window(prompts, 9, model)
     refuse_past_window(prompts, 9, SimpleNamespace(window=None, prompt_tokens=len))  # type: ignore[arg-type]
 

@@ -183,7 +183,7 @@ def test_training_that_was_interrupted_ends_where_it_would_have(tiny_model: Path
 def test_a_checkpoint_without_critic_is_refused(tiny_model: Path, tmp_path: Path) -> None:
     make_trainer(tiny_model, tmp_path, save_strategy="steps", save_steps=1).train()
     (tmp_path / "checkpoint-1" / CRITIC_FILE).unlink()
-    with pytest.raises(TrainingError, match="no PPO checkpoint"):
+    with pytest.raises(TrainingError, match="not a PPO checkpoint"):
         make_trainer(tiny_model, tmp_path, max_steps=2).train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
 
 

@@ -1,1 +1,1 @@
-"""A model as judge of answers, and the audit of that judge."""
+"""A model that judges answers, and the audit of that judge."""

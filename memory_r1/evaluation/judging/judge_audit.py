@@ -1,4 +1,4 @@
-"""How far a judge can be trusted: how often it accepts golds, golds in other words, and vague wrong answers."""
+"""Audit a judge: how often it accepts golds, reworded golds, and vague wrong answers."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def audit_judge(
     reply_tokens: int | None = None,
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Put probes made from the questions and golds of an evaluation to a judge.
+    """Show a judge probes made from the questions and golds of an evaluation.
 
-    A call that was cut short goes on from the judge's cache.
+    An interrupted call resumes from the judge's cache.
 
     Args:
-        folder: Holds `predictions.jsonl`, whose predictions are not looked at. Gets `judge_audit.json` with the shares
-            by rubric, and `judge_audit.jsonl` with the probes and their verdicts.
+        folder: Holds `predictions.jsonl`, whose predictions are ignored. Receives `judge_audit.json` with the shares by
+            rubric, and `judge_audit.jsonl` with the probes and their verdicts.
         rubric: One of `rubrics.RUBRICS`.
-        judge: Who is audited.
-        limit: Make probes of at most so many questions, drawn by the hash of their ids; None: of all.
-        reply_tokens: Longest reply; None: the rubric's.
+        judge: The judge to audit.
+        limit: Use at most this many questions, drawn by the hash of their ids; None: all.
+        reply_tokens: Longest reply, in tokens; None: the rubric's.
         progress: Show a bar on the terminal.
 
     Returns:
-        What `judge_audit.json` says of the rubric.
+        The rubric's content in `judge_audit.json`.
 
     Raises:
-        ConfigurationError: `limit` is unusable, or the rubric does not fit the questions.
-        DataError: A file is missing or malformed, or no question has a gold to make probes of.
-        EndpointError: Not one probe could be put to the judge.
+        ConfigurationError: `limit` is invalid, or the rubric does not fit the questions.
+        DataError: A file is missing or malformed, or no question has a gold.
+        EndpointError: The judge answered no probe.
     """
     check_rubric(rubric)
     folder = Path(folder)
@@ -79,7 +79,7 @@ def audit_judge(
 
 
 def acceptance(judged: Iterable[tuple[Probe, Verdict]]) -> dict[str, dict[str, Any]]:
-    """By kind of probe: how many got a verdict, how many were accepted, and the share with its 95% Wilson interval."""
+    """Return, by kind of probe, the number of verdicts and acceptances, and their share with a 95% Wilson interval."""
     pairs = list(judged)
     report = {}
     for kind, right in PROBES.items():
@@ -94,7 +94,7 @@ def acceptance(judged: Iterable[tuple[Probe, Verdict]]) -> dict[str, dict[str, A
 
 
 def share(accepted: int, n: int) -> dict[str, Any]:
-    """`accepted` of `n` with its 95% Wilson score interval; nulls where there is nothing to divide."""
+    """Return the share `accepted` / `n` with its 95% Wilson score interval; None for all if `n` is 0."""
     from scipy.stats import binomtest
 
     if n == 0:
@@ -110,7 +110,7 @@ def share(accepted: int, n: int) -> dict[str, Any]:
 
 
 def _write(folder: Path, rubric: str, judged: Sequence[tuple[Probe, Verdict]], content: Mapping[str, Any]) -> None:
-    """Put the rubric's rows and shares in the place of its earlier ones; other rubrics' stay."""
+    """Replace the rubric's earlier rows and shares; keep those of other rubrics."""
     rows_path, path = folder / AUDIT_ROWS, folder / AUDIT
     others = [row for row in read_rows(rows_path) if row.get("rubric") != rubric] if rows_path.exists() else []
     rows = [{"probe": probe.kind, "answer": probe.answer.prediction, **asdict(verdict)} for probe, verdict in judged]

@@ -1,7 +1,7 @@
-"""A language model as judge of a finished evaluation: verdicts beside the predictions, and what they cost.
+"""Judge a finished evaluation with a language model; write verdicts beside the predictions, and their cost.
 
-`verdicts.jsonl` gets a row the moment a verdict is there, so a judge that is cut short goes on where it was. A question
-without a verdict is a counted, missing one: never a wrong answer, and never a reason to lose the others.
+Each verdict is written to `verdicts.jsonl` as soon as it arrives, so an interrupted judge resumes where it stopped. A
+missing verdict is counted as missing: it is never a wrong answer and never discards the others.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class JudgeRequest:
-    """An answer to judge, what is asked about it, and the hash of that."""
+    """An answer to judge, the request about it, and the request's hash."""
 
     answer: JudgedAnswer
     rubric: str
@@ -59,22 +59,22 @@ class JudgeRequest:
 def judge_folder(
     folder: Path | str, rubric: str, judge: CachedJudge, *, reply_tokens: int | None = None, progress: bool = True
 ) -> dict[str, Any]:
-    """Judge the predictions of an evaluation, going on where an earlier call was cut short.
+    """Judge the predictions of an evaluation, resuming an interrupted call.
 
     Args:
-        folder: Holds `predictions.jsonl`; gets `verdicts.jsonl` and `judge.json`.
-        rubric: One of `rubrics.RUBRICS`. Each has verdicts, and a metric `judge_<rubric>`, of its own.
-        judge: Who judges. Another judge's earlier verdicts stay in the file, but count no longer.
-        reply_tokens: Longest reply; None: the rubric's.
+        folder: Holds `predictions.jsonl`; receives `verdicts.jsonl` and `judge.json`.
+        rubric: One of `rubrics.RUBRICS`. Each has its own verdicts and metric, `judge_<rubric>`.
+        judge: The judge. Another judge's earlier verdicts stay in the file but no longer count.
+        reply_tokens: Longest reply, in tokens; None: the rubric's.
         progress: Show a bar on the terminal.
 
     Returns:
-        What `judge.json` says of the rubric.
+        The rubric's content in `judge.json`.
 
     Raises:
         ConfigurationError: The rubric does not fit the questions, or another process judges the folder.
         DataError: A file is missing or malformed.
-        EndpointError: Not one question could be put to the judge; no verdict was written.
+        EndpointError: The judge answered no question; no verdict was written.
     """
     folder = Path(folder)
     requests = judge_requests([JudgedAnswer.of(row) for row in read_predictions(folder)], rubric, judge, reply_tokens)
@@ -88,8 +88,7 @@ def judge_folder(
         with judge_bar(f"judge ({rubric})", len(requests), progress, done=len(requests) - len(left)) as advance:
 
             def take(number: int, verdict: Verdict) -> None:
-                # What the judge did not say is held back: should it say nothing at all, an earlier judge's verdicts
-                # stay the ones that count.
+                # Hold back missing replies: if the judge never replies, an earlier judge's verdicts still count.
                 if verdict.answered:
                     writer.append(asdict(verdict))
                     verdicts.append(verdict)
@@ -109,7 +108,7 @@ def judge_folder(
 def judge_requests(
     answers: Iterable[JudgedAnswer], rubric: str, judge: CachedJudge, reply_tokens: int | None = None
 ) -> list[JudgeRequest]:
-    """What is to be asked about each answer; raises as `rubrics.judge_prompt`."""
+    """Return the request about each answer; raise the errors of `rubrics.judge_prompt`."""
     max_tokens = REPLY_TOKENS[check_rubric(rubric)] if reply_tokens is None else reply_tokens
     if max_tokens < 1:
         raise ConfigurationError(f"reply_tokens is {max_tokens}: give a whole number from 1")
@@ -121,7 +120,7 @@ def judge_requests(
 
 
 def judge_all(requests: Sequence[JudgeRequest], judge: CachedJudge, on_verdict: Callable[[int, Verdict], None]) -> None:
-    """Hand over a verdict for each request, by its number, as soon as it is there; what needs no judge comes first."""
+    """Pass each request's number and verdict to `on_verdict` as soon as it arrives, those without a judge first."""
     asked = []
     for number, request in enumerate(requests):
         if not (request.answer.question.strip() and request.answer.gold.strip()):
@@ -141,28 +140,24 @@ def judge_all(requests: Sequence[JudgeRequest], judge: CachedJudge, on_verdict: 
             logger.warning("no verdict on %s (%s; more such are only counted): %r", verdict.key, verdict.reason, said)
         on_verdict(asked[position], verdict)
 
-    # Requests of one call have one rubric, and so one bound.
+    # All requests of a call have the same rubric, and so the same `max_tokens`.
     if asked:
         judge.ask([requests[number].messages for number in asked], requests[0].max_tokens, receive)
 
 
 def check_answered(unanswered: Sequence[Verdict], answered: bool, judge: CachedJudge) -> None:
-    """Refuse to go on with a judge that was asked and never replied.
-
-    Raises:
-        EndpointError: Nothing was `answered`, though some was asked.
-    """
+    """Raise an EndpointError if the judge was asked and nothing was `answered`."""
     failed = sum(verdict.reason in UNANSWERED for verdict in unanswered)
     if failed and not answered:
         raise EndpointError(
-            f"judge {judge.name}: none of {failed} questions got a reply (the reason stands above): mend it (such as "
-            "the server's address, model or key) and give the same command again"
+            f"judge {judge.name}: none of {failed} questions got a reply (see the reason above): mend the cause (such "
+            "as the server's address, model or key) and repeat the command"
         )
 
 
 @contextmanager
 def judge_bar(description: str, total: int, shown: bool, done: int = 0) -> Iterator[Callable[[], None]]:
-    """A progress bar with the time left; yields what moves it on by one."""
+    """Show a progress bar with the time left; yield a function that advances it by one."""
     with progress_bars(shown) as bars:
         task = bars.add_task(description, total=total, completed=done)
         yield lambda: bars.advance(task)
@@ -197,7 +192,7 @@ def _verdict(
 
 
 def _settled(verdicts: Sequence[Verdict], rubric: str, judge: str) -> dict[str, str]:
-    """Key to hash of the request, for the questions that need not be put again."""
+    """Map the keys of questions that need not be asked again to the hashes of their requests."""
     if last_judges(verdicts).get(rubric) != judge:
         return {}
     latest = latest_verdicts(verdicts, rubric, judge)
@@ -206,10 +201,10 @@ def _settled(verdicts: Sequence[Verdict], rubric: str, judge: str) -> dict[str, 
 
 @contextmanager
 def _alone(folder: Path, locks: Path) -> Iterator[None]:
-    """Hold the folder against other processes that would judge it at the same time."""
+    """Lock the folder against other judging processes."""
     name = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:16]
     try:
         with FileLock(locks / f"{name}.lock", timeout=0):
             yield
     except Timeout:
-        raise ConfigurationError(f"{folder} is being judged by another process: wait until it has ended") from None
+        raise ConfigurationError(f"another process is judging {folder}: wait until it has ended") from None

@@ -1,4 +1,4 @@
-"""Who judges: a model behind a server or a local one, and the replies kept on disk so that none is paid for twice."""
+"""Judges, local or behind a server, and a cache of their replies on disk, so that none is paid for twice."""
 
 from __future__ import annotations
 
@@ -18,42 +18,40 @@ from memory_r1.inference.endpoint import ChatReply, Endpoint, NotAskedError, Ser
 from memory_r1.inference.language_model import Completion, LanguageModel, Messages
 
 Outcome = Completion | EndpointError | PromptTooLongError | None
-"""What became of a request; None where it was not sent, since those before it had failed."""
+"""The outcome of a request; None if it was not sent because earlier ones had failed."""
 
 REPLIES = "replies.sqlite3"
 
 
 class JudgeModel(Protocol):
-    """A model that judges, greedily. Equal names mean equal replies: they are kept under the name."""
+    """A model that judges greedily. Replies are cached by its name, so equal names must mean equal replies."""
 
     @property
     def name(self) -> str:
-        """What tells this model from others."""
+        """The name that identifies the model."""
         ...
 
     def ask(
         self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
     ) -> None:
-        """Hand over the outcome of each conversation, by its number, as soon as it is there."""
+        """Pass each conversation's number and outcome to `on_outcome` as soon as it is known."""
         ...
 
 
 class ServerJudge:
-    """A judge behind an OpenAI-compatible server, with the bounds, retries, key and circuit breaker of its endpoint."""
+    """A judge behind an OpenAI-compatible server, with its endpoint's limits, retries, key and circuit breaker."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
 
     @property
     def name(self) -> str:
-        """The name under which the server knows the model."""
+        """The server's name for the model."""
         return self.endpoint.model
 
     def ask(
         self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
     ) -> None:
-        """See `JudgeModel.ask`."""
-
         def hand_over(number: int, reply: ChatReply | EndpointError) -> None:
             if isinstance(reply, ChatReply):
                 on_outcome(number, Completion(reply.text, reply.prompt_tokens, reply.completion_tokens))
@@ -68,8 +66,8 @@ class LocalJudge:
 
     Args:
         model: Generates the replies.
-        name: See `JudgeModel.name`; of a folder that may be trained anew, the hash of the weights belongs into it.
-        batch_size: Conversations after which their replies are handed over.
+        name: See `JudgeModel.name`; include the hash of the weights if the folder may be retrained.
+        batch_size: Number of conversations per call of `model`.
     """
 
     def __init__(self, model: LanguageModel, name: str, batch_size: int = 16) -> None:
@@ -80,13 +78,12 @@ class LocalJudge:
     def ask(
         self, conversations: Sequence[Messages], max_tokens: int, on_outcome: Callable[[int, Outcome], None]
     ) -> None:
-        """See `JudgeModel.ask`."""
         for start in range(0, len(conversations), self.batch_size):
             batch = conversations[start : start + self.batch_size]
             outcomes: Sequence[Outcome]
             try:
                 outcomes = self.model.generate(batch, max_new_tokens=max_tokens, temperature=0.0)
-            except PromptTooLongError:  # one that is too long leaves the whole batch without a reply
+            except PromptTooLongError:  # one long prompt fails the whole batch
                 outcomes = [self._alone(messages, max_tokens) for messages in batch]
             for number, outcome in enumerate(outcomes, start=start):
                 on_outcome(number, outcome)
@@ -99,13 +96,13 @@ class LocalJudge:
 
 
 class ReplyCache:
-    """Replies by the hash of their request, in one SQLite file that several processes may write to at a time.
+    """Replies by the hash of their request, in one SQLite file shared by several processes.
 
     Args:
-        folder: Where the file lies; by default `judge` in the cache folder.
+        folder: Folder of the file; by default `judge` in the cache folder.
 
     Raises:
-        StoreError: The file is damaged, or cannot be written; so does every method.
+        StoreError: The file is damaged or cannot be written; every method may raise this.
     """
 
     def __init__(self, folder: Path | str | None = None) -> None:
@@ -124,21 +121,21 @@ class ReplyCache:
                 raise
 
     def get(self, sha256: str) -> Completion | None:
-        """The reply to a request that was made before."""
+        """Return the cached reply to a request, or None."""
         query = "SELECT reply, prompt_tokens, completion_tokens FROM replies WHERE sha256 = ?"
         with self._errors():
             row = self._connection.execute(query, (sha256,)).fetchone()
             return None if row is None else Completion(json.loads(row[0]), row[1], row[2])
 
     def keep(self, sha256: str, judge: str, reply: Completion) -> None:
-        """Keep a reply; the first one counts where two processes asked the same at a time."""
-        # As JSON, since SQLite takes no lone surrogates, which a reply may hold.
+        """Store a reply; if two processes asked at the same time, the first reply counts."""
+        # As JSON, since SQLite does not accept lone surrogates.
         row = (sha256, judge, json.dumps(reply.text), reply.prompt_tokens, reply.completion_tokens)
         with self._errors():
             self._connection.execute("INSERT OR IGNORE INTO replies VALUES (?, ?, ?, ?, ?)", row)
 
     def close(self) -> None:
-        """Close the file; nothing is pending."""
+        """Close the file."""
         self._connection.close()
 
     def __enter__(self) -> Self:
@@ -155,14 +152,14 @@ class ReplyCache:
             yield
         except (sqlite3.Error, OSError, ValueError) as error:
             raise StoreError(
-                f"the judge's replies in {self.path} cannot be read or written ({error}): delete the file (replies "
-                "are asked for again) or name another folder"
+                f"the judge's replies in {self.path} cannot be read or written ({error}): delete the file (the judge "
+                "is then asked again) or name another folder"
             ) from error
 
 
 @dataclass(frozen=True, slots=True)
 class JudgeReply:
-    """What a judge said to a request, where the reply came from, and why there is none."""
+    """A judge's reply to a request with its source, or the failure."""
 
     completion: Completion | None
     source: Literal["asked", "cache", "none"]
@@ -171,12 +168,7 @@ class JudgeReply:
 
 
 class CachedJudge:
-    """A judge that is asked the same only once, by any process that shares the cache.
-
-    Args:
-        model: Who judges.
-        cache: The replies it gave before, and will give.
-    """
+    """A judge that gets each request only once, from all processes that share the cache."""
 
     def __init__(self, model: JudgeModel, cache: ReplyCache) -> None:
         self.model = model
@@ -184,19 +176,19 @@ class CachedJudge:
 
     @property
     def name(self) -> str:
-        """The model's."""
+        """The model's name."""
         return self.model.name
 
     def digest(self, messages: Messages, max_tokens: int) -> str:
-        """SHA-256 of all that decides the reply: the model, and the request with rubric, question, gold and answer."""
+        """Return the SHA-256 of everything that determines the reply: the model, the messages and the token limit."""
         return hashlib.sha256(json.dumps([self.name, messages, max_tokens]).encode()).hexdigest()
 
     def ask(
         self, conversations: Sequence[Messages], max_tokens: int, on_reply: Callable[[int, JudgeReply], None]
     ) -> None:
-        """Hand over the reply to each conversation, by its number, as soon as it is there and kept.
+        """Pass each conversation's number and reply to `on_reply` as soon as it is cached.
 
-        Equal conversations are asked once. A failure is not kept: a later call asks again.
+        Equal conversations are asked once. Failures are not cached, so a later call asks again.
         """
         numbers: dict[str, list[int]] = {}
         for number, messages in enumerate(conversations):

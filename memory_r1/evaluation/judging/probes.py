@@ -1,7 +1,7 @@
-"""Answers whose worth is known, made by rule from questions and golds: what a judge audit feeds to a judge.
+"""Probes for a judge audit: answers of known correctness, made by rule from questions and golds.
 
-`gold` is the gold itself and `reworded` says it in other words: a judge should accept both. `vague_wrong` names the
-question's topic and then another question's gold: a judge should refuse it, and a generous one often does not.
+`gold` is the gold itself, and `reworded` says it in other words: a judge should accept both. `vague_wrong` names the
+question's topic and then another question's gold: a judge should reject it, but a generous one often accepts it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memory_r1.evaluation.judging.rubrics import PREFERENCE, JudgedAnswer
 from memory_r1.metrics import normalize_answer
 
 PROBES: Mapping[str, bool] = {"gold": True, "reworded": True, "vague_wrong": False}
-"""The probes, and whether a good judge accepts them."""
+"""Kinds of probes, and whether a good judge accepts them."""
 TOPIC_WORDS = 6
 
 _FRAMES = ("From what was said back then, it is this: {}.", "As far as I remember: {}.", "I would say: {}.")
@@ -32,7 +32,7 @@ _MONTH = "|".join(_MONTHS)
 _DAY_FIRST = re.compile(rf"\b(\d{{1,2}}) ({_MONTH}),? (\d{{4}})\b", re.IGNORECASE)
 _MONTH_FIRST = re.compile(rf"\b({_MONTH}) (\d{{1,2}}),? (\d{{4}})\b", re.IGNORECASE)
 _ISO = re.compile(r"\b(\d{4})-(\d{2})-(\d{2})\b")
-# A count such as the one in "8 days", not a part of a time, price or name ("7:30", "$8", "iPhone 13 Pro").
+# A count such as in "8 days", not part of a time, price or name ("7:30", "$8", "iPhone 13 Pro").
 _DIGITS = re.compile(r"(?:^|(?<=[a-z] ))(\d{1,2})(?=$|[.;]?$| [a-z])")
 _WORDS = re.compile(rf"\b({'|'.join(_NUMBERS)})\b(?=$| [a-z])", re.IGNORECASE)
 _STOP_WORDS = frozenset(
@@ -48,17 +48,17 @@ _STOP_WORDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """An answer made for a question, of one of the kinds in `PROBES`."""
+    """An answer to a question, of one of the kinds in `PROBES`."""
 
     kind: str
     answer: JudgedAnswer
 
 
 def make_probes(answers: Sequence[JudgedAnswer]) -> list[Probe]:
-    """The probes of each question, in order; predictions are not looked at.
+    """Make the probes of each question, in order, ignoring predictions.
 
-    A question has no `vague_wrong` one where every other gold of its category shares a word with its own, which could
-    make it right. Questions without a gold, and those whose gold only describes a good answer, have none at all.
+    A question gets no `vague_wrong` probe if every other gold of its category shares a word with its own and so might
+    be right. Questions without a gold, or whose gold only describes a good answer, get no probes.
     """
     usable = [item for item in answers if item.category != PREFERENCE and item.gold.strip() and item.question.strip()]
     by_category: dict[str, list[JudgedAnswer]] = {}
@@ -75,20 +75,20 @@ def make_probes(answers: Sequence[JudgedAnswer]) -> list[Probe]:
 
 
 def reword(gold: str, key: str = "") -> str:
-    """The gold with dates in another format and numbers as words (or words as numbers), inside a sentence.
+    """Put the gold into a sentence, with dates in another format and numbers as words (or words as numbers).
 
-    `key` decides which sentence, so that a judge is not audited on one turn of phrase alone.
+    `key` selects the sentence, so that an audit does not depend on one phrase.
     """
     text = _other_dates(gold.strip())
-    if not re.search(_MONTH, text, re.IGNORECASE):  # a day of a month is no count
+    if not re.search(_MONTH, text, re.IGNORECASE):  # a day of the month is not a count
         text = _DIGITS.sub(_as_word, text) if _DIGITS.search(text) else _WORDS.sub(_as_digits, text)
     return _FRAMES[_draw(key) % len(_FRAMES)].format(text.rstrip("."))
 
 
 def vague_wrong(item: JudgedAnswer, others: Sequence[JudgedAnswer]) -> str | None:
-    """An answer on the topic of `item` that names the gold of another question; None where none is surely wrong.
+    """Make an answer on the topic of `item` that names another question's gold; None if none is surely wrong.
 
-    A question that begins with the same words is preferred: its gold is of the same sort (a time, a number, ...).
+    Questions that begin with the same words are preferred, since their golds are of the same kind (a time, a number).
     """
     own = _content(f"{item.gold} {item.question}")
     wrong = [
@@ -107,19 +107,19 @@ def vague_wrong(item: JudgedAnswer, others: Sequence[JudgedAnswer]) -> str | Non
 
 
 def topic(question: str) -> str:
-    """The first few words of a question that carry meaning, in order; the question itself where none does."""
+    """Return the first content words of a question, in order, or the question itself if it has none."""
     words = [word for word in re.findall(r"[^\W_][\w-]*(?:'s)?", question) if word.lower() not in _STOP_WORDS]
     return " ".join(words[:TOPIC_WORDS]) or question.strip().rstrip("?")
 
 
 def by_draw(keys: Iterable[str]) -> list[str]:
-    """Keys in an order that looks random and is always the same."""
+    """Return the keys in a reproducible pseudo-random order."""
     return sorted(keys, key=lambda key: (_draw(key), key))
 
 
 @lru_cache(maxsize=8192)
 def _content(text: str) -> frozenset[str]:
-    """The words that carry meaning; numbers as digits, so that "3" and "three" are the same."""
+    """Return the content words, with numbers as digits, so that "3" and "three" are equal."""
     words = frozenset(normalize_answer(text).split()) - _STOP_WORDS
     return frozenset(str(_NUMBERS.index(word)) if word in _NUMBERS else word for word in words)
 
@@ -129,12 +129,12 @@ def _start(question: str, words: int) -> list[str]:
 
 
 def _draw(key: str) -> int:
-    """A number that depends on nothing but the key."""
+    """Return a pseudo-random number that depends only on the key."""
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", errors="replace")).digest()[:4], "big")
 
 
 def _other_dates(text: str) -> str:
-    """`7 May 2023` and `2023-05-07` as `May 7, 2023`, and `May 7, 2023` as `7 May 2023`."""
+    """Render `7 May 2023` and `2023-05-07` as `May 7, 2023`, and `May 7, 2023` as `7 May 2023`."""
     if _DAY_FIRST.search(text):
         return _DAY_FIRST.sub(r"\2 \1, \3", text)
     if _MONTH_FIRST.search(text):
@@ -145,7 +145,7 @@ def _other_dates(text: str) -> str:
 def _spelled_out(match: re.Match[str]) -> str:
     try:
         day = date.fromisoformat(match[0])
-    except ValueError:  # digits that only look like a date
+    except ValueError:  # not a real date
         return match[0]
     return f"{_MONTHS[day.month - 1]} {day.day}, {day.year}"
 

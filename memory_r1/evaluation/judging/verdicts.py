@@ -1,4 +1,4 @@
-"""`verdicts.jsonl`: what judges said of the predictions beside it, read, counted and turned into metrics."""
+"""Read `verdicts.jsonl`, the judges' verdicts on the predictions beside it; count them and turn them into metrics."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from memory_r1.jsonl import read_rows
 
 VERDICTS = "verdicts.jsonl"
 UNANSWERED = frozenset({"unreachable", "rejected"})
-"""Reasons of a missing verdict that are no fault of the judge's reply: a later call asks again."""
+"""Reasons for a missing verdict without a reply from the judge: a later call asks again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """One row of `verdicts.jsonl`.
 
-    `verdict` is None where there is none: the reply was "garbage" or "refused" to judge, the request was "rejected" by
-    the server (or is longer than a local model's window), the server was "unreachable", or the row has "no_gold" (or no
-    question). A blank prediction is wrong without being asked about ("empty"). `source` is "asked", "cache" or "none";
-    the tokens are what this row cost, so 0 unless asked. `cut` marks a prediction of which the judge read only the
-    beginning.
+    `verdict` is None if missing: the reply was "garbage" or "refused" to judge, the server "rejected" the request (or
+    it exceeds a local model's window) or was "unreachable", or the row has "no_gold" (or no question). A blank
+    prediction is wrong without asking ("empty"). `source` is "asked", "cache" or "none"; the tokens are the row's own
+    cost, so 0 unless asked. `cut` marks a prediction of which the judge read only the beginning.
     """
 
     dialogue_id: str
@@ -41,17 +40,17 @@ class Verdict:
 
     @property
     def key(self) -> str:
-        """As `Prediction.key`."""
+        """The same as `Prediction.key`."""
         return f"{self.dialogue_id}/{self.question_id}"
 
     @property
     def answered(self) -> bool:
-        """Whether the judge replied, now or earlier, whatever it said."""
+        """Whether the judge gave any reply, now or earlier."""
         return self.source != "none" and self.reason not in UNANSWERED
 
     @classmethod
     def from_dict(cls, row: object, where: str) -> Verdict:
-        """Read a row; DataError names file, line and field. Fields it does not know are left aside."""
+        """Read a row, ignoring unknown fields; a DataError names file, line and field."""
         fields = JsonField(row, where).members(
             ("dialogue_id", "question_id", "rubric", "judge", "verdict"), closed=False
         )
@@ -67,10 +66,10 @@ class Verdict:
 
 
 def read_verdicts(folder: Path | str) -> dict[str, dict[str, float | None]]:
-    """`Prediction.key` to the metrics `judge_<rubric>`: 1.0 or 0.0, None where the verdict is missing.
+    """Map `Prediction.key` to the metrics `judge_<rubric>`: 1.0 or 0.0, or None if the verdict is missing.
 
-    Each rubric's verdicts are those of one judge, the one that judged last, and of each question its latest one.
-    Without a file, nothing was judged.
+    Only the latest verdict per question counts, and only from the judge that last used the rubric. A missing file means
+    no verdicts.
 
     Raises:
         DataError: A row is malformed; the message names file, line and field.
@@ -87,9 +86,9 @@ def read_verdicts(folder: Path | str) -> dict[str, dict[str, float | None]]:
 
 
 def summarize_verdicts(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any]]:
-    """The content of `judge.json`, by rubric: verdicts, those that are missing by reason, and the cost.
+    """Return the content of `judge.json`: by rubric the verdicts, the missing ones by reason, and the cost.
 
-    It is counted over the rows, so that a judge that was cut short costs what it would have cost in one go.
+    Costs are counted over the rows, so resuming does not change them.
     """
     content = {}
     for rubric, judge in sorted(last_judges(verdicts).items()):
@@ -108,12 +107,12 @@ def summarize_verdicts(verdicts: Sequence[Verdict]) -> dict[str, dict[str, Any]]
 
 
 def missing_by_reason(verdicts: Iterable[Verdict]) -> dict[str, int]:
-    """How many verdicts are missing for which reason."""
+    """Count the missing verdicts by reason."""
     return dict(sorted(Counter(str(verdict.reason) for verdict in verdicts if verdict.verdict is None).items()))
 
 
 def judge_cost(verdicts: Iterable[Verdict]) -> dict[str, int]:
-    """Requests sent (retries not counted apart), replies from the cache, and tokens where the judge reports them."""
+    """Count requests sent (without retries), replies from the cache, and the tokens that the judge reports."""
     rows = list(verdicts)
     return {
         "requests": sum(row.source == "asked" for row in rows),
@@ -124,15 +123,15 @@ def judge_cost(verdicts: Iterable[Verdict]) -> dict[str, int]:
 
 
 def parse_verdicts(rows: Sequence[object], path: Path) -> list[Verdict]:
-    """The rows of the file at `path`; DataError names line and field."""
+    """Parse the rows of the file at `path`; a DataError names line and field."""
     return [Verdict.from_dict(row, f"{path}, line {number}") for number, row in enumerate(rows, start=1)]
 
 
 def last_judges(verdicts: Iterable[Verdict]) -> dict[str, str]:
-    """The judge of each rubric's last row: scores of two judges are never mixed."""
+    """Return the judge of each rubric's last row, since scores of two judges are never mixed."""
     return {verdict.rubric: verdict.judge for verdict in verdicts}
 
 
 def latest_verdicts(verdicts: Iterable[Verdict], rubric: str, judge: str) -> dict[str, Verdict]:
-    """By key, the last row of each question that is this rubric's and this judge's."""
+    """Return the last row of each question by this judge under this rubric, by key."""
     return {verdict.key: verdict for verdict in verdicts if (verdict.rubric, verdict.judge) == (rubric, judge)}

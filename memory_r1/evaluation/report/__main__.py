@@ -1,4 +1,4 @@
-"""`python -m memory_r1.evaluation.report FOLDER`: draw an evaluation's page again or, of several, one that compares."""
+"""`python -m memory_r1.evaluation.report FOLDER...`: redraw the page of an evaluation, or compare several on one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from memory_r1.evaluation.report.write import COMPARISON_PAGE, write_comparison_
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Command line: draw the page of one evaluation again, or one that compares several; returns the exit status."""
+    """Redraw the page of one evaluation, or draw a comparison of several; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m memory_r1.evaluation.report",
         description=__doc__,

@@ -1,4 +1,4 @@
-"""What a page that compares several runs shows beside their questions: scores, differences, categories and cost."""
+"""The content of a comparison page beside the questions: scores, differences, categories and cost."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from memory_r1.evaluation.scoring.statistics import PairedDifference
 
 
 def read_runs(folders: Sequence[Path], titles: Sequence[str] = ()) -> list[EvaluatedRun]:
-    """Read the folders of a comparison; without titles their memory systems are those, or the folders where some agree.
+    """Read the folders of a comparison. Titles default to the memory systems, or to the folders if those repeat.
 
     Raises:
-        ConfigurationError: no folder, another number of titles, or a title that occurs twice.
-        DataError: a file is missing or malformed, or the runs were not asked the same questions.
+        ConfigurationError: There is no folder, the number of titles differs, or a title occurs twice.
+        DataError: A file is missing or malformed, or the runs' questions differ.
     """
     if not folders:
-        raise ConfigurationError("no folder to compare: give those of at least two evaluations")
+        raise ConfigurationError("no folder to compare: give the folders of at least two evaluations")
     if titles and len(titles) != len(folders):
-        raise ConfigurationError(f"{len(titles)} titles for {len(folders)} folders: give one a folder, or none")
+        raise ConfigurationError(f"{len(titles)} titles for {len(folders)} folders: give one per folder, or none")
     runs = [EvaluatedRun.read(folder) for folder in folders]
     if not titles:
         systems = [run.title for run in runs]
@@ -36,20 +36,17 @@ def read_runs(folders: Sequence[Path], titles: Sequence[str] = ()) -> list[Evalu
 
 
 def shared_headline(runs: Sequence[EvaluatedRun]) -> list[str]:
-    """The metrics to look at first, as far as any of the runs has them, in the order of the first that does."""
+    """Return the main metrics that any run has, in the order of the first run that has them."""
     return list(dict.fromkeys(name for run in runs for name in run.headline))
 
 
 def shared_metrics(runs: Sequence[EvaluatedRun]) -> list[str]:
-    """Every metric that any of the runs has."""
+    """Return every metric that any run has."""
     return list(dict.fromkeys(name for run in runs for name in run.measured))
 
 
 def differences(runs: Sequence[EvaluatedRun], metric: str) -> list[PairedDifference | None]:
-    """What each later run scores above the first; None where no question has a value of both.
-
-    Verdicts of two judges are two scales: for such a pair there is no difference either.
-    """
+    """Return each later run's difference from the first; None if no question has both values or the judges differ."""
     alike = [not metric.startswith("judge") or run.judges == runs[0].judges for run in runs]
     return [
         metric_difference(run.predictions, runs[0].predictions, metric) if same else None
@@ -58,7 +55,7 @@ def differences(runs: Sequence[EvaluatedRun], metric: str) -> list[PairedDiffere
 
 
 def by_category(runs: Sequence[EvaluatedRun], metric: str) -> dict[str, dict[str, Any]]:
-    """Category to `n`, `names` and the interval of `metric` by the run's place in `runs`."""
+    """Map each category to `n`, `names` and the interval of `metric` by the run's index in `runs`."""
     return {
         category: {"n": row["n"], "names": row["names"]}
         | {str(place): run.results["by_category"][category].get(metric) for place, run in enumerate(runs)}
@@ -67,7 +64,7 @@ def by_category(runs: Sequence[EvaluatedRun], metric: str) -> dict[str, dict[str
 
 
 def tradeoff(runs: Sequence[EvaluatedRun], metric: str) -> list[Spot]:
-    """Quality (times 100, with its interval) against tokens a question, one spot a run that has the metric."""
+    """Return one spot per run with the metric: quality (times 100, with its interval) against tokens per question."""
     return [
         Spot(run.title, run.tokens_per_question, *(100 * row[bound] for bound in ("mean", "low", "high")))
         for run in runs

@@ -1,4 +1,4 @@
-"""One evaluated run as the pages show it: its records, its numbers, and how far each question got."""
+"""One evaluated run for the pages: its records, its numbers, and the outcome of each question."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from memory_r1.evaluation.records import OperationRow, Prediction, RunInfo, read
 from memory_r1.evaluation.scoring.diagnosis import History, Step, failed_step
 from memory_r1.evaluation.scoring.results import METRICS, judges_of, scored_predictions, summarize
 
-# What the benchmark's papers print; elsewhere the two that the demo claims something about.
+# The metrics in the benchmarks' papers; elsewhere those of the demo's claims.
 _HEADLINES = dict.fromkeys(("locomo", "longmemeval", "msc"), ("f1_mem0", "bleu1", "judge"))
 _HEADLINE = ("exact_match", "f1_squad", "judge")
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedRun:
-    """An evaluation folder, read; `results` as in `results.json`, `steps` one a prediction."""
+    """The content of an evaluation folder; `results` is as in `results.json`, and `steps` has one per prediction."""
 
     title: str
     folder: Path
@@ -31,10 +31,10 @@ class EvaluatedRun:
 
     @classmethod
     def read(cls, folder: Path | str, title: str = "") -> Self:
-        """Read a folder and compute its results anew; without a title the memory system's name is one.
+        """Read a folder and recompute its results; the title defaults to the memory system's name.
 
         Raises:
-            DataError: a file is missing or malformed, or a question was answered twice.
+            DataError: A file is missing or malformed, or a question was answered twice.
         """
         folder = Path(folder)
         predictions, operations, run = scored_predictions(folder), read_operations(folder), read_run(folder)
@@ -52,7 +52,7 @@ class EvaluatedRun:
 
     @property
     def headline(self) -> list[str]:
-        """The metrics to look at first: those that the benchmark's papers print, as far as they were measured."""
+        """The main metrics: those of the benchmark's papers that were measured."""
         names = _HEADLINES.get(self.run.benchmark.split("-")[0], _HEADLINE)
         return [name for name in names if self.results["overall"].get(name)]
 
@@ -63,32 +63,32 @@ class EvaluatedRun:
 
     @property
     def cards(self) -> list[str]:
-        """The metrics that get a card of their own; the others, such as recall at several cuts, fill a table."""
+        """The metrics that get their own card; the others, such as recall at several k, fill a table."""
         rubrics = [name for name in self.measured if name.startswith("judge_")]
         return [name for name in self.measured if name in METRICS] + (rubrics if len(rubrics) > 1 else [])
 
     @property
     def judges(self) -> dict[str, str]:
-        """Metric to the model that judged it."""
+        """Maps each judge metric to the judge's model."""
         return {name: row["judge"] for name, row in (self.results["verdicts"] or {}).items()}
 
     @property
     def judged(self) -> bool:
-        """Whether right and wrong are a judge's verdicts, not exact matches."""
+        """Whether correctness is a judge's verdict, not an exact match."""
         return bool(self.results["overall"].get("judge"))
 
     @property
     def dialogues(self) -> int:
-        """How many dialogues were asked about."""
+        """The number of dialogues with questions."""
         return len({prediction.dialogue_id for prediction in self.predictions})
 
     @property
     def tokens_per_question(self) -> float:
-        """What one question costs in all, its share of building the memory included."""
+        """The total tokens per question, including its share of building the memory."""
         cost = self.results["cost"]
         return float(cost["write_tokens"] + cost["read_tokens"]) / max(len(self.predictions), 1)
 
     def step_counts(self) -> dict[str, int]:
-        """Questions by where they ended, from the earliest failure to the right answer, without what never happened."""
+        """Count questions by outcome, from the earliest failure to the right answer, without empty failure steps."""
         counts = Counter(self.steps)
         return {step.value: counts[step] for step in Step if counts[step] or step is Step.CORRECT}

@@ -1,4 +1,4 @@
-"""What the pages show beside the scores, drawn from the records of a run: operations by turn, and cost."""
+"""Prepare the operations by turn and the costs of a run for the pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _COLUMNS = 40
 
 
 def operation_part(row: OperationRow) -> str | None:
-    """The part of the operations chart that a row belongs to; None for rows that only mark a turn as played."""
+    """Return the part of the operations chart that a row belongs to; None for rows that only mark a played turn."""
     if row.failed_to_parse:
         return "parse failures"
     if row.status == "refused":
@@ -23,20 +23,20 @@ def operation_part(row: OperationRow) -> str | None:
 
 
 def part_counts(operations: Iterable[OperationRow]) -> dict[str, int]:
-    """Operations by part of the chart: applied by kind, refused, and completions that did not parse."""
+    """Count operations by part of the chart: applied by kind, refused, and parse failures."""
     counts = Counter(operation_part(row) for row in operations)
     return {part: counts[part] for part in _PARTS}
 
 
 def summed_parts(operations: Mapping[str, int]) -> dict[str, int]:
-    """The operations of a `results.json` under the names that the pages show."""
+    """Return the operations of a `results.json` under the pages' names."""
     counts = {kind: operations.get(kind, 0) for kind in _KINDS}
     failures = {"unknown ids": operations.get("unknown_ids", 0), "parse failures": operations.get("parse_failures", 0)}
     return counts | failures
 
 
 def operation_columns(operations: Sequence[OperationRow]) -> list[tuple[str, dict[str, float]]]:
-    """Mean operations per turn, by the place of the turn in its dialogue; neighbouring places share a column."""
+    """Return the mean operations per turn, by the turn's position in its dialogue; neighbours share a column."""
     if not any(operation_part(row) for row in operations):
         return []
     places: dict[tuple[str, str], int] = {}
@@ -55,7 +55,7 @@ def operation_columns(operations: Sequence[OperationRow]) -> list[tuple[str, dic
 
 
 def cost_rows(cost: Mapping[str, float], questions: int) -> list[tuple[str, str, str]]:
-    """Name, total and share of a question of every cost in a `results.json`, with what `run.json` counts as cut."""
+    """Return name, total and mean per question of every cost in a `results.json`, and of the cuts in `run.json`."""
     counters = {
         "write_tokens": "Tokens, building memory",
         "read_tokens": "Tokens, answering",

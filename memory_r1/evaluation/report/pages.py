@@ -1,7 +1,7 @@
-"""Rendering of the report pages: their template environment, their filters and their safe keeping of scripts.
+"""Render the report pages: template environment, filters and script policy.
 
 Dialogues are untrusted text: templates escape everything, and a content security policy allows no request and no
-script but the page's own.
+script except the page's own.
 """
 
 from __future__ import annotations
@@ -37,31 +37,31 @@ _PROMPT_TAIL = 1500
 
 
 def metric_label(name: str) -> str:
-    """How the pages call a metric: "evidence_recall@5" becomes "Evidence recall @5"."""
+    """Return the pages' name of a metric: "evidence_recall@5" becomes "Evidence recall @5"."""
     base, at, cut = name.partition("@")
     return _LABELS.get(base, base.replace("_", " ").capitalize()) + (f" @{cut}" if at else "")
 
 
 def category_title(category: str, names: Mapping[str, str]) -> str:
-    """A category with its names by naming scheme, once where they agree: "1, multi-hop (LoCoMo), single-hop (Mem0)"."""
+    """Return a category with its names by scheme, once if they agree: "1, multi-hop (LoCoMo), single-hop (Mem0)"."""
     if len(set(names.values())) == 1:
         return f"{category}, {next(iter(names.values()))}"
     return ", ".join([category, *(f"{name} ({_SCHEMES.get(scheme, scheme)})" for scheme, name in names.items())])
 
 
 def write_page(path: Path, template: str, context: Mapping[str, Any], script: str | None = None) -> Path:
-    """Render `template` into `path`; `script` names the template of the one script that the page may run."""
+    """Render `template` into `path`; `script` names the template of the only script that the page may run."""
     source = "" if script is None else _environment().get_template(script).render()
     allowed = "'none'" if script is None else _source_hash(source)
     page = _environment().get_template(template).render(**context, script=Markup(source), script_source=allowed)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A lone surrogate in a dialogue is shown as "?": HTML cannot hold it.
+    # HTML cannot hold a lone surrogate; show it as "?".
     path.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
 def within_dialogue(metrics: Iterable[Mapping[str, Mapping[str, Any] | None]]) -> bool:
-    """Whether any interval among rows of metrics, as in `results.json`, comes from resampling questions."""
+    """Return whether any interval among rows of metrics, as in `results.json`, comes from resampled questions."""
     return any("interval" in value for row in metrics for value in row.values() if value)
 
 

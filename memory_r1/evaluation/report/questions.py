@@ -1,4 +1,4 @@
-"""The questions of one run or several as the page's script reads them: each with its story, run by run."""
+"""Prepare the questions of one or several runs for the page's script, each with its history in every run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,14 @@ from memory_r1.evaluation.report.pages import category_title, metric_label
 from memory_r1.evaluation.report.turns import NEIGHBOURS, ShownTurn
 from memory_r1.evaluation.scoring.diagnosis import TURN_STEPS, Step, turn_steps
 
-# Bounds of what a page embeds of each question; beyond them a run over long histories makes a page of 100 MB.
+# Limits per question; without them, a run over long histories gives a page of 100 MB.
 ENTRIES = 100
 CHARACTERS = 2000
 NO_OPERATION = "none"
 
 
 def question_data(runs: Sequence[EvaluatedRun], turns: Iterable[ShownTurn]) -> dict[str, Any]:
-    """What the page's script shows of runs that were asked the same questions.
-
-    Entries recalled for many questions are stored once and referred to by number.
-    """
+    """Return the page script's data on runs with the same questions; questions refer to recalled entries by number."""
     numbers: dict[RecalledEntry, int] = {}
     asked = {prediction.key: prediction for prediction in runs[0].predictions}
     answers: dict[str, list[dict[str, Any]]] = {key: [] for key in asked}
@@ -31,13 +28,13 @@ def question_data(runs: Sequence[EvaluatedRun], turns: Iterable[ShownTurn]) -> d
             answers[prediction.key].append(_answer(prediction, run, numbers) | {"step": step.value})
     return {
         "runs": [run.title for run in runs],
-        # Where nothing was logged it is unknown what was stored, and the page says nothing about it.
+        # Without a log it is unknown what was stored, and the page does not show it.
         "logged": [run.history.recorded for run in runs],
         "steps": [step.value for step in TURN_STEPS],
         "categories": {
             category: category_title(category, row["names"]) for category, row in runs[0].results["by_category"].items()
         },
-        # A list, since the order of an object's names does not survive.
+        # A list, since objects do not keep the order of their keys.
         "metrics": [[name, metric_label(name)] for name in dict.fromkeys(n for run in runs for n in run.measured)],
         "neighbours": NEIGHBOURS,
         "entries": [
@@ -50,7 +47,7 @@ def question_data(runs: Sequence[EvaluatedRun], turns: Iterable[ShownTurn]) -> d
 
 
 def filters(data: Mapping[str, Any]) -> dict[str, list[str]]:
-    """The steps and operations that occur in the result of `question_data`: what its questions can be filtered by."""
+    """Return the steps and operations that occur in the result of `question_data`, as filters for its questions."""
     given = [answer for question in data["questions"] for answer in question["answers"]]
     found = {part for answer in given for part in answer["operations"]}
     ends = {answer["step"] for answer in given}
@@ -94,14 +91,14 @@ def _answer(prediction: Prediction, run: EvaluatedRun, numbers: dict[RecalledEnt
 
 
 def _parts(prediction: Prediction, run: EvaluatedRun) -> list[str]:
-    """What was done at the evidence turns, and later to the entries that they wrote."""
+    """Return the operations at the evidence turns, and later ones on the entries that they wrote."""
     rows = [row for turn_id in prediction.evidence for row in run.history.rows(prediction.dialogue_id, turn_id)]
     rows += [later for row in rows for later in run.history.later(row)]
     return sorted({part for row in rows if (part := operation_part(row))}) or [NO_OPERATION]
 
 
 def _operations(run: EvaluatedRun) -> dict[str, dict[str, list[dict[str, Any]]]]:
-    """What was proposed at each evidence turn, and what became of the entries it wrote: by dialogue, then turn."""
+    """Return the proposals at each evidence turn and later operations on its entries, by dialogue, then turn."""
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for prediction in run.predictions:
         of_dialogue = found.setdefault(prediction.dialogue_id, {})

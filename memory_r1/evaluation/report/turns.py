@@ -1,4 +1,4 @@
-"""What was said in the evidence turns and around them, kept beside a run so that its page can be drawn again."""
+"""The evidence turns and their neighbours, stored with a run so that its page can be redrawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from memory_r1.types import Dialogue
 
 TURNS = "turns.jsonl"
 NEIGHBOURS = 2
-"""How many turns of the same session are shown before and after an evidence turn."""
+"""Number of turns of the same session shown before and after an evidence turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class ShownTurn:
 
     @classmethod
     def from_dict(cls, row: Mapping[str, Any]) -> Self:
-        """Read a row; DataError names a field that is missing or of another type."""
+        """Read a row; a DataError names a field that is missing or of the wrong type."""
         values: dict[str, Any] = {name: row.get(name) for name in cls.__slots__}
         for name, value in values.items():
             kind = int if name == "place" else str
@@ -41,8 +41,9 @@ class ShownTurn:
 
 
 def shown_turns(folder: Path, predictions: Sequence[Prediction], dialogues: Iterable[Dialogue] = ()) -> list[ShownTurn]:
-    """The evidence turns of a run with their neighbours: from `dialogues`, which are then kept in the folder's
-    `turns.jsonl`, or, where none are given, from that file. Empty where neither is there.
+    """Return the evidence turns of a run with their neighbours, from `dialogues` or else the folder's `turns.jsonl`.
+
+    Turns from `dialogues` are written to that file. Without both, the list is empty.
 
     Raises:
         DataError: `turns.jsonl` is malformed.

@@ -1,6 +1,6 @@
-"""`report.html`: a run, several runs, or the stages of a training, on one page that needs nothing but itself.
+"""Write self-contained HTML pages on a run, several runs, or the stages of a training.
 
-The questions of a run are embedded as JSON, and the page's own script puts them on the page as text, never as markup.
+The questions of a run are embedded as JSON, and the page's script inserts them as text, never as markup.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FIGURES = ("scoreboard.png", "by_category.png", "operations.png", "cost.png")
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """One row of the before/after table: `metrics` and `operations` as in `results.json`, `report` a page to link."""
+    """One row of the before/after table; `metrics` and `operations` are as in `results.json`, `report` is linked."""
 
     name: str
     n_questions: int
@@ -43,7 +43,7 @@ class Stage:
 
     @classmethod
     def from_folder(cls, name: str, folder: Path | str) -> Self:
-        """Take the numbers from an evaluation folder's `results.json` and link to its report where it has one."""
+        """Read the numbers from an evaluation folder's `results.json`, and link to its report if there is one."""
         results = read_json(Path(folder) / RESULTS)
         report = Path(folder) / REPORT
         link = report if report.exists() else None
@@ -52,7 +52,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What an agent wrote at a stage; `reward` is None where nothing scored it."""
+    """A completion of an agent at a stage; `reward` is None if nothing scored it."""
 
     agent: str
     stage: str
@@ -63,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A training chart: (step, value) points of each series by its name."""
+    """A training chart: (step, value) points by the name of the series."""
 
     title: str
     series: Mapping[str, Points]
@@ -74,12 +74,12 @@ def write_report(folder: Path | str, dialogues: Iterable[Dialogue] = ()) -> Path
     """Write `report.html` and its figures from an evaluation folder's other files; return the page's path.
 
     Args:
-        folder: holds `predictions.jsonl`, `operations.jsonl` and `run.json`.
-        dialogues: where given, what was said in and around the evidence turns is kept in `turns.jsonl`, from which the
-            page shows it, now and when it is drawn again.
+        folder: Holds `predictions.jsonl`, `operations.jsonl` and `run.json`.
+        dialogues: If given, their evidence turns and neighbours are stored in `turns.jsonl`, from which the page shows
+            them, also when it is redrawn.
 
     Raises:
-        DataError: a file is missing or malformed.
+        DataError: A file is missing or malformed.
     """
     run = EvaluatedRun.read(folder)
     data = question_data([run], shown_turns(run.folder, run.predictions, dialogues))
@@ -111,13 +111,13 @@ def write_comparison_report(path: Path | str, folders: Sequence[Path | str], tit
     """Write one page that compares evaluations on the same questions, with its figures beside it; return its path.
 
     Args:
-        path: the HTML file; the figures' names begin with its own.
-        folders: evaluation folders; differences are taken from the first.
-        titles: what the page calls them; without any, their memory systems, or the folders' names where those agree.
+        path: The HTML file; the figures' names begin with its name.
+        folders: Evaluation folders; differences are taken from the first.
+        titles: Titles of the runs; by default their memory systems, or the folders if those repeat.
 
     Raises:
-        ConfigurationError: no folder, another number of titles, or a title that occurs twice.
-        DataError: a file is missing or malformed, or the runs were not asked the same questions.
+        ConfigurationError: There is no folder, the number of titles differs, or a title occurs twice.
+        DataError: A file is missing or malformed, or the runs' questions differ.
     """
     path = Path(path)
     runs = comparison_page.read_runs([Path(folder) for folder in folders], titles)
@@ -161,13 +161,13 @@ def write_stage_report(
     """Write one page that compares the stages of a training; return its path.
 
     Args:
-        path: the HTML file.
-        stages: in training order, such as base, SFT, GRPO.
-        samples: completions of the agents, shown in the order given.
-        curves: training charts.
-        differences: paired differences by what they compare, such as "exact match, GRPO less SFT".
-        facts: shown under the title, name to value.
-        title: the page's title.
+        path: The HTML file.
+        stages: In training order, such as base, SFT, GRPO.
+        samples: Completions of the agents, shown in this order.
+        curves: Training charts.
+        differences: Paired differences by label, such as "exact match, GRPO less SFT".
+        facts: Name to value, shown under the title.
+        title: The page's title.
     """
     path = Path(path)
     known = [name for name in METRICS if any(stage.metrics.get(name) for stage in stages)]
@@ -233,7 +233,7 @@ def _header(run: EvaluatedRun) -> dict[str, Any]:
 
 
 def _verdict(runs: Sequence[EvaluatedRun]) -> str:
-    """What a right answer is, as `diagnosis.is_correct` tells it of each run."""
+    """Return the definition of a right answer, consistent with `diagnosis.is_correct` for each run."""
     judged = {run.judged for run in runs}
     if len(judged) > 1:
         return "the judge accepted or, in a run without a judge, matches exactly"
@@ -241,6 +241,6 @@ def _verdict(runs: Sequence[EvaluatedRun]) -> str:
 
 
 def _common_model(runs: Sequence[EvaluatedRun]) -> str | None:
-    """The base model, where all runs have the same."""
+    """Return the base model if all runs have the same, else None."""
     models = {run.run.model for run in runs}
     return models.pop() if len(models) == 1 else None

@@ -1,1 +1,1 @@
-"""Numbers of an evaluation: metrics, intervals, comparisons, what went wrong."""
+"""Compute an evaluation's numbers: metrics, intervals, comparisons and diagnoses."""

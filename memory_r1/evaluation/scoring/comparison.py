@@ -1,6 +1,6 @@
-"""Paired comparison of evaluations that were asked the same questions; a side may be several seeds of one run.
+"""Compare evaluations on the same questions in pairs; a side may be several seeds of one run.
 
-The first side is what the others are compared with. Every difference is theirs less the first's, question by question.
+Every difference is another side's score less the first side's, question by question.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _SAME = ("benchmark", "split")
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """One evaluation folder, read; `judges` maps a metric to the model that judged it."""
+    """The content of one evaluation folder; `judges` maps a metric to its judge's model."""
 
     folder: Path
     run: RunInfo
@@ -45,13 +45,13 @@ class Seed:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one column of a comparison stands for: a run, or several seeds of it in a fixed order."""
+    """One column of a comparison: a run, or several seeds of it in a fixed order."""
 
     name: str
     seeds: tuple[Seed, ...]
 
     def scores(self, metric: str, category: str | None = None) -> list[dict[str, float | None]]:
-        """Question key to score, a mapping a seed; with `category` only the questions of that."""
+        """Return one mapping per seed from question key to score; with `category`, only of its questions."""
         return [
             question_scores([row for row in seed.predictions if category in (None, row.category)], metric)
             for seed in self.seeds
@@ -59,11 +59,11 @@ class Side:
 
 
 def read_side(name: str, folders: Sequence[Path]) -> Side:
-    """Read a run, or the folders of its seeds, in the order given.
+    """Read a run, or the folders of its seeds, in order.
 
     Raises:
-        ConfigurationError: two folders hold the same run, which would count one seed twice.
-        DataError: a folder is no finished evaluation, or the seeds were not asked the same questions.
+        ConfigurationError: Two folders hold the same run, which would count one seed twice.
+        DataError: A folder is not a finished evaluation, or the seeds' questions differ.
     """
     seeds = tuple(_read(folder) for folder in folders)
     first: dict[str, Seed] = {}
@@ -79,14 +79,14 @@ def read_side(name: str, folders: Sequence[Path]) -> Side:
 
 
 def compare(sides: Sequence[Side]) -> dict[str, Any]:
-    """Scores of every side, and what each later side has above the first: the content of `comparison.json`.
+    """Return the content of `comparison.json`: every side's scores, and each later side's difference from the first.
 
-    Metrics that only some sides have are left out, and so are verdicts of different judges; `left_out` says which and
-    why. `differences` is empty for a single side, whose seeds are merely merged.
+    It leaves out metrics that some sides lack and verdicts of different judges; `left_out` names them with the reason.
+    For a single side, whose seeds are merged, `differences` is empty.
 
     Raises:
-        DataError: the sides were not asked the same questions of the same dialogues.
-        ConfigurationError: their numbers of seeds cannot be paired.
+        DataError: The sides differ in dialogues or questions.
+        ConfigurationError: Their numbers of seeds cannot be paired.
     """
     check_comparable(sides)
     metrics, left_out = _comparable_metrics(sides)
@@ -120,15 +120,15 @@ def compare(sides: Sequence[Side]) -> dict[str, Any]:
 
 
 def metric_difference(ours: Sequence[Prediction], theirs: Sequence[Prediction], metric: str) -> PairedDifference | None:
-    """What one run scores above another on the same questions; None if no question has a value of both."""
+    """Return one run's difference from another on the same questions; None if no question has both values."""
     return paired_difference(question_scores(ours, metric), question_scores(theirs, metric), question_dialogues(ours))
 
 
 def check_comparable(sides: Sequence[Side]) -> None:
-    """Refuse runs that were not asked the same questions of the same dialogues.
+    """Check that all runs have the same questions on the same dialogues.
 
     Raises:
-        DataError: benchmark, split, data or questions differ; the message names two folders and the difference.
+        DataError: Benchmark, split, data or questions differ; the message names two folders and the difference.
     """
     seeds = [seed for side in sides for seed in side.seeds]
     for seed in seeds[1:]:
@@ -154,13 +154,13 @@ def _difference_in_data(one: Seed, other: Seed) -> str:
     keys = [{row.key for row in seed.predictions} for seed in (one, other)]
     if unmatched := keys[0] ^ keys[1]:
         return f"{len(unmatched)} questions were asked of one only, such as {min(unmatched)!r}"
-    # The same question ids on other dialogues, as in the forms of LongMemEval; folders that do not tell may pass.
+    # Dialogues can differ under the same question ids, as in LongMemEval's variants; folders without a hash pass.
     hashes = {seed.run.config.get("data_sha256") for seed in (one, other)} - {None}
     return "their dialogues differ (data_sha256 in run.json)" if len(hashes) > 1 else ""
 
 
 def _comparable_metrics(sides: Sequence[Side]) -> tuple[list[str], dict[str, str]]:
-    """The metrics that every seed has a value of, in the order of `results.json`, and why others are left out."""
+    """Return the metrics that every seed has, in the order of `results.json`, and why others are left out."""
     seeds = [seed for side in sides for seed in side.seeds]
     measured = [_measured(seed.predictions) for seed in seeds]
     metrics, left_out = [], {}
@@ -177,7 +177,7 @@ def _comparable_metrics(sides: Sequence[Side]) -> tuple[list[str], dict[str, str
 
 
 def _judge_of(seed: Seed, metric: str) -> str | None:
-    """Who judged and, for `judge`, by which rubric."""
+    """Return the judge's model and, for `judge`, its rubric."""
     if metric != "judge":
         return seed.judges.get(metric)
     shown = shown_verdict(seed.judges)
@@ -221,7 +221,7 @@ def _differences(
 def _pairs(
     side: Side, base: Side, metric: str, category: str | None
 ) -> list[tuple[dict[str, float | None], dict[str, float | None]]]:
-    """One pair a seed; a single run is paired with every seed of the other side."""
+    """Return one pair per seed; a single run is paired with every seed of the other side."""
     ours, theirs = side.scores(metric, category), base.scores(metric, category)
     if len(ours) != len(theirs) and 1 not in (len(ours), len(theirs)):
         raise ConfigurationError(

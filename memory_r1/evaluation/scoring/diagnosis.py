@@ -1,7 +1,7 @@
-"""Where an answer went wrong: how far the turns that support it got on their way into the answer.
+"""Diagnose where an answer went wrong: how far its evidence turns got on their way into the answer.
 
-A fact is said in a turn, stored in the bank, recalled for the question, selected by the Answer Agent and read. The
-question failed at the first step that one of its evidence turns did not reach.
+A fact is said in a turn, stored in the bank, recalled for the question, selected by the Answer Agent, and read. A
+question fails at the first step that one of its evidence turns does not reach.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from memory_r1.types import OperationKind
 
 
 class Step(StrEnum):
-    """What became of a question, from the earliest failure to the right answer."""
+    """Outcomes of a question, from the earliest failure to the right answer."""
 
     NEVER_STORED = "never stored"
     LOST = "stored and lost"
@@ -28,12 +28,12 @@ class Step(StrEnum):
 
 
 TURN_STEPS = (Step.NEVER_STORED, Step.LOST, Step.NOT_RECALLED, Step.NOT_SELECTED, Step.MISREAD)
-"""Where one evidence turn can be lost, the earliest first."""
+"""Steps at which an evidence turn can be lost, earliest first."""
 
 
 @dataclass(slots=True)
 class _Entry:
-    """What one entry has said over time, and which of its texts each turn wrote."""
+    """The texts of one entry over time, and which of them each turn wrote."""
 
     texts: list[str] = field(default_factory=list)
     written_by: dict[str, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class _Entry:
 
 
 class History:
-    """What a run's applied operations did to the bank of each dialogue."""
+    """The effects of a run's applied operations on the bank of each dialogue."""
 
     def __init__(self, operations: Iterable[OperationRow]) -> None:
         self.recorded = False
@@ -68,30 +68,30 @@ class History:
         self._of_turn.setdefault((row.dialogue_id, row.turn_id), []).append(entry)
 
     def rows(self, dialogue_id: str, turn_id: str) -> list[OperationRow]:
-        """What was proposed for the turn, in order, whatever became of it."""
+        """Return the turn's proposals, in order, applied or not."""
         return self._rows.get((dialogue_id, turn_id), [])
 
     def later(self, row: OperationRow) -> list[OperationRow]:
-        """What was done afterwards to the entry that `row`, one of `rows`, wrote; empty where it wrote none."""
+        """Return the later operations on the entry that `row`, one of `rows`, wrote; empty if it wrote none."""
         entry = None if row.entry_id is None else self._entries.get((row.dialogue_id, row.entry_id))
         place = next((i for i, logged in enumerate(entry.log) if logged is row), None) if entry else None
         return [] if entry is None or place is None else entry.log[place + 1 :]
 
     def stored(self, dialogue_id: str, turn_id: str) -> bool:
-        """Whether the turn was ever written into an entry."""
+        """Return whether the turn was ever written to an entry."""
         return (dialogue_id, turn_id) in self._of_turn
 
     def lost(self, dialogue_id: str, turn_id: str, gold: str) -> bool:
-        """Whether every entry the turn was written into was deleted, or rewritten without the gold answer's words.
+        """Return whether all entries from the turn were deleted or rewritten without the gold answer's words.
 
-        A rewrite counts as a loss only where the turn's own text did hold those words.
+        A rewrite is a loss only if the entry's text from this turn had those words.
         """
         entries = self._of_turn.get((dialogue_id, turn_id), [])
         return bool(entries) and all(_is_lost(entry, turn_id, gold) for entry in entries)
 
 
 def failed_step(prediction: Prediction, history: History) -> Step:
-    """Where `prediction` went wrong; right is what the judge accepted or, without a verdict, an exact match."""
+    """Return the step at which `prediction` failed, or `CORRECT` (see `is_correct`)."""
     if is_correct(prediction):
         return Step.CORRECT
     if not prediction.evidence:
@@ -100,26 +100,26 @@ def failed_step(prediction: Prediction, history: History) -> Step:
 
 
 def turn_steps(prediction: Prediction, history: History) -> dict[str, Step]:
-    """The step at which each evidence turn was lost, one of `TURN_STEPS`; of a right answer, `MISREAD` means read."""
+    """Return the step at which each evidence turn was lost; in a right answer, `MISREAD` means that it was read."""
     return {turn_id: _turn_step(prediction, turn_id, history) for turn_id in prediction.evidence}
 
 
 def is_correct(prediction: Prediction) -> bool:
-    """Whether the judge accepted the answer or, where there is no verdict, it matches exactly."""
+    """Return whether the judge accepted the answer or, without a verdict, it matches exactly."""
     judge = prediction.metrics.get("judge")
     verdict = prediction.metrics.get("exact_match") if judge is None else judge
     return verdict is not None and verdict >= 1.0
 
 
 def _turn_step(prediction: Prediction, turn_id: str, history: History) -> Step:
-    # Before recall: an entry rewritten without the answer still names the turn and may well be recalled.
+    # Check this before recall: an entry rewritten without the answer still names the turn and may be recalled.
     if history.lost(prediction.dialogue_id, turn_id, prediction.gold):
         return Step.LOST
     if _holds(prediction.distilled, turn_id):
         return Step.MISREAD
     if _holds(prediction.recalled, turn_id):
         return Step.NOT_SELECTED
-    # A system that keeps no log of what it stores leaves open whether the turn was stored.
+    # Without a log of operations it is unknown whether the turn was stored.
     if history.recorded and not history.stored(prediction.dialogue_id, turn_id):
         return Step.NEVER_STORED
     return Step.NOT_RECALLED

@@ -1,7 +1,7 @@
-"""Scores on audited gold: some published answers are wrong, and no system should gain or lose by them.
+"""Exclude questions with wrong gold: some published answers are wrong, and no system should gain or lose by them.
 
-A recipe that knows of an audit writes into the run's configuration which questions it found fault with, by
-`Prediction.key`: `config["audit"] = {"error_types": {"conv-41/conv-41:3": "HALLUCINATION", ...}}`. No text is kept.
+A recipe writes the faults found by an audit into the run's configuration, by `Prediction.key` and without texts:
+`config["audit"] = {"error_types": {"conv-41/conv-41:3": "HALLUCINATION", ...}}`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 from memory_r1.errors import DataError
 
 SOUND_GOLD = frozenset({"WRONG_CITATION"})
-"""Error types under which the answer is right all the same: only the evidence is cited wrongly."""
+"""Error types with a right answer: only its evidence is cited wrongly."""
 
 
 def unsound_questions(config: Mapping[str, Any]) -> dict[str, str] | None:
-    """Question key to error type of every question whose gold answer is wrong; None where there was no audit.
+    """Map the key of each question with a wrong gold answer to its error type; None without an audit.
 
     Raises:
-        DataError: the configuration's `audit` has another shape.
+        DataError: The configuration's `audit` is malformed.
     """
     audit = config.get("audit")
     if audit is None:

@@ -1,4 +1,4 @@
-"""LongMemEval's own accuracies, from the verdicts of its rubric."""
+"""LongMemEval's own accuracies, from its rubric's verdicts."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ VERDICT = "judge_longmemeval"
 
 
 def longmemeval_accuracies(predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """Overall, task-averaged and abstention accuracy as the authors print them (`print_qa_metrics.py`).
+    """Return overall, task-averaged and abstention accuracy as the authors define them (`print_qa_metrics.py`).
 
-    Overall is the mean over all questions, abstention ones included; task-averaged the mean of the means by question
-    type, in which they count under the type they ask about; abstention the mean over them alone. Null without verdicts
-    of LongMemEval's rubric. A missing verdict is left out and counted, never taken for a wrong answer.
+    Overall is the mean over all questions, including abstention questions. Task-averaged is the mean of the means by
+    question type, in which an abstention question counts under its type. Abstention is the mean over abstention
+    questions. All are None without verdicts of LongMemEval's rubric. Missing verdicts are excluded and counted.
     """
     by_type: dict[str, list[float | None]] = {}
     for prediction in predictions:

@@ -1,10 +1,10 @@
-"""`results.json`: the numbers of a run, computed from the other files of its folder alone.
+"""Compute `results.json`, the numbers of a run, from the other files of its folder alone.
 
-A row of `predictions.jsonl` carries the scores of its answer and its evidence recall, as the run measured them. What
-follows from the rest of the row (`retrieval_metrics`) and what a judge said later (`verdicts.jsonl`) is added here and
-nowhere else, so that folders of earlier versions get it too.
+A row of `predictions.jsonl` holds its answer's scores and its evidence recall, as measured by the run. Metrics derived
+from the row (`retrieval_metrics`) and a judge's later verdicts (`verdicts.jsonl`) are added only here, so that folders
+of earlier versions get them too.
 
-`python -m memory_r1.evaluation.scoring.results FOLDER` writes it again, and says which figures are not what they were.
+`python -m memory_r1.evaluation.scoring.results FOLDER` writes the file again and names the figures that changed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from memory_r1.jsonl import read_json, read_rows, write_json
 from memory_r1.types import OperationKind
 
 METRICS = ("exact_match", "f1_mem0", "f1_locomo", "f1_squad", "bleu1", "judge", "evidence_recall")
-"""Every result names these, null where none of the questions has a value; others that the rows carry follow them."""
+"""Metrics in every result, null if no question has a value; other metrics of the rows follow."""
 
 _SHOWN_CHANGES = 8
 
@@ -50,24 +50,24 @@ def compute_results(folder: Path | str) -> dict[str, Any]:
     """Compute the content of `results.json` from the other files of an evaluation folder.
 
     Raises:
-        DataError: a file is missing or malformed, or a question was answered twice.
+        DataError: A file is missing or malformed, or a question was answered twice.
     """
     predictions = scored_predictions(folder)
     return summarize(predictions, read_operations(folder), read_run(folder), judges_of(folder))
 
 
 def write_results(folder: Path | str) -> Path:
-    """Compute and write `results.json`, replacing an earlier one as a whole or not at all; return its path."""
+    """Compute `results.json` and write it atomically; return its path."""
     return write_json(Path(folder) / RESULTS, compute_results(folder))
 
 
 def scored_predictions(folder: Path | str) -> list[Prediction]:
-    """The rows of `predictions.jsonl` with every metric: their own, those that follow from them, and the verdicts.
+    """Return the rows of `predictions.jsonl` with every metric: measured, derived, and verdicts.
 
-    A judge's verdicts are `judge_<rubric>`, and again `judge` (see `shown_verdict`). A missing verdict is None.
+    A judge's verdicts are `judge_<rubric>`, one of them also as `judge` (see `shown_verdict`). A missing one is None.
 
     Raises:
-        DataError: a file is missing or malformed, or a question was answered twice.
+        DataError: A file is missing or malformed, or a question was answered twice.
     """
     predictions = read_predictions(folder)
     _refuse_repeated(predictions, Path(folder) / PREDICTIONS)
@@ -85,7 +85,7 @@ def scored_predictions(folder: Path | str) -> list[Prediction]:
 
 
 def shown_verdict(names: Collection[str]) -> str:
-    """Which of the metrics `judge_<rubric>` stands as `judge`: the only one there is, or the lenient one."""
+    """Return the metric `judge_<rubric>` to show as `judge`: the only one, or the lenient one."""
     return next(iter(names)) if len(names) == 1 else "judge_lenient"
 
 
@@ -95,7 +95,7 @@ def summarize(
     run: RunInfo,
     judges: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """`compute_results` on what has been read: `scored_predictions`, and which model judged by each rubric."""
+    """Do the work of `compute_results` on records already read; `judges` maps metrics to their judges' models."""
     categories = sorted({prediction.category for prediction in predictions}, key=natural_order)
     by_category = {}
     for category in categories:
@@ -125,7 +125,7 @@ def summarize(
 
 
 def metric_intervals(predictions: Sequence[Prediction]) -> dict[str, dict[str, Any] | None]:
-    """Mean and interval of every metric over `predictions`, None where it applies to none of them."""
+    """Return the mean and interval of every metric over `predictions`, or None if it applies to none of them."""
     measured = {name for prediction in predictions for name in prediction.metrics}
     others = sorted(measured.difference(METRICS), key=natural_order)
     groups = [prediction.dialogue_id for prediction in predictions]
@@ -137,17 +137,17 @@ def metric_intervals(predictions: Sequence[Prediction]) -> dict[str, dict[str, A
 
 
 def question_scores(predictions: Iterable[Prediction], metric: str) -> dict[str, float | None]:
-    """`Prediction.key` to the value of `metric`: what `statistics.paired_difference` compares."""
+    """Map `Prediction.key` to the value of `metric`, for `statistics.paired_difference`."""
     return {prediction.key: prediction.metrics.get(metric) for prediction in predictions}
 
 
 def question_dialogues(predictions: Iterable[Prediction]) -> dict[str, str]:
-    """`Prediction.key` to dialogue id: the groups of `statistics.paired_difference`."""
+    """Map `Prediction.key` to dialogue id, as groups for `statistics.paired_difference`."""
     return {prediction.key: prediction.dialogue_id for prediction in predictions}
 
 
 def count_operations(operations: Iterable[OperationRow]) -> dict[str, int]:
-    """Applied operations by kind, completions that did not parse, and operations on entries that were not shown."""
+    """Count applied operations by kind, parse failures, and operations on entries that were not in the prompt."""
     counts = Counter({kind.value: 0 for kind in OperationKind} | {"parse_failures": 0, "unknown_ids": 0})
     for row in operations:
         if row.failed_to_parse:
@@ -160,18 +160,18 @@ def count_operations(operations: Iterable[OperationRow]) -> dict[str, int]:
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
-    """Sort key that puts "2" before "10"."""
+    """Return a sort key that puts "2" before "10"."""
     return [(int(part), "") if part.isdecimal() else (sys.maxsize, part) for part in re.split(r"(\d+)", name) if part]
 
 
 def changed_figures(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """Dotted names of the values of `before` that `after` lacks or has otherwise; what only `after` has is new."""
+    """Return the dotted names of values in `before` that `after` lacks or has changed."""
     found = dict(_leaves(after))
     return [name for name, value in _leaves(before) if name not in found or found[name] != value]
 
 
 def _audited(predictions: Sequence[Prediction], run: RunInfo) -> dict[str, Any] | None:
-    """Scores without the questions whose gold an audit found wrong, and the share that a perfect system would reach."""
+    """Return scores without the questions whose gold an audit found wrong, and a perfect system's score as ceiling."""
     unsound = unsound_questions(run.config)
     if unsound is None:
         return None
@@ -186,14 +186,14 @@ def _audited(predictions: Sequence[Prediction], run: RunInfo) -> dict[str, Any] 
 
 
 def judges_of(folder: Path | str) -> dict[str, str]:
-    """Metric to the model whose verdicts it counts."""
+    """Map each judge metric to the judge's model."""
     path = Path(folder) / VERDICTS
     verdicts = parse_verdicts(read_rows(path), path) if path.exists() else []
     return {f"judge_{rubric}": judge for rubric, judge in last_judges(verdicts).items()}
 
 
 def _count_verdicts(predictions: Sequence[Prediction], judges: Mapping[str, str]) -> dict[str, Any] | None:
-    """Each rubric's judge and verdicts, with the missing ones, which no mean shows; None where nothing was judged."""
+    """Count each rubric's verdicts, including missing ones, with its judge; None if nothing was judged."""
     names = sorted({name for prediction in predictions for name in prediction.metrics if name.startswith("judge_")})
     counts = {}
     for name in names:
@@ -205,7 +205,7 @@ def _count_verdicts(predictions: Sequence[Prediction], judges: Mapping[str, str]
 
 
 def _earlier(path: Path) -> dict[str, Any]:
-    """The results that stand there, none where they are missing or damaged: they are about to be replaced."""
+    """Return the existing results, empty if missing or damaged, since they are about to be replaced."""
     try:
         return read_json(path)
     except DataError:
@@ -232,14 +232,14 @@ def _refuse_repeated(predictions: Sequence[Prediction], path: Path) -> None:
     for number, prediction in enumerate(predictions, start=1):
         if prediction.key in first:
             raise DataError(
-                f"{path}, line {number}: question {prediction.key!r} stands in line {first[prediction.key]} already; "
-                "one row a question is allowed: remove one of them"
+                f"{path}, line {number}: question {prediction.key!r} is already in line {first[prediction.key]}; one "
+                "row per question is allowed: remove one of them"
             )
         first[prediction.key] = number
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Command line: write `results.json` of a folder again; returns the exit status."""
+    """Write `results.json` of a folder again; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m memory_r1.evaluation.scoring.results", description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of an evaluation")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")

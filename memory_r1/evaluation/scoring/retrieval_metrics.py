@@ -1,8 +1,8 @@
-"""What a row of `predictions.jsonl` says about retrieval: evidence recall@k, recall of the distilled, and rankings.
+"""Retrieval metrics of a row of `predictions.jsonl`: evidence recall@k, recall of distilled entries, and rankings.
 
-`recalled` is ranked best first by every system that searches. On two speakers it is one ranking of the best `top_k` of
-each, merged, so the first k entries are the best k of both together; entries of nobody who speaks in the dialogue come
-last. Systems in `UNRANKED_SYSTEMS` put what they recall in the order of time, so nothing "at k" is measured for them.
+Every system that searches ranks `recalled` best first. For two speakers the `top_k` best of each are merged into one
+ranking, so the first k entries are the best k of both; entries of other speakers come last. Systems in
+`UNRANKED_SYSTEMS` order recalled entries by time, so nothing "at k" is measured for them.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ from memory_r1.evaluation.records import Prediction, RecalledEntry
 from memory_r1.metrics import evidence_recall
 
 RECALL_AT = (1, 3, 5, 10, 30)
-"""Entries counted by `evidence_recall@k`."""
+"""Numbers of entries counted by `evidence_recall@k`."""
 RANKING_AT = (5, 10)
-"""Distinct sessions or turns counted by LongMemEval's retrieval metrics, the two cuts that its authors print."""
+"""Numbers of distinct sessions or turns counted by LongMemEval's retrieval metrics, as printed by its authors."""
 UNRANKED_SYSTEMS = frozenset({"full-context", "oracle", "sliding-window", "add-only-newest-first"})
 
 
 def row_metrics(prediction: Prediction, benchmark: str, system: str) -> dict[str, float | None]:
-    """Metrics that follow from a row's evidence and entries; none where the row has no evidence to look for.
+    """Derive metrics from a row's evidence and entries; a row without evidence has none.
 
-    `distilled_recall` is `evidence_recall` of the entries the Answer Agent selected, `evidence_recall@k` that of the
-    first k recalled. On LongMemEval `session_*` and `turn_*` are `ranking_metrics`, which skip its abstention questions
-    as the authors do.
+    `distilled_recall` is the evidence recall of the entries that the Answer Agent selected, `evidence_recall@k` that of
+    the first k recalled. On LongMemEval, `session_*` and `turn_*` are `ranking_metrics`, which skip abstention
+    questions as the authors do.
     """
     if not prediction.evidence:
         return {}
@@ -43,15 +43,15 @@ def row_metrics(prediction: Prediction, benchmark: str, system: str) -> dict[str
 
 
 def ranking_metrics(wanted: Collection[str], ranking: Sequence[str], k: int) -> dict[str, float]:
-    """LongMemEval's `recall_any`, `recall_all` and `ndcg` of the first `k` of a ranking (its `eval_utils.py`).
+    """Compute LongMemEval's `recall_any`, `recall_all` and `ndcg` of the first `k` of a ranking (`eval_utils.py`).
 
-    Its gain discounts from the third place on: places 1 and 2 both count in full, place i >= 2 counts 1 / log2(i).
+    Its gain is discounted from rank 3 on: rank 1 counts 1, and rank i >= 2 counts 1 / log2(i).
 
     Args:
-        wanted: ids that should be found, at least one.
-        ranking: ids without repetition, best first. Authors who rank turns to score sessions let a session count once a
-            turn; here it stands once, where its first turn does.
-        k: how many ids of the ranking count.
+        wanted: Ids to find, at least one.
+        ranking: Ids without repetition, best first. If the authors rank turns to score sessions, a session counts once
+            per turn; here it counts once, at its first turn.
+        k: Number of leading ids that count.
     """
     hits = [item in wanted for item in ranking[:k]]
     best = sum(_gain(place) for place in range(1, min(len(wanted), k) + 1))
@@ -63,17 +63,17 @@ def ranking_metrics(wanted: Collection[str], ranking: Sequence[str], k: int) -> 
 
 
 def source_turns(entries: Iterable[RecalledEntry]) -> list[str]:
-    """The turns that these entries come from, each once, in the order in which they first occur."""
+    """Return the source turns of these entries, each once, in order of first occurrence."""
     return list(dict.fromkeys(turn_id for entry in entries for turn_id in entry.source_turn_ids))
 
 
 def session_of(turn_id: str) -> str:
-    """The session of a turn: what stands before the last colon of its id."""
+    """Return the session of a turn: the part of its id before the last colon."""
     return turn_id.rpartition(":")[0]
 
 
 def is_abstention(question_id: str) -> bool:
-    """Whether this is one of LongMemEval's questions that cannot be answered."""
+    """Return whether this is one of LongMemEval's unanswerable questions."""
     return question_id.endswith("_abs")
 
 

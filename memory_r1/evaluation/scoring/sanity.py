@@ -1,7 +1,7 @@
-"""What the answer metrics give for known answers: the gold itself, and the gold of another question (chance level).
+"""Score known answers: the gold itself, and the gold of another question (chance level).
 
-A metric that does not give 1.0 for the gold has a reason in its definition, and a value that follows from it:
-`expected_gold_score`. Any other value is a defect of the metric or of the data.
+If a metric does not give the gold 1.0, its definition explains why and which value to expect: `expected_gold_score`.
+Any other value is a defect of the metric or the data.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NO_REFUSAL = "category 5: the gold is not one of the refusals that count"
 
 
 def gold_scores(questions: Sequence[Question]) -> dict[str, Any]:
-    """Mean of every metric with the golds as predictions, by category and overall, and why some are below 1.0.
+    """Score the golds as predictions: the mean of every metric, by category and overall, and why some are below 1.0.
 
     Returns:
         `n`, `overall` and `by_category` (metric to mean), `below_one` (metric to reason to number of questions), and
@@ -48,13 +48,13 @@ def gold_scores(questions: Sequence[Question]) -> dict[str, Any]:
 def shuffled_scores(
     questions: Sequence[Question], *, within_category: bool, repeats: int = 10, seed: int = 0
 ) -> dict[str, Any]:
-    """The same means with the gold of another question as prediction, drawn anew `repeats` times: the chance level.
+    """Score another question's gold as prediction, averaged over `repeats` random permutations: the chance level.
 
     Args:
-        questions: at least two, of each category where `within_category`; a category of one keeps its own gold.
-        within_category: draw from the questions of the same category, which is what knowing the kind of answer yields.
-        repeats: permutations that are averaged.
-        seed: seed of the permutations.
+        questions: At least two, or two per category with `within_category`; a single question keeps its own gold.
+        within_category: Draw from the same category, to measure the value of knowing the kind of answer.
+        repeats: Number of permutations.
+        seed: Seed of the permutations.
 
     Raises:
         ConfigurationError: `repeats` is below 1.
@@ -69,7 +69,7 @@ def shuffled_scores(
     for _ in range(repeats):
         for pool in pools.values():
             order = rng.sample(pool, len(pool))
-            # A cycle through a random order gives every question another one's gold.
+            # A cycle through a random order gives every question another question's gold.
             for number, other in zip(order, order[1:] + order[:1], strict=True):
                 question = questions[number]
                 asked.append(question)
@@ -78,7 +78,7 @@ def shuffled_scores(
 
 
 def expected_gold_score(metric: str, gold: str, category: str) -> tuple[float, str]:
-    """The score that `metric` should give the gold itself, and why it is not 1.0 (empty where it is)."""
+    """Return the score that `metric` should give the gold itself, and why it is not 1.0 (empty if it is)."""
     if metric == "f1_locomo":
         return _expected_f1_locomo(gold, category)
     # Exact match and SQuAD's F1 count two empty answers as equal.
@@ -94,7 +94,7 @@ def _expected_f1_locomo(gold: str, category: str) -> tuple[float, str]:
     if not words:
         return 0.0, EMPTY_GOLD
     if category == "1":
-        # Every part finds itself, except the empty ones, which match nothing.
+        # Every part matches itself, but empty parts match nothing.
         parts = [bool(_words(part)) for part in gold.split(",")]
         return (1.0, "") if all(parts) else (sum(parts) / len(parts), EMPTY_PART)
     if category == "3":

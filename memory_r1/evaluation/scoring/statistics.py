@@ -1,10 +1,10 @@
 """Intervals for means and paired differences: percentile bootstraps over dialogues, questions and seeds.
 
 Questions of one dialogue share its bank and are not independent, so whole dialogues are resampled (a cluster
-bootstrap). Too few dialogues make that interval meaningless: below `MIN_DIALOGUES` questions are resampled instead, and
-the interval says so, because it then speaks of these dialogues only and not of new ones.
+bootstrap). With fewer than `MIN_DIALOGUES` dialogues that would be meaningless, so questions are resampled instead. The
+interval is then marked, because it covers these dialogues only, not new ones.
 
-A value of None or NaN means that the metric does not apply to the question; it is left out everywhere.
+A value of None or NaN means that the metric does not apply to the question; such values are ignored everywhere.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Array = NDArray[np.float64]
 class Interval:
     """A mean with its 95% percentile-bootstrap bounds, over `n` values.
 
-    `within_dialogue` marks bounds that come from resampling questions for want of dialogues.
+    `within_dialogue` marks bounds from resampled questions, used if there are too few dialogues.
     """
 
     mean: float
@@ -40,16 +40,16 @@ class Interval:
     within_dialogue: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of `results.json`: mean, low, high and, where it applies, `"interval": "within-dialogue"`."""
+        """Return the form in `results.json`: mean, low, high and, if marked, `"interval": "within-dialogue"`."""
         bounds: dict[str, Any] = {"mean": self.mean, "low": self.low, "high": self.high}
         return bounds | {"interval": "within-dialogue"} if self.within_dialogue else bounds
 
 
 @dataclass(frozen=True, slots=True)
 class PairedDifference:
-    """How much higher the first run scores than the second on the same questions.
+    """The first run's score less the second's on the same questions.
 
-    `wins`, `losses` and `ties` count questions; `p_value` is the two-sided sign test's, ties left out.
+    `wins`, `losses` and `ties` count questions; `p_value` is from the two-sided sign test without ties.
     """
 
     difference: float
@@ -66,13 +66,13 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """Interval of the mean of `values`, or None when no value applies.
+    """Return the interval of the mean of `values`, or None if no value applies.
 
     Args:
-        values: one score a question.
-        groups: the dialogue of each question. Without it the values count as independent.
-        resamples: number of bootstrap resamples.
-        seed: seed of the resampling; the same input gives the same bounds.
+        values: One score per question.
+        groups: The dialogue of each question; without it the values count as independent.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resampling; the same input gives the same bounds.
 
     Raises:
         ValueError: `groups` is not as long as `values`.
@@ -88,17 +88,17 @@ def hierarchical_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval | None:
-    """Interval of the mean over several seeds' runs, or None when no value applies.
+    """Return the interval of the mean over several seeds' runs, or None if no value applies.
 
-    Every resample draws seeds and, independently, dialogues (or questions), both with replacement: the seeds were asked
-    the same questions, so the two are crossed, not nested (the pigeonhole bootstrap, Owen 2007). A single run leaves
-    the ordinary bootstrap. With fewer than about five seeds the bounds are too narrow, as for any bootstrap of so few.
+    Every resample draws seeds and, independently, dialogues (or questions), both with replacement: all seeds have the
+    same questions, so the two are crossed, not nested (the pigeonhole bootstrap, Owen 2007). For a single run this is
+    the ordinary bootstrap. With fewer than about five seeds the bounds are too narrow, as in any bootstrap of so few.
 
     Args:
-        runs: one mapping a seed, from question id to score.
-        groups: question id to dialogue id. Without it the questions count as independent.
-        resamples: number of bootstrap resamples.
-        seed: seed of the resampling.
+        runs: One mapping per seed, from question id to score.
+        groups: Maps question id to dialogue id; without it the questions count as independent.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resampling.
     """
     applicable = [
         {key: float(value) for key, value in run.items() if value is not None and not math.isnan(value)} for run in runs
@@ -117,10 +117,9 @@ def hierarchical_interval(
 def averaged_interval(
     strata: Sequence[Sequence[float | None]], resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval | None:
-    """Interval of the mean of the strata's means, or None when no value applies.
+    """Return the interval of the mean of the strata's means, or None if no value applies.
 
-    Values count as independent and are resampled within each stratum. A stratum without an applicable value is left
-    out.
+    Values count as independent and are resampled within each stratum. Strata without a value are ignored.
     """
     means, resampled, n = [], [], 0
     for number, stratum in enumerate(strata):
@@ -139,10 +138,10 @@ def averaged_interval(
 def question_differences(
     first: Mapping[str, float | None], second: Mapping[str, float | None]
 ) -> dict[str, float | None]:
-    """Score of `first` less that of `second` for every question, None where either does not apply.
+    """Return the score of `first` less that of `second` for every question, or None if either does not apply.
 
     Raises:
-        ValueError: the two do not hold the same question ids.
+        ValueError: The question ids differ.
     """
     if unmatched := first.keys() ^ second.keys():
         example = min(unmatched)
@@ -160,17 +159,17 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PairedDifference | None:
-    """`first` minus `second`, both from question id to score, or None when no question applies to both.
+    """Compare two runs, both from question id to score, or return None if no question applies to both.
 
     Args:
-        first: the run that is claimed to be better.
-        second: what it is compared with.
-        groups: question id to dialogue id, as in `hierarchical_interval`.
-        resamples: number of bootstrap resamples.
-        seed: seed of the resampling.
+        first: The run claimed to be better.
+        second: The run to compare it with.
+        groups: Maps question id to dialogue id, as in `hierarchical_interval`.
+        resamples: Number of bootstrap resamples.
+        seed: Seed of the resampling.
 
     Raises:
-        ValueError: the two do not hold the same question ids.
+        ValueError: The question ids differ.
     """
     return paired_seed_difference([(first, second)], groups, resamples, seed)
 
@@ -181,12 +180,12 @@ def paired_seed_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> PairedDifference | None:
-    """`paired_difference` over several seeds, one pair of runs each; its interval is `hierarchical_interval`'s.
+    """Do the same as `paired_difference` over several seeds, one pair of runs each, with `hierarchical_interval`.
 
-    Wins, losses and ties still count questions: by the sign of a question's difference, averaged over the seeds.
+    Wins, losses and ties still count questions, by the sign of the question's mean difference over the seeds.
 
     Raises:
-        ValueError: two runs of a pair do not hold the same question ids.
+        ValueError: The question ids of a pair differ.
     """
     from scipy.stats import binomtest
 
@@ -206,7 +205,7 @@ def paired_seed_difference(
 
 
 def _sign(total: float) -> int:
-    # Differences of several seeds that cancel out leave a rounding error behind.
+    # Differences that cancel out over seeds leave a rounding error.
     return 0 if abs(total) < _ROUNDING else (1 if total > 0 else -1)
 
 
@@ -217,7 +216,7 @@ def _difference(first: float | None, second: float | None) -> float | None:
 
 
 def _units(questions: Sequence[str], groups: Mapping[str, str] | None) -> tuple[dict[str, int], bool]:
-    """Which resampling unit (a number from 0) each question belongs to, and whether the units are dialogues."""
+    """Return each question's resampling unit (a number from 0), and whether the units are dialogues."""
     if groups is not None:
         numbers = {group: number for number, group in enumerate(sorted({groups[key] for key in questions}))}
         if len(numbers) >= MIN_DIALOGUES:
@@ -226,7 +225,7 @@ def _units(questions: Sequence[str], groups: Mapping[str, str] | None) -> tuple[
 
 
 def _totals(runs: Iterable[Mapping[str, float]], units: Mapping[str, int]) -> tuple[Array, Array]:
-    """Sum and number of the values of each run in each unit, both (runs, units); runs without a value are dropped."""
+    """Return sum and number of values per run and unit, both (runs, units); drop runs without a value."""
     size = max(units.values()) + 1
     sums, counts = [], []
     for run in runs:
@@ -239,7 +238,7 @@ def _totals(runs: Iterable[Mapping[str, float]], units: Mapping[str, int]) -> tu
 
 
 def _resampled_means(sums: Array, counts: Array, resamples: int, seed: int | Sequence[int]) -> Array:
-    """Means of `resamples` draws of rows and columns with replacement, each the ratio of drawn sums and counts."""
+    """Draw rows and columns with replacement `resamples` times; return each draw's ratio of sums to counts."""
     rng = np.random.default_rng(seed)
     n_runs, n_units = sums.shape
     block = max(1, _BLOCK // (n_units * n_runs))
@@ -254,6 +253,6 @@ def _resampled_means(sums: Array, counts: Array, resamples: int, seed: int | Seq
         columns = rng.integers(n_units, size=(size, n_units))
         rows = np.arange(len(run_sums))[:, None] if n_runs > 1 else 0
         numerator, denominator = run_sums[rows, columns].sum(axis=1), run_counts[rows, columns].sum(axis=1)
-        # Runs with different questions can leave a draw without a single value; such a draw says nothing.
+        # If runs have different questions, a draw can be empty; drop it.
         means.append(numerator[denominator > 0] / denominator[denominator > 0])
     return np.concatenate(means)

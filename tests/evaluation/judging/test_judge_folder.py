@@ -194,7 +194,7 @@ def test_a_folder_is_judged_by_one_process_at_a_time(court: Court) -> None:
     write_answers(court.run, "in Rome")
     court.judge(ScriptedJudge(fair))
     (lock,) = court.cache.glob("*.lock")
-    with FileLock(lock), pytest.raises(ConfigurationError, match="being judged by another process"):
+    with FileLock(lock), pytest.raises(ConfigurationError, match="another process is judging"):
         court.judge(ScriptedJudge(fair))
 
 
@@ -312,7 +312,7 @@ def test_a_judge_that_cannot_be_asked_at_all_leaves_the_folder_as_it_was(court: 
     court.judge(ScriptedJudge(fair))
     before = {path.name: path.read_bytes() for path in court.run.iterdir()}
     with served(lambda text: (500, "")) as server:
-        with pytest.raises(EndpointError, match=r"judge m: none of 21 questions got a reply.*same command again"):
+        with pytest.raises(EndpointError, match=r"judge m: none of 21 questions got a reply.*repeat the command"):
             court.judge(server_judge(server, concurrency=2))
         assert len(server.requests) <= 2 * 3  # and the other questions are spared
     assert {path.name: path.read_bytes() for path in court.run.iterdir()} == before

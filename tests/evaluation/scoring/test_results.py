@@ -228,7 +228,7 @@ def test_a_run_without_questions_has_results(folder: Path) -> None:
 
 def test_a_question_answered_twice_is_refused(folder: Path) -> None:
     rewrite_rows(folder / "predictions.jsonl", [row.to_dict() for row in (*PREDICTIONS, PREDICTIONS[1])])
-    with pytest.raises(DataError, match=r"line 5: question 'd1/q2' stands in line 2 already"):
+    with pytest.raises(DataError, match=r"line 5: question 'd1/q2' is already in line 2"):
         compute_results(folder)
 
 
