@@ -19,8 +19,8 @@ from memory_r1.evaluation.records import MEMORY, OPERATIONS, PREDICTIONS, RUN, R
 
 LOCK = "running.lock"
 _IDENTITY = ("benchmark", "split", "system", "model", "manager", "answer", "seed")
-# An audit of the gold changes no answer, the source of a setting changes nothing, and the batch size changes at most the
-# last bit of a number: a run may resume with other values of these.
+# An audit of the gold changes no answer, the source of a setting nothing, and the batch size at most the last bit of a
+# number: a run may resume with other values of these.
 _FREE_OPTIONS = frozenset({"batch_size", "config_sha256", "audit", "settings_from"})
 
 logger = logging.getLogger(__name__)
