@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from memory_r1.errors import DataError, StoreError
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.types import Dialogue, MemoryEntry, Operation
+from memory_r1.memory.record import Event
+from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind
 
 Entries = tuple[MemoryEntry, ...]
 GoldOperations = Mapping[str, Sequence[Operation]]
@@ -24,11 +25,19 @@ class Observation:
 
 
 class Banks(Mapping[str, Entries]):
-    """Turn id to the entries before that turn; `final` are the entries after the last turn."""
+    """Turn id to the entries before that turn.
 
-    def __init__(self, before: Mapping[str, Entries], final: Entries) -> None:
+    Attributes:
+        final: The entries after the last turn.
+        events: Turn id to what the turn changed; empty if that is unknown.
+    """
+
+    def __init__(
+        self, before: Mapping[str, Entries], final: Entries, events: Mapping[str, Sequence[Event]] | None = None
+    ) -> None:
         self._before = dict(before)
         self.final = final
+        self.events = dict(events or {})
 
     def __getitem__(self, turn_id: str) -> Entries:
         return self._before[turn_id]
@@ -49,13 +58,25 @@ def gold_banks(dialogue: Dialogue, gold: GoldOperations) -> Banks:
     refuse_unknown_turns(dialogue, gold, "gold operations")
     bank = MemoryBank()
     before: dict[str, Entries] = {}
+    events: dict[str, list[Event]] = {}
     for turn in dialogue.turns():
         before[turn.turn_id] = bank.entries()
-        try:
-            bank.apply(gold.get(turn.turn_id, ()), turn)
-        except StoreError as error:
-            raise DataError(f"operations of turn {turn.turn_id} of dialogue {dialogue.dialogue_id}: {error}") from error
-    return Banks(before, bank.entries())
+        events[turn.turn_id] = []
+        for operation in gold.get(turn.turn_id, ()):
+            try:
+                event = bank.event(operation, turn)
+            except StoreError as error:
+                where = f"operations of turn {turn.turn_id} of dialogue {dialogue.dialogue_id}"
+                raise DataError(f"{where}: {error}") from error
+            bank.play(event)
+            events[turn.turn_id].append(event)
+    return Banks(before, bank.entries(), events)
+
+
+def turn_banks(dialogue: Dialogue) -> Banks:
+    """Return the banks of a manager that stores every turn as it was said, one entry each, as `rag` does."""
+    gold = {turn.turn_id: [Operation(OperationKind.ADD, turn.text)] for turn in dialogue.turns()}
+    return gold_banks(dialogue, gold)
 
 
 def observation_banks(dialogue: Dialogue, observations: Iterable[Observation]) -> Banks:

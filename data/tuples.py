@@ -93,6 +93,34 @@ def manager_tuples(
     return _with_share(tuples, evidence, min_unlinked_share, choice)
 
 
+def dialogue_end_tuples(dialogue: Dialogue, banks: Mapping[str, Entries]) -> list[ManagerTuple]:
+    """Return a tuple for every turn, in dialogue order, scored by all questions that are asked after the last one.
+
+    They need no evidence: a question-answer pair is enough.
+
+    Raises:
+        DataError: `banks` does not fit the dialogue.
+    """
+    _refuse_unfit(dialogue, banks, None)
+    last = dialogue.sessions[-1]
+    asked = _still_asked(list(dialogue.questions), last)
+    previous = dialogue.previous_turns()
+    return [
+        ManagerTuple(
+            tuple_id=f"{dialogue.dialogue_id}/{turn.turn_id}",
+            dialogue_id=dialogue.dialogue_id,
+            turn=turn,
+            previous=previous[turn.turn_id],
+            speakers=dialogue.speakers,
+            bank=banks[turn.turn_id],
+            linked=asked,
+            retention=(),
+            sources=_source_turns(dialogue, banks[turn.turn_id]),
+        )
+        for turn in dialogue.turns()
+    ]
+
+
 def session_tuples(
     dialogue: Dialogue, banks: Mapping[str, Entries], *, retention_questions: int = 2, seed: int = 0
 ) -> list[SessionTuple]:

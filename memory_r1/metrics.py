@@ -38,6 +38,12 @@ def exact_match(prediction: str, gold: str) -> float:
     return float(normalize_answer(prediction) == normalize_answer(gold))
 
 
+def holds_answer(text: str, gold: str) -> bool:
+    """Whether the gold answer stands in a text, word by word, after `normalize_answer`; an empty one never does."""
+    words = normalize_answer(gold)
+    return bool(words) and f" {words} " in f" {normalize_answer(text)} "
+
+
 def f1_squad(prediction: str, gold: str) -> float:
     """Return the token F1 on multisets after `normalize_answer`; two empty answers score 1.0 (SQuAD 2.0)."""
     predicted, expected = normalize_answer(prediction).split(), normalize_answer(gold).split()

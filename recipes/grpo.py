@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from memory_r1.entry import run_main
 
 if TYPE_CHECKING:
-    from memory_r1.training.answering import FrozenAnswering
+    from memory_r1.training.answering import BankRecall
     from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
     from memory_r1.training.grpo import MemoryGRPOTrainer
     from rewards import RewardContext
@@ -82,7 +82,8 @@ def reinforce(
     prompts = [prompt for rows in datasets.values() for prompt in rows["prompt"]]
     refuse_past_window(prompts, int(config.max_completion_length or 0), LocalLanguageModel(policy, tokenizer))
     answering = assembly.frozen_answering(arguments, policy, tokenizer, retriever)
-    context = _reward_context(arguments, config, answering)
+    recall = answering or assembly.bank_recall(arguments, retriever)
+    context = _reward_context(arguments, config, recall)
     rewards, config.reward_weights = build_rewards(arguments.reward_funcs, context, config.reward_weights)
 
     # Training, from the last checkpoint if there is one.
@@ -122,9 +123,7 @@ def reinforce(
     return 0
 
 
-def _reward_context(
-    arguments: MemoryArguments, config: MemoryGRPOConfig, answering: FrozenAnswering | None
-) -> RewardContext:
+def _reward_context(arguments: MemoryArguments, config: MemoryGRPOConfig, recall: BankRecall | None) -> RewardContext:
     """What the recipe's rewards are made from."""
     from memory_r1.inference.endpoint import Endpoint
     from rewards import RewardContext
@@ -140,7 +139,7 @@ def _reward_context(
         )
     return RewardContext(
         arguments.agent,
-        answering,
+        recall,
         arguments.entry_cost,
         longest=int(config.max_completion_length or 0),
         length_margin=arguments.length_margin,

@@ -10,14 +10,15 @@ from typing import Any
 from accelerate import PartialState
 from datasets import Dataset
 
-from data.banks import Banks, gold_banks, observation_banks
+from data.banks import Banks, gold_banks, observation_banks, turn_banks
 from data.fillers import with_fillers
 from data.sources import Source, training_sources
-from data.tuples import answer_tuples, branch_points, manager_tuples, session_tuples
+from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manager_tuples, session_tuples
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.memory.log import ListLog
+from memory_r1.memory.record import Record
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.bank_cache import BankCache
 from memory_r1.systems.player import banks_along, play_manager
@@ -26,6 +27,7 @@ from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
 from memory_r1.training.assembly import manager_tokens
 from memory_r1.training.rows import Row, answer_rows, answer_sft_rows, manager_rows, manager_sft_rows
 from memory_r1.training.sessions import BranchRollout, branch_rows, session_rows
+from memory_r1.training.substitution import substitution_rows
 from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
 
 logger = logging.getLogger(__name__)
@@ -132,6 +134,8 @@ def load_banks(
     """
     if arguments.banks == "gold":
         return [gold_banks(source.dialogue, _gold(source)) for source in sources]
+    if arguments.banks == "turns":
+        return [turn_banks(source.dialogue) for source in sources]
     if arguments.banks == "observations":
         return [observation_banks(source.dialogue, source.observations) for source in sources]
     name, dtype = str(model.model_name_or_path), str(model.dtype)
@@ -157,7 +161,12 @@ def load_banks(
             cache.keep(played, missing)
             for dialogue in missing:
                 log.extend(dialogue.dialogue_id, played.records(dialogue.dialogue_id))
-    return [Banks(*banks_along(log.records(dialogue.dialogue_id))) for dialogue in dialogues]
+    return [_played(log.records(dialogue.dialogue_id)) for dialogue in dialogues]
+
+
+def _played(records: Sequence[Record]) -> Banks:
+    events = {record.turn.turn_id: record.events for record in records if record.turn is not None}
+    return Banks(*banks_along(records), events)
 
 
 def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[ManagerTuple]:
@@ -223,6 +232,13 @@ def _rows(
         return answer_rows(answer_units(sources, banks), retriever, depth, arguments.answer_style)
     if arguments.credit == "session":
         return session_rows(session_units(arguments, sources, banks), retriever, depth)
+    if arguments.credit == "substitution":
+        units = [
+            (item, bank.events)
+            for source, bank in zip(sources, banks, strict=True)
+            for item in dialogue_end_tuples(source.dialogue, bank)
+        ]
+        return substitution_rows([item for item, _ in units], [events for _, events in units], retriever, depth)
     return manager_rows(manager_units(arguments, sources, banks), retriever, depth)
 
 

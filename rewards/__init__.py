@@ -12,14 +12,14 @@ from typing import Any
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import Endpoint
 from memory_r1.metrics import bleu1, exact_match, f1_mem0, f1_squad
-from memory_r1.training.answering import FrozenAnswering
+from memory_r1.training.answering import BankRecall, FrozenAnswering
 from rewards.answers import AnswerReward, Scorer, one_by_one
 from rewards.evidence import EvidenceReward, precision_share, recall_share
 from rewards.faithfulness import operation_faithfulness_reward
 from rewards.formats import answer_format_reward, operation_format_reward
 from rewards.length import LengthReward, compression_reward
 from rewards.llm_judge import Judge
-from rewards.outcome import EntryCost, OutcomeReward
+from rewards.outcome import EntryCost, OutcomeReward, by_answer, by_containment, by_likelihood
 
 RewardFunction = Callable[..., list[float | None]]
 
@@ -32,7 +32,10 @@ SCORES = {
 """Scores of a final answer. For the Answer Agent it is the completion's; for the Memory Manager it is what the frozen
 Answer Agent answers from the bank that the completion leaves."""
 JUDGE, LENGTH = "llm_judge", "length"
-OUTCOMES = (*SCORES, JUDGE)
+CONTAINMENT, LIKELIHOOD = "answer_containment", "answer_likelihood"
+OUTCOMES = {"manager": (*SCORES, JUDGE, CONTAINMENT, LIKELIHOOD), "answer": (*SCORES, JUDGE)}
+"""Agent to the rewards that score answers. A manager's dense ones need no decoding: whether what is recalled holds the
+gold answer, and how probable that answer is to the frozen Answer Agent."""
 PLAIN: dict[str, dict[str, RewardFunction]] = {
     "manager": {
         "operation_format": operation_format_reward,
@@ -46,7 +49,7 @@ PLAIN: dict[str, dict[str, RewardFunction]] = {
     },
 }
 """Rewards that need no model, by agent: they read the completion and its row."""
-REWARDS = {agent: (*OUTCOMES, *plain, LENGTH) for agent, plain in PLAIN.items()}
+REWARDS = {agent: (*OUTCOMES[agent], *plain, LENGTH) for agent, plain in PLAIN.items()}
 """Agent to the names a recipe may give in `reward_funcs`; `path/to/file.py:name` also works."""
 
 
@@ -56,7 +59,7 @@ class RewardContext:
 
     Attributes:
         agent: The agent that is trained.
-        answering: Who answers from a manager's banks.
+        recall: How a manager's banks are asked; a `FrozenAnswering` answers too.
         entry_cost: What a live entry costs a manager whose banks are asked; 0 is nothing.
         longest: Tokens that a completion may have.
         length_margin: Tokens before `longest` in which the length reward falls; default: a fifth of `longest`.
@@ -64,7 +67,7 @@ class RewardContext:
     """
 
     agent: str
-    answering: FrozenAnswering | None = None
+    recall: BankRecall | None = None
     entry_cost: float = 0.01
     longest: int = 256
     length_margin: int | None = None
@@ -95,7 +98,8 @@ def check_rewards(
             raise ConfigurationError(f"reward_funcs: found '{name}', {allowed}")
         if name == JUDGE and not has_judge:
             raise ConfigurationError(f"reward_funcs: '{JUDGE}' needs a judge; set judge_model, and judge_url")
-        if name in OUTCOMES and agent == "manager" and not has_answer_agent:
+        needs_answers = name in OUTCOMES[agent] and name != CONTAINMENT
+        if needs_answers and agent == "manager" and not has_answer_agent:
             raise ConfigurationError(
                 f"reward_funcs: '{name}' needs a frozen Answer Agent; set answer_adapter to an adapter or to base"
             )
@@ -112,7 +116,7 @@ def build_rewards(
 
     Outcome rewards of a manager are followed by what entries cost, at weight 1.
     """
-    has_answer_agent, has_judge = context.answering is not None, context.judge is not None
+    has_answer_agent, has_judge = isinstance(context.recall, FrozenAnswering), context.judge is not None
     check_rewards(names, context.agent, weights, has_answer_agent=has_answer_agent, has_judge=has_judge)
     functions = [_build(name, context) for name in names]
     each = list(weights) if weights is not None else [1.0] * len(functions)
@@ -129,10 +133,14 @@ def _build(name: str, context: RewardContext) -> RewardFunction:
         return LengthReward(context.longest, context.length_margin or max(1, context.longest // 5))
     if name in PLAIN[context.agent]:
         return PLAIN[context.agent][name]
+    if name == CONTAINMENT and context.recall is not None:
+        return OutcomeReward(name, by_containment(context.recall))
+    if name == LIKELIHOOD and isinstance(context.recall, FrozenAnswering):
+        return OutcomeReward(name, by_likelihood(context.recall))
     scorer: Scorer = Judge(context.judge) if name == JUDGE and context.judge else one_by_one(SCORES[name])
-    if context.answering is None:
-        return AnswerReward(name, scorer)
-    return OutcomeReward(name, scorer, context.answering)
+    if isinstance(context.recall, FrozenAnswering):
+        return OutcomeReward(name, by_answer(context.recall, scorer))
+    return AnswerReward(name, scorer)
 
 
 def _from_file(name: str) -> RewardFunction:

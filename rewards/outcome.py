@@ -1,30 +1,81 @@
-"""The Memory Manager's outcome reward: what can be answered from the bank that its operations leave.
+"""The Memory Manager's outcome rewards: what a bank is worth to the questions put to it.
 
-Operations are applied to a copy of the bank, memories are retrieved again for each question, the frozen Answer Agent
-answers all of them in one batch, and the answers are scored (Memory-R1, section 3.1 and equation 3). What the bank's
-entries cost is a reward of its own, `EntryCost`.
+Operations are applied to a copy of the bank, memories are recalled again for each question, and what comes back is
+scored: by the frozen Answer Agent's answer (Memory-R1, section 3.1 and equation 3), by how probable the gold answer is
+to it, or by whether the recalled entries hold the gold answer. What the bank's entries cost is a reward of its own,
+`EntryCost`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+from memory_r1.agents.prompts import UNKNOWN
 from memory_r1.memory.bank import entries_from_json
-from memory_r1.training.answering import ENTRY_COST, BankQuestion, FrozenAnswering
-from memory_r1.training.rows import apply_completion, questions_from_json
+from memory_r1.metrics import holds_answer
+from memory_r1.training.answering import ENTRY_COST, BankQuestion, BankRecall, FrozenAnswering
+from memory_r1.training.rows import apply_completion, bank_from_row, questions_from_json
+from memory_r1.training.substitution import bank_at_end as substituted
 from memory_r1.types import MemoryEntry
 from rewards.answers import GivenAnswer, LogMetric, Scorer, log_share
 
 Entries = tuple[MemoryEntry, ...]
 
+BankScorer = Callable[[Sequence[BankQuestion], LogMetric | None], list[float | None]]
+"""Questions put to banks to numbers in [0, 1], in order; None for one that could not be scored, NaN for one that says
+nothing about the bank."""
+
+
+def by_answer(answering: FrozenAnswering, scorer: Scorer) -> BankScorer:
+    """Score what the frozen Answer Agent answers (Memory-R1, section 3.1 and equation 3)."""
+
+    def score(asked: Sequence[BankQuestion], log_metric: LogMetric | None) -> list[float | None]:
+        answers = answering.answer(asked)
+        given = [
+            GivenAnswer(item.question.question, item.question.answer, answer.text)
+            for item, answer in zip(asked, answers, strict=True)
+            if answer is not None
+        ]
+        known = iter(scorer(given, log_metric))
+        return [None if answer is None else next(known) for answer in answers]
+
+    return score
+
+
+def by_likelihood(answering: FrozenAnswering) -> BankScorer:
+    """Score how probable the gold answer is to the frozen Answer Agent, with nothing decoded."""
+
+    def score(asked: Sequence[BankQuestion], log_metric: LogMetric | None) -> list[float | None]:
+        return list(answering.likelihood(asked))
+
+    return score
+
+
+def by_containment(recall: BankRecall) -> BankScorer:
+    """Score 1 if a recalled entry holds the gold answer word by word, else 0; no model is asked.
+
+    A question whose gold answer is "unknown" says nothing here.
+    """
+
+    def score(asked: Sequence[BankQuestion], log_metric: LogMetric | None) -> list[float | None]:
+        return [
+            math.nan
+            if item.question.answer.lower() == UNKNOWN
+            else float(any(holds_answer(entry.text, item.question.answer) for entry in recalled))
+            for item, recalled in zip(asked, recall.recall(asked), strict=True)
+        ]
+
+    return score
+
 
 class OutcomeReward:
     """Mean score over linked and retention questions.
 
-    Every question weighs the same, as at a dialogue's end. (Averaging two means, one a side, let a single linked answer
-    pay for losing several known facts, which taught a policy to overwrite.)
+    Every question weighs the same, as at a dialogue's end. (Averaging two means, one per side, let a single linked
+    answer pay for losing several known facts, which taught a policy to overwrite.)
 
     A completion that cannot be parsed earns 0, as if nothing could be answered: it is no NOOP, and never pays more than
     one. A row with an answer that its server did not give, that did not fit the window or that could not be scored
@@ -32,14 +83,12 @@ class OutcomeReward:
 
     Args:
         name: Key under which the reward is logged.
-        scorer: Scores the answers of a batch.
-        answering: The frozen Answer Agent with its retriever.
+        scorer: Scores the questions put to a batch's banks.
     """
 
-    def __init__(self, name: str, scorer: Scorer, answering: FrozenAnswering) -> None:
+    def __init__(self, name: str, scorer: BankScorer) -> None:
         self.__name__ = name
         self.scorer = scorer
-        self.answering = answering
         self._last: tuple[object, list[float | None]] = (None, [])
 
     def __call__(
@@ -52,25 +101,25 @@ class OutcomeReward:
         linked: Sequence[str],
         retention: Sequence[str],
         speakers: Sequence[Sequence[str]],
+        logged: Sequence[str] | None = None,
         bank_at_end: Sequence[str] | None = None,
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """One reward a completion, in order; None for a row that failed or that no question scores.
+        """Return one reward per completion, in order; None for a row that failed or that no question scores.
 
-        `bank_at_end` is the bank of a branch that was played on after its completion: then that one is asked. The last
-        batch is remembered, since `EntryCost` asks again for the list of completions that this was called with.
+        `logged` and `bank_at_end` say which bank is asked; see `asked_banks`. The last batch is remembered, since
+        `EntryCost` asks again for the list of completions that this was called with.
         """
         if self._last[0] is completions:
             return self._last[1]
-        left = banks_after(completions, turn, bank, recalled_ids)
-        ends = left if bank_at_end is None else [entries_from_json(end) for end in bank_at_end]
+        asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, bank_at_end)
         put = [
             (*questions_from_json(one), *questions_from_json(two)) for one, two in zip(linked, retention, strict=True)
         ]
         asked = [
-            [] if entries is None else [BankQuestion(question, end or (), tuple(who)) for question in questions]
-            for entries, end, questions, who in zip(left, ends, put, speakers, strict=True)
+            [BankQuestion(question, of.entries, tuple(who)) for question in questions] if of.parsed else []
+            for of, questions, who in zip(asked_of, put, speakers, strict=True)
         ]
         scores = self._scores(asked, log_metric)
         log_share(log_metric, "outcome/failed_rows", sum(None in row for row in scores), len(scores))
@@ -81,21 +130,13 @@ class OutcomeReward:
     def _scores(
         self, asked: Sequence[Sequence[BankQuestion]], log_metric: LogMetric | None
     ) -> list[list[float | None]]:
-        """Scores of each row's questions, answered in one batch and scored in one; None for one that failed."""
-        questions = [question for row in asked for question in row]
-        answers = self.answering.answer(questions)
-        given = [
-            GivenAnswer(item.question.question, item.question.answer, answer.text)
-            for item, answer in zip(questions, answers, strict=True)
-            if answer is not None
-        ]
-        known = iter(self.scorer(given, log_metric))
-        scores = iter([None if answer is None else next(known) for answer in answers])
+        """Scores of each row's questions, all of the batch scored at once."""
+        scores = iter(self.scorer([question for row in asked for question in row], log_metric))
         return [[next(scores) for _ in row] for row in asked]
 
 
 class EntryCost:
-    """Minus a cost for each live entry after the operations, or at the end of a played branch.
+    """Minus a cost for each live entry of the bank that is asked.
 
     It is charged once, however many outcome rewards a recipe has. A completion that cannot be parsed pays for the bank
     as it was. None where no outcome reward scores the row: nothing should pay for emptying a bank that nobody asks.
@@ -117,23 +158,51 @@ class EntryCost:
         turn: Sequence[str],
         bank: Sequence[str],
         recalled_ids: Sequence[Sequence[int]],
+        logged: Sequence[str] | None = None,
         bank_at_end: Sequence[str] | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """One reward of at most 0 a completion, in order."""
-        columns |= {"turn": turn, "bank": bank, "recalled_ids": recalled_ids, "bank_at_end": bank_at_end}
-        outcomes = [outcome(completions, **columns) for outcome in self.outcomes]
-        if bank_at_end is None:
-            left = banks_after(completions, turn, bank, recalled_ids)
-            live = [
-                entries_from_json(before) if after is None else after for after, before in zip(left, bank, strict=True)
-            ]
-        else:
-            live = [entries_from_json(end) for end in bank_at_end]
+        """Return one reward of at most 0 per completion, in order."""
+        columns |= {"turn": turn, "bank": bank, "recalled_ids": recalled_ids, "logged": logged}
+        outcomes = [outcome(completions, bank_at_end=bank_at_end, **columns) for outcome in self.outcomes]
+        asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, bank_at_end)
         return [
-            None if all(score is None for score in scores) else -self.cost * len(entries)
-            for entries, *scores in zip(live, *outcomes, strict=True)
+            None if all(score is None for score in scores) else -self.cost * len(of.entries)
+            for of, *scores in zip(asked_of, *outcomes, strict=True)
         ]
+
+
+class AskedBank(NamedTuple):
+    """The bank that scores a completion, and whether the completion could be parsed."""
+
+    entries: Entries
+    parsed: bool
+
+
+def asked_banks(
+    completions: Sequence[list[dict[str, str]]],
+    turn: Sequence[str],
+    bank: Sequence[str],
+    recalled_ids: Sequence[Sequence[int]],
+    logged: Sequence[str] | None = None,
+    bank_at_end: Sequence[str] | None = None,
+) -> list[AskedBank]:
+    """Return the bank that each completion is credited with.
+
+    It is the one right after its operations; with `logged`, the one at the dialogue's end if they replaced the logged
+    ones (`training/substitution.py`); with `bank_at_end`, the one of a branch that was played on.
+    """
+    rows = zip(completions, turn, bank, recalled_ids, strict=True)
+    if bank_at_end is not None:
+        return [
+            AskedBank(entries_from_json(end), _parses(chat[0]["content"], said, before, tuple(shown)))
+            for (chat, said, before, shown), end in zip(rows, bank_at_end, strict=True)
+        ]
+    ends: Sequence[str | None] = logged or [None] * len(completions)
+    return [
+        _asked_bank(chat[0]["content"], said, before, tuple(shown), end)
+        for (chat, said, before, shown), end in zip(rows, ends, strict=True)
+    ]
 
 
 def banks_after(
@@ -142,18 +211,29 @@ def banks_after(
     bank: Sequence[str],
     recalled_ids: Sequence[Sequence[int]],
 ) -> list[Entries | None]:
-    """The entries that each completion's operations leave; None for one that does not parse, which is no NOOP."""
-    rows = zip(completions, turn, bank, recalled_ids, strict=True)
-    return [_bank_after(chat[0]["content"], said, before, tuple(shown)) for chat, said, before, shown in rows]
+    """Return the entries right after each completion's operations; None for one that cannot be parsed."""
+    return [of.entries if of.parsed else None for of in asked_banks(completions, turn, bank, recalled_ids)]
 
 
 @lru_cache(maxsize=512)  # a batch's worth: several rewards read the same banks, and completions of a group are alike
-def _bank_after(completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...]) -> Entries | None:
+def _asked_bank(
+    completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...], logged: str | None = None
+) -> AskedBank:
     checked, after = apply_completion(completion, turn, bank, recalled_ids)
-    return after.entries() if checked.failure is None else None
+    entries = after.entries() if logged is None else substituted(bank_from_row(bank), after, logged)
+    return AskedBank(entries, checked.failure is None)
+
+
+def _parses(completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...]) -> bool:
+    return _asked_bank(completion, turn, bank, recalled_ids).parsed
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:
-    """0 where nothing was asked; None where a score is missing, since the mean of the others would be no fair one."""
-    known = [score for score in scores if score is not None]
-    return sum(known) / max(1, len(known)) if len(known) == len(scores) else None
+    """0 if nothing was asked; None if a score is missing, since the mean of the others would be no fair one, or if no
+    question says anything about the bank."""
+    if None in scores:
+        return None
+    told = [score for score in scores if score is not None and not math.isnan(score)]
+    if scores and not told:
+        return None
+    return sum(told) / max(1, len(told))

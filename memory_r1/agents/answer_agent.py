@@ -11,9 +11,19 @@ from memory_r1.agents.prompts import (
     answer_prompt,
     parse_answer,
     parse_relied_on,
+    render_answer,
+    render_quoted_answer,
 )
 from memory_r1.errors import ConfigurationError, EndpointError, MemoryR1Error, PromptTooLongError
-from memory_r1.inference.language_model import Completion, FallibleLanguageModel, LanguageModel, Messages, room_for
+from memory_r1.inference.language_model import (
+    Completion,
+    FallibleLanguageModel,
+    LanguageModel,
+    Messages,
+    ScoringLanguageModel,
+    room_for,
+)
+from memory_r1.metrics import holds_answer
 from memory_r1.types import Answer, Recall
 
 
@@ -89,6 +99,31 @@ class AnswerAgent:
                 )
             )
         return answers
+
+    def likelihood(self, requests: Sequence[AnswerRequest], gold: Sequence[str]) -> list[float]:
+        """Return the probability of each gold answer, normalised by its length: the geometric mean over its tokens.
+
+        The answer is read behind the distillation that it deserves, the recalled entries that hold it, and nothing is
+        decoded (the idea of InfoMem, arXiv 2606.03329).
+
+        Raises:
+            ConfigurationError: The model is behind a server, which scores no given text.
+        """
+        if not isinstance(self.model, ScoringLanguageModel):
+            raise ConfigurationError("the likelihood of an answer needs a local Answer Agent, not one behind a server")
+        prompts, heads, answers = [], [], []
+        for request, answer in zip(requests, gold, strict=True):
+            prompt, numbered = self._prompt(request)
+            texts = {entry.entry_id: entry.text for entry in request.recall.items}
+            held = [number for number, entry_id in enumerate(numbered, 1) if holds_answer(texts[entry_id], answer)]
+            if self.style == "ids":
+                whole = render_answer(answer, held)
+            else:
+                whole = render_quoted_answer(answer, [texts[numbered[number - 1]] for number in held])
+            prompts.append(prompt)
+            heads.append(whole.removesuffix(f" {answer}"))
+            answers.append(f" {answer}")
+        return self.model.likelihood(prompts, heads, answers, adapter=self.adapter)
 
     def _prompt(self, request: AnswerRequest) -> tuple[Messages, list[int]]:
         recall = request.recall

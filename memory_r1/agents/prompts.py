@@ -16,10 +16,9 @@ MEMORIES_MARKER = "Memories:"
 UNKNOWN = "unknown"
 
 MANAGER_INSTRUCTIONS = (
-    "You keep a memory of facts about the speakers. Read the last turn and the stored memories. Reply with a JSON "
-    'array of operations only: {"op": "ADD", "text": "..."} for a new fact, {"op": "UPDATE", "id": 1, "text": "..."} '
-    'for a changed one, {"op": "DELETE", "id": 1} for one that no longer holds, {"op": "NOOP"} if nothing is worth '
-    "storing."
+    "Update the memory of facts about the speakers after the last turn. Reply with a JSON array only: "
+    '[{"op": "ADD", "text": "..."}, {"op": "UPDATE", "id": 1, "text": "..."}, {"op": "DELETE", "id": 1}] or '
+    '[{"op": "NOOP"}].'
 )
 SESSION_INSTRUCTIONS = (
     "You keep a memory of facts about the speakers. Read the session and the stored memories. Reply with one JSON "
@@ -30,9 +29,9 @@ SESSION_INSTRUCTIONS = (
 )
 ANSWER_INSTRUCTIONS = {
     "ids": (
-        "Answer the question from the memories. First write the numbers of the memories you rely on, then a short "
-        f"answer of a few words:\n{MEMORIES_MARKER} 2\n{ANSWER_MARKER} your answer\nIf no memory helps: "
-        f"{MEMORIES_MARKER} none and {ANSWER_MARKER} {UNKNOWN}."
+        "Answer from the memories: first the numbers of those you rely on, then a few words.\n"
+        f"{MEMORIES_MARKER} 2\n{ANSWER_MARKER} your answer\nIf none helps: {MEMORIES_MARKER} none and "
+        f"{ANSWER_MARKER} {UNKNOWN}."
     ),
     "quotes": (
         "Answer the question from the memories. First quote, word by word and one a line, the memories you rely on "
@@ -143,6 +142,6 @@ def memory_line(number: int, entry: MemoryEntry) -> str:
 
 
 def _date(timestamp: str) -> str:
-    """Render `2023-05-08T13:56:00` as `[8 May 2023]`: fewer tokens than ISO, and the form that people answer in."""
+    """Return `2023-05-08T13:56:00` as `[Monday 8 May 2023]`, with the day that "next Friday" counts from."""
     moment = datetime.fromisoformat(timestamp)
-    return f"[{moment.day} {moment:%B %Y}]"
+    return f"[{moment:%A} {moment.day} {moment:%B %Y}]"

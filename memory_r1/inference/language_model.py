@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,6 +78,17 @@ class WindowedLanguageModel(Protocol):
 
     def prompt_tokens(self, prompt: Messages) -> int:
         """Return the number of tokens of a prompt under the chat template."""
+        ...
+
+
+@runtime_checkable
+class ScoringLanguageModel(Protocol):
+    """A model that can tell how probable a given text is: a local one."""
+
+    def likelihood(
+        self, prompts: Sequence[Messages], heads: Sequence[str], texts: Sequence[str], *, adapter: str | None = None
+    ) -> list[float]:
+        """Return the geometric mean probability of each text's tokens behind its prompt and the reply's head."""
         ...
 
 
@@ -189,6 +201,41 @@ class LocalLanguageModel:
                 generated = self._generate_batch([prompts[row] for row in rows], max_new_tokens, temperature)
                 completions.update(zip(rows, generated, strict=True))
         return [completions[row] for row in range(len(prompts))]
+
+    def likelihood(
+        self, prompts: Sequence[Messages], heads: Sequence[str], texts: Sequence[str], *, adapter: str | None = None
+    ) -> list[float]:
+        """See `ScoringLanguageModel.likelihood`."""
+        import torch
+
+        rows, lengths = [], []
+        for prompt, head, text in zip(prompts, heads, texts, strict=True):
+            before, whole = (
+                self.tokenizer(part, add_special_tokens=False)["input_ids"] for part in (head, head + text)
+            )
+            rows.append([*self.tokenize(prompt), *whole])
+            lengths.append(max(1, len(whole) - len(before)))
+        means: dict[int, float] = {}
+        with torch.no_grad(), self.evaluating(adapter):
+            order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
+            for first in range(0, len(rows), self.batch_size):
+                batch = order[first : first + self.batch_size]
+                found = self._token_logprobs([rows[row] for row in batch], max(lengths[row] for row in batch))  # (B, C)
+                means |= {row: float(found[place, -lengths[row] :].mean()) for place, row in enumerate(batch)}
+        return [math.exp(means[row]) for row in range(len(rows))]
+
+    def _token_logprobs(self, rows: list[list[int]], last: int) -> torch.Tensor:
+        """Log-probabilities of the `last` tokens of each row, `(B, C)`."""
+        import torch
+
+        width = max(map(len, rows))
+        pad = self.tokenizer.pad_token_id or 0
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)  # (B, T)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=ids.device)
+        positions = (mask.cumsum(-1) - 1).clamp(min=0)
+        output = self.model(input_ids=ids, attention_mask=mask, position_ids=positions, logits_to_keep=last + 1)
+        logits = output.logits[:, :-1].float()  # (B, C, V): each predicts the token behind it
+        return logits.log_softmax(-1).gather(-1, ids[:, -last:, None]).squeeze(-1)
 
     def count_tokens(self, text: str) -> int:
         return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])

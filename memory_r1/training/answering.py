@@ -30,7 +30,26 @@ class BankQuestion:
     speakers: tuple[str, ...]
 
 
-class FrozenAnswering:
+class BankRecall:
+    """Retrieves from each bank that is asked.
+
+    Args:
+        retriever: The retriever the evaluated system uses too.
+        top_k: Memories recalled per speaker.
+    """
+
+    def __init__(self, retriever: Retriever, top_k: int) -> None:
+        self.retriever = retriever
+        self.top_k = top_k
+
+    def recall(self, asked: Sequence[BankQuestion]) -> list[tuple[MemoryEntry, ...]]:
+        """Return the entries recalled for each question, best first."""
+        return self.retriever.retrieve_many(
+            [RetrievalRequest(item.question.question, item.entries, self.top_k, item.speakers) for item in asked]
+        )
+
+
+class FrozenAnswering(BankRecall):
     """Retrieves from each bank and answers greedily, so equal requests are answered once and cached.
 
     Args:
@@ -41,25 +60,19 @@ class FrozenAnswering:
     """
 
     def __init__(self, agent: AnswerAgent, retriever: Retriever, top_k: int, remembered: int = 20_000) -> None:
+        super().__init__(retriever, top_k)
         self.agent = agent
-        self.retriever = retriever
-        self.top_k = top_k
         self.requested = 0
         self.generated = 0
         self._answers: Remembered[_Key, Answer] = Remembered(remembered)
+        self._likelihoods: Remembered[tuple[_Key, str], float] = Remembered(remembered)
 
     def answer(self, asked: Sequence[BankQuestion]) -> list[Answer | None]:
         """Answer each question, in order; None if the server gave no answer or the prompt was too long.
 
         The difference of `requested` and `generated` is what de-duplication saved.
         """
-        recalls = self.retriever.retrieve_many(
-            [RetrievalRequest(item.question.question, item.entries, self.top_k, item.speakers) for item in asked]
-        )
-        keys = [
-            (item.question.question, item.question.asked_at, recalled)
-            for item, recalled in zip(asked, recalls, strict=True)
-        ]
+        keys = self._keys(asked)
         known = self._answers.known(keys)
         missing = dict.fromkeys(key for key in keys if key not in known)
         requests = [AnswerRequest(question, Recall(recalled), asked_at) for question, asked_at, recalled in missing]
@@ -75,3 +88,22 @@ class FrozenAnswering:
         self.generated += len(fresh)
         known |= fresh
         return [known.get(key) for key in keys]
+
+    def likelihood(self, asked: Sequence[BankQuestion]) -> list[float]:
+        """Return how probable each gold answer is to the Answer Agent; see `AnswerAgent.likelihood`."""
+        gold = [item.question.answer for item in asked]
+        keys = list(zip(self._keys(asked), gold, strict=True))
+        known = self._likelihoods.known(keys)
+        missing = list(dict.fromkeys(key for key in keys if key not in known))
+        requests = [AnswerRequest(question, Recall(recalled), time) for (question, time, recalled), _ in missing]
+        values = self.agent.likelihood(requests, [answer for _, answer in missing])
+        fresh = dict(zip(missing, values, strict=True))
+        self._likelihoods.keep(fresh)
+        known |= fresh
+        return [known[key] for key in keys]
+
+    def _keys(self, asked: Sequence[BankQuestion]) -> list[_Key]:
+        return [
+            (item.question.question, item.question.asked_at, recalled)
+            for item, recalled in zip(asked, self.recall(asked), strict=True)
+        ]

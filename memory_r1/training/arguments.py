@@ -81,9 +81,9 @@ class MemoryArguments:
     banks: str = field(
         default="gold",
         metadata={
-            "help": "How the bank before a turn is rebuilt: by gold operations, by LoCoMo's observations, or by the "
-            "manager in `manager_adapter`.",
-            "choices": ["gold", "observations", "manager"],
+            "help": "How the bank before a turn is rebuilt: by gold operations, by LoCoMo's observations, by storing "
+            "every turn as it was said, or by the manager in `manager_adapter`.",
+            "choices": ["gold", "observations", "turns", "manager"],
         },
     )
     manager_adapter: str | None = field(
@@ -126,8 +126,9 @@ class MemoryArguments:
         default="turn",
         metadata={
             "help": "The bank that a manager's completion is credited with: after its turn; after a whole session, "
-            "whose operations it holds; or, branching at one turn, after the rest of the session has been played.",
-            "choices": ["turn", "session", "branch"],
+            "whose operations it holds; branching at one turn, after the rest of the session has been played; or, by "
+            "substitution in the log of the whole dialogue, at the dialogue's end, where all questions are asked.",
+            "choices": ["turn", "session", "branch", "substitution"],
         },
     )
     reward_funcs: list[str] = field(
@@ -189,6 +190,8 @@ class MemoryArguments:
             )
         if self.credit != "turn" and self.agent != "manager":
             raise ConfigurationError(f"credit is '{self.credit}' but agent is '{self.agent}'; only a manager has turns")
+        if self.credit == "substitution" and self.banks == "observations":
+            raise ConfigurationError("credit is 'substitution' but observations have no log; use banks: manager")
         if self.validation == "played" and not (self.agent == "manager" and self.has_answer_agent):
             raise ConfigurationError("validation is 'played', which needs a manager and an Answer Agent; use 'rows'")
         if (self.answer_server is None) != (self.answer_server_model is None):

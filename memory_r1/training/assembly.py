@@ -23,7 +23,7 @@ from memory_r1.memory.embedder import SentenceEmbedder
 from memory_r1.memory.retriever import Retriever
 from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model
 from memory_r1.settings import AgentSettings
-from memory_r1.training.answering import FrozenAnswering
+from memory_r1.training.answering import BankRecall, FrozenAnswering
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
 from memory_r1.training.policy import FROZEN_ANSWER, load_policy
 from memory_r1.training.validation import PlayedDialogues
@@ -118,6 +118,11 @@ def policy_of(arguments: MemoryArguments, config: Any, model: Any) -> tuple[Any,
         autocast=config.bf16 or config.fp16,
         seed=config.seed,
     )
+
+
+def bank_recall(arguments: MemoryArguments, retriever: Retriever) -> BankRecall | None:
+    """Return how a manager's banks are searched when nobody answers; None for the Answer Agent, which has none."""
+    return BankRecall(retriever, arguments.recall_per_speaker) if arguments.agent == "manager" else None
 
 
 def frozen_answering(

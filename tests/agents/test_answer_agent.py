@@ -49,7 +49,7 @@ def test_identical_prompts_are_answered_once_and_answers_keep_their_order() -> N
         "Question: Where?",
         "Question: What?",
         "Question: Where?",
-        "Question [9 May 2023]: Where?",
+        "Question [Tuesday 9 May 2023]: Where?",
         "Question: Where?",
     ]
     assert [answer.distilled for answer in answers] == [(), (3,), (), (), (3,)]

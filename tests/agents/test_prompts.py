@@ -51,9 +51,9 @@ def test_the_manager_reads_numbered_memories_then_the_turn_after_those_before_it
     assert user["role"] == "user"
     assert user["content"].splitlines() == [
         "Memories:",
-        "1. Ann lives in Rome [8 May 2023]",
+        "1. Ann lives in Rome [Monday 8 May 2023]",
         "2. Ben sold his bicycle",
-        "Dialogue [1 June 2023]:",
+        "Dialogue [Thursday 1 June 2023]:",
         "Ann: Guess what.",
         "Ben: What?",
         "Last turn: Ann: I moved to Oslo.",
@@ -66,9 +66,9 @@ def test_a_session_is_read_whole_with_its_turns_numbered() -> None:
     assert system == {"role": "system", "content": SESSION_INSTRUCTIONS}
     assert user["content"].splitlines() == [
         "Memories:",
-        "1. Ann lives in Rome [8 May 2023]",
+        "1. Ann lives in Rome [Monday 8 May 2023]",
         "2. Ben sold his bicycle",
-        "Session [1 June 2023]:",
+        "Session [Thursday 1 June 2023]:",
         "Turn 1: Ann: Guess what.",
         "Turn 2: Ann: I moved to Oslo.",
     ]
@@ -88,11 +88,11 @@ def test_the_answer_agent_reads_a_block_for_each_speaker_numbered_through() -> N
     assert messages[0] == {"role": "system", "content": ANSWER_INSTRUCTIONS["ids"]}
     assert messages[1]["content"].splitlines() == [
         "Memories of Ann:",
-        "1. Ann lives in Rome [8 May 2023]",
-        "2. Ann has a dog [1 June 2023]",
+        "1. Ann lives in Rome [Monday 8 May 2023]",
+        "2. Ann has a dog [Thursday 1 June 2023]",
         "Memories of Ben:",
         "3. Ben sold his bicycle",
-        "Question [1 June 2023]: Where does Ann live?",
+        "Question [Thursday 1 June 2023]: Where does Ann live?",
     ]
 
 

@@ -188,3 +188,19 @@ def test_a_folder_that_is_no_adapter_is_refused_before_anything_is_loaded(base: 
 @pytest.mark.parametrize(("dtype", "expected"), [("auto", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_every_dtype_of_a_recipe_loads(base: Path, dtype: str, expected: torch.dtype) -> None:
     assert LocalLanguageModel.load(str(base), dtype=dtype, device="cpu").model.dtype == expected
+
+
+def test_a_likelihood_is_the_mean_over_the_texts_own_tokens_and_does_not_depend_on_the_batch(
+    loaded: LocalLanguageModel,
+) -> None:
+    head, said = "Memories: 2\nAnswer:", [" Lisbon in May", " Oslo", " Ann", " a bicycle", " Ben"]
+    together = loaded.likelihood(PROMPTS, [head] * len(PROMPTS), said, adapter="one")
+    for prompt, text, found in zip(PROMPTS, said, together, strict=True):
+        before = [*loaded.tokenize(prompt), *loaded.tokenizer(head, add_special_tokens=False)["input_ids"]]
+        whole = loaded.tokenizer(head + text, add_special_tokens=False)["input_ids"]
+        ids = torch.tensor([[*loaded.tokenize(prompt), *whole]])
+        with torch.no_grad(), active_adapter(loaded.model, "one"):
+            probabilities = loaded.model(ids).logits[0, :-1].softmax(-1)
+        own = [probabilities[place - 1, ids[0, place]] for place in range(len(before), ids.shape[1])]
+        assert found == pytest.approx(float(torch.stack(own).log().mean().exp()), rel=1e-4)
+    assert together != loaded.likelihood(PROMPTS, [head] * len(PROMPTS), said)

@@ -13,6 +13,7 @@ import yaml
 
 from memory_r1.memory.bank import entries_from_json
 from recipes import grpo
+from rewards.outcome import AskedBank
 from tests.chat_server import ChatServer, reply
 
 pytestmark = pytest.mark.slow
@@ -67,7 +68,7 @@ def test_a_run_outlives_its_answer_server(tiny_model: Path, tmp_path: Path, monk
         return reply("Memories: none\n**Answer:** Lisbon")
 
     with ChatServer(answer) as server:
-        monkeypatch.setattr("rewards.outcome.banks_after", untouched)
+        monkeypatch.setattr("rewards.outcome.asked_banks", untouched)
         assert grpo.main(["--config", recipe(tmp_path, tiny_model, server.url)]) == 0
     summary = json.loads((tmp_path / "run" / "training_summary.json").read_text())
     lost = [row["outcome/failed_rows"] for row in summary["log_history"] if "outcome/failed_rows" in row]
@@ -77,6 +78,6 @@ def test_a_run_outlives_its_answer_server(tiny_model: Path, tmp_path: Path, monk
     assert "answer_server" not in summary["recipe"] and summary["recipe"]["answer_server_model"] == "answer"
 
 
-def untouched(completions: Any, turn: Any, bank: list[str], recalled_ids: Any) -> list[Any]:
+def untouched(completions: Any, turn: Any, bank: list[str], *_: Any) -> list[AskedBank]:
     """The banks as they were, as after a NOOP; a random model writes no operations."""
-    return [entries_from_json(before) for before in bank]
+    return [AskedBank(entries_from_json(before), parsed=True) for before in bank]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -18,13 +18,13 @@ from memory_r1.memory.bank import entries_to_json
 from memory_r1.memory.operations import render_operations
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import exact_match, f1_squad
-from memory_r1.training.answering import FrozenAnswering
+from memory_r1.training.answering import BankRecall, FrozenAnswering
 from memory_r1.training.rows import Row, apply_completion, manager_rows, reachable_operations
 from memory_r1.types import ManagerTuple, MemoryEntry, Operation, OperationKind, Question, Turn
 from rewards.answers import GivenAnswer, one_by_one
 from rewards.faithfulness import operation_faithfulness_reward
 from rewards.length import compression_reward
-from rewards.outcome import EntryCost, OutcomeReward
+from rewards.outcome import EntryCost, OutcomeReward, by_answer, by_containment, by_likelihood
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 ADD, UPDATE, DELETE, NOOP = OperationKind
@@ -65,9 +65,13 @@ def outcome(
     retriever: Retriever | None = None,
     score: Any = None,
 ) -> OutcomeReward:
+    frozen = frozen_answering(model, retriever)
+    return OutcomeReward("answer_exact_match", by_answer(frozen, one_by_one(score or exact_match)))
+
+
+def frozen_answering(model: ScriptedLanguageModel | None = None, retriever: Retriever | None = None) -> FrozenAnswering:
     agent = AnswerAgent(model or ScriptedLanguageModel(repeat_the_best))
-    frozen = FrozenAnswering(agent, retriever or Retriever(FakeEmbedder()), TOP_K)
-    return OutcomeReward("answer_exact_match", one_by_one(score or exact_match), frozen)
+    return FrozenAnswering(agent, retriever or Retriever(FakeEmbedder()), TOP_K)
 
 
 def pay(reward: Callable[..., Any], *completions: str, rows: Iterable[Row], **extra: Any) -> list[float | None]:
@@ -123,7 +127,7 @@ def test_a_bank_that_nobody_asks_costs_nothing() -> None:
     def down(answers: Sequence[GivenAnswer], log_metric: Any) -> list[float | None]:
         return [None] * len(answers)
 
-    judged = OutcomeReward("llm_judge", down, cost.outcomes[0].answering)
+    judged = OutcomeReward("llm_judge", by_answer(frozen_answering(), down))
     row = make_row()
     assert pay(EntryCost(COST, [judged]), '[{"op": "NOOP"}]', rows=[row]) == [None]
     assert pay(EntryCost(COST, [judged, outcome()]), '[{"op": "NOOP"}]', rows=[row]) == pytest.approx([-2 * COST])
@@ -270,7 +274,7 @@ def test_a_row_with_an_answer_that_could_not_be_scored_is_left_out() -> None:
 
     logged: dict[str, float] = {}
     frozen = FrozenAnswering(AnswerAgent(ScriptedLanguageModel(repeat_the_best)), Retriever(FakeEmbedder()), TOP_K)
-    reward = OutcomeReward("llm_judge", scorer, frozen)
+    reward = OutcomeReward("llm_judge", by_answer(frozen, scorer))
     row = make_row()
     rewards = pay(
         reward,
@@ -282,6 +286,33 @@ def test_a_row_with_an_answer_that_could_not_be_scored_is_left_out() -> None:
     assert rewards == [None, 1.0]
     assert logged == {"outcome/failed_rows": 0.5}
     assert asked[0] == GivenAnswer(WHERE.question, WHERE.answer, "Ann lives in Oslo")
+
+
+def test_containment_asks_no_model_and_leaves_out_what_says_nothing_of_the_bank() -> None:
+    reward = OutcomeReward("answer_containment", by_containment(BankRecall(Retriever(FakeEmbedder()), TOP_K)))
+    nowhere = Question("q4", "What is Ann's dog called?", "unknown", "unanswerable")
+    oslo = Question("q5", "Where does Ann live?", "oslo", "update", ("t9",))
+    row = make_row(linked=(oslo, nowhere), retention=(DRINK,))
+    assert pay(reward, update(row), '[{"op": "NOOP"}]', "No list.", rows=[row] * 3) == [1.0, 0.5, 0.0]
+    alone = make_row(linked=(nowhere,), retention=())
+    assert pay(reward, '[{"op": "NOOP"}]', rows=[alone]) == [None]
+
+
+def test_likelihood_reads_the_gold_answer_behind_the_entries_that_hold_it() -> None:
+    class Scoring(ScriptedLanguageModel):
+        read: ClassVar[list[tuple[str, str]]] = []
+
+        def likelihood(self, prompts: Any, heads: Any, texts: Any, *, adapter: str | None = None) -> list[float]:
+            self.read.extend(zip(heads, texts, strict=True))
+            return [0.25 if "none" in head else 0.75 for head in heads]
+
+    reward = OutcomeReward("answer_likelihood", by_likelihood(frozen_answering(Scoring())))
+    row = make_row()
+    assert pay(reward, update(row), '[{"op": "NOOP"}]', "No list.", rows=[row] * 3) == [0.75, 0.5, 0.0]
+    assert ("Memories: none\n**Answer:**", " Ann lives in Oslo") in Scoring.read
+    read = len(Scoring.read)
+    pay(reward, update(row), rows=[row])
+    assert len(Scoring.read) == read == 4  # two banks, two questions: equal ones are read once
 
 
 def _words(text: str) -> list[str]:

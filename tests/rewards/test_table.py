@@ -35,10 +35,11 @@ def test_every_name_is_built_in_order_and_logged_under_that_name(agent: str, kin
     assert weights == [1.0] * len(names)
     logged = [function.__name__.removesuffix("_reward") for function in built]
     assert logged == list(names)
-    scores = [function for function, name in zip(built, names, strict=True) if name in OUTCOMES]
-    assert len(scores) == 5
+    scores = [function for function, name in zip(built, names, strict=True) if name in OUTCOMES[agent]]
+    assert len(scores) == len(OUTCOMES[agent]) >= 5
     assert all(isinstance(function, kind) for function in scores)
-    assert isinstance(scores[-1].scorer, Judge)
+    if agent == "answer":
+        assert isinstance(scores[-1].scorer, Judge)
 
 
 @pytest.mark.parametrize(("margin", "expected"), [(None, 8), (5, 5)])
@@ -95,6 +96,8 @@ def test_a_users_own_file_is_loaded_by_path_and_name() -> None:
         (["compression"], "answer", "found 'compression', allowed for the answer agent"),
         (["llm_judge"], "answer", "'llm_judge' needs a judge; set judge_model"),
         (["answer_f1"], "manager", "'answer_f1' needs a frozen Answer Agent; set answer_adapter"),
+        (["answer_containment"], "answer", "found 'answer_containment', allowed for the answer agent"),
+        (["answer_likelihood"], "manager", "'answer_likelihood' needs a frozen Answer Agent; set answer_adapter"),
         (["no/such/file.py:reward"], "manager", "no/such/file.py is no file"),
         ([f"{FIXTURE}:no_such_function"], "manager", "has no function 'no_such_function'"),
         ([f"{FIXTURE}:NOT_CALLABLE"], "manager", "has no function 'NOT_CALLABLE'"),

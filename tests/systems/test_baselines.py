@@ -57,7 +57,7 @@ def test_full_context_recalls_all_turns_in_order_and_cuts_the_oldest() -> None:
 def test_the_budget_counts_an_entry_as_it_stands_in_the_prompt() -> None:
     system = FullContext(count_tokens=words)
     system.observe(Turn("D1:1", "Ann", "hello", timestamp="2023-05-08T10:00:00"), "a")
-    assert system.recall("", "a").usage["tokens"] == 5  # "1. hello [8 May 2023]"
+    assert system.recall("", "a").usage["tokens"] == 6  # "1. hello [Monday 8 May 2023]"
 
 
 def test_the_oracle_recalls_the_revealed_evidence_and_nothing_else() -> None:

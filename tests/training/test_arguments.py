@@ -100,7 +100,7 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         # a choice that is not offered
         ({"answer_style": "poem"}, "answer_style"),
         ({"agent": "judge"}, "agent: found 'judge', allowed: manager, answer"),
-        ({"banks": "golden"}, "banks: found 'golden', allowed: gold, observations, manager (did you mean 'gold'?)"),
+        ({"banks": "golden"}, "banks: found 'golden', allowed: gold, observations, turns, manager (did"),
         ({"credit": "dialogue"}, "credit: found 'dialogue', allowed: turn, session, branch"),
         ({"dtype": "bfloat"}, "dtype: found 'bfloat', allowed: auto, bfloat16, float16, float32"),
         ({"loss_type": "dap"}, "loss_type: found 'dap', allowed: grpo,"),

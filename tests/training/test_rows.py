@@ -81,7 +81,7 @@ def test_a_managers_row_says_all_that_its_reward_needs() -> None:
     assert (row["speakers"], row["tuple_id"]) == (["Ann", "Ben"], "d/t9")
     by_id = {entry.entry_id: entry for entry in (ROME, BIKE, DOG)}
     for number, entry_id in enumerate(row["recalled_ids"], start=1):
-        assert f"{number}. {by_id[entry_id].text} [8 May 2023]" in prompt_text(row)
+        assert f"{number}. {by_id[entry_id].text} [Monday 8 May 2023]" in prompt_text(row)
 
 
 def test_a_managers_row_counts_the_words_of_what_its_bank_comes_from() -> None:

@@ -27,7 +27,7 @@ from memory_r1.training.sessions import BranchRollout, branch_rows, session_rows
 from memory_r1.types import Dialogue, Question, Session, Turn
 from rewards.answers import one_by_one
 from rewards.formats import operation_format_reward
-from rewards.outcome import EntryCost, OutcomeReward
+from rewards.outcome import EntryCost, OutcomeReward, by_answer
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 from tests.tiny import load_base, load_tokenizer, lora_parameters, sharpen, snapshot, with_lora
 
@@ -58,7 +58,7 @@ def make_answering(script: Callable[[Any, str | None], str] | None = None) -> Fr
 def make_trainer(
     tiny_model: Path, folder: Path, rows: list[Row], answering: FrozenAnswering | None = None, **options: Any
 ) -> MemoryGRPOTrainer:
-    outcome = OutcomeReward("answer", one_by_one(exact_match), answering or make_answering())
+    outcome = OutcomeReward("answer", by_answer(answering or make_answering(), one_by_one(exact_match)))
     return MemoryGRPOTrainer(
         model=with_lora(sharpen(load_base(tiny_model)), seed=1),
         args=MemoryGRPOConfig(

@@ -21,7 +21,7 @@ from memory_r1.training.rows import Row, apply_completion
 from memory_r1.training.sessions import MAX_SESSION_MEMORIES, BranchRollout, Sample, branch_rows, session_rows
 from memory_r1.types import BranchPoint, Dialogue, MemoryEntry, Question, Session, SessionTuple, Turn
 from rewards.answers import one_by_one
-from rewards.outcome import EntryCost, OutcomeReward
+from rewards.outcome import EntryCost, OutcomeReward, by_answer
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 ADD = '[{"op": "ADD", "text": "Ann likes jazz"}]'
@@ -64,7 +64,9 @@ def repeats_what_is_liked(prompt: Messages, adapter: str | None) -> str:
 
 def outcome() -> OutcomeReward:
     agent = AnswerAgent(ScriptedLanguageModel(repeats_what_is_liked))
-    return OutcomeReward("answer", one_by_one(exact_match), FrozenAnswering(agent, Retriever(FakeEmbedder()), 8))
+    return OutcomeReward(
+        "answer", by_answer(FrozenAnswering(agent, Retriever(FakeEmbedder()), 8), one_by_one(exact_match))
+    )
 
 
 def rollout(*points: BranchPoint, seed: int = 0, retention_questions: int = 2) -> BranchRollout:

@@ -1,0 +1,74 @@
+"""Credit at a dialogue's end by substitution: a turn's operations are replaced in the log of the whole dialogue.
+
+A manager (or gold) has played the dialogue once. A completion for one of its turns is credited with what the bank
+answers at the end: the bank before the turn, the completion's operations instead of the logged ones, then all later
+operations as logged. An entry too many, a date left out or a forgotten second fact thus costs what it costs in the end,
+and no model is run beyond the turn. All completions of a group share what comes later, so their differences are those
+of the turn's operations alone.
+
+The later operations name entries by id. An ADD of the completion takes the id of the logged ADD at the same place among
+the turn's ADDs, so that a later UPDATE or DELETE of that entry still applies; further ADDs get ids that the log never
+used. A logged UPDATE of an entry that the completion did not add adds it, as the manager would have.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+
+from memory_r1.memory.bank import MemoryBank
+from memory_r1.memory.record import Event
+from memory_r1.memory.retriever import Retriever
+from memory_r1.training.rows import Row, manager_rows
+from memory_r1.types import ManagerTuple, MemoryEntry, OperationKind
+
+_UNUSED = 1_000_000  # ids of a log count from 1
+
+
+def substitution_rows(
+    tuples: Sequence[ManagerTuple], events: Sequence[Mapping[str, Sequence[Event]]], retriever: Retriever, top_k: int
+) -> list[Row]:
+    """Return the rows of `manager_rows` with a column `logged` (JSON): the ids the turn added, and all later events.
+
+    Args:
+        tuples: Each scored by questions that are asked at its dialogue's end.
+        events: For each tuple, its dialogue's events by turn id, in dialogue order.
+        retriever: Finds what the prompts show.
+        top_k: Memories recalled per speaker.
+    """
+    rows = manager_rows(tuples, retriever, top_k)
+    for item, row, changed in zip(tuples, rows, events, strict=True):
+        turn_ids = list(changed)
+        later = turn_ids[turn_ids.index(item.turn.turn_id) + 1 :]
+        added = [event.item for event in changed[item.turn.turn_id] if event.kind == OperationKind.ADD]
+        replayed = [
+            (event.kind, event.item, dict(event.payload))
+            for turn_id in later
+            for event in changed[turn_id]
+            if event.item is not None
+        ]
+        row["logged"] = json.dumps({"added": added, "later": replayed}, ensure_ascii=False)
+    return rows
+
+
+def bank_at_end(before: MemoryBank, after: MemoryBank, logged: str) -> tuple[MemoryEntry, ...]:
+    """Return a dialogue's last entries, given its bank before and after a completion's operations on one turn.
+
+    Args:
+        before: The bank before the turn.
+        after: The bank that the completion leaves.
+        logged: The column of `substitution_rows`.
+    """
+    log = json.loads(logged)
+    fresh = [entry for entry in after.entries() if entry.entry_id not in before]
+    ids = [*log["added"], *range(_UNUSED, _UNUSED + len(fresh))]
+    renamed = {entry.entry_id: number for entry, number in zip(fresh, ids, strict=False)}
+    bank = MemoryBank(_renamed(entry, renamed) for entry in after.entries())
+    for kind, item, payload in log["later"]:
+        bank.play(Event(kind, item, payload))
+    return bank.entries()
+
+
+def _renamed(entry: MemoryEntry, ids: Mapping[int, int]) -> MemoryEntry:
+    number = ids.get(entry.entry_id, entry.entry_id)
+    return MemoryEntry(number, entry.text, entry.speaker, entry.timestamp, entry.source_turn_ids)
