@@ -55,7 +55,7 @@ evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system
 .DEFAULT_GOAL := help
 .PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu bench bench-memory \
         train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
-        eval-synthetic eval-locomo eval-longmemeval eval-msc eval-dialogues
+        eval-synthetic eval-everyday eval-locomo eval-longmemeval eval-msc eval-dialogues
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -104,6 +104,9 @@ train-answer-ppo: $(STAMP) ## Train the Answer Agent with PPO
 eval-synthetic: $(STAMP) ## On the generated dialogues
 	$(call evaluate,synthetic)
 
+eval-everyday: $(STAMP) ## On the written everyday chats
+	$(call evaluate,everyday)
+
 eval-locomo: $(STAMP) ## On LoCoMo
 	$(call evaluate,locomo)
 
@@ -137,7 +140,7 @@ bench: $(STAMP) ## Time training beside stock TRL [MODEL=name] [OUTPUT=folder] [
 	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)
 
 bench-memory: $(STAMP) ## Time a large memory store: writing, opening, first search [ARGS="--entries 10000"]
-	$(PY) -m recipes.bench.memory$(call option,OUTPUT,output) $(ARGS)
+	$(PY) -m recipes.bench.large_log$(call option,OUTPUT,output) $(ARGS)
 
 ##@ Develop
 test: $(STAMP) ## Run the whole test suite [ARGS='-m "not slow"']

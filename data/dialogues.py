@@ -1,4 +1,4 @@
-"""Users' own dialogues, which `memory_r1.dialogues` reads and writes.
+"""Users' own dialogues, which `memory_r1.dialogue_file` reads and writes.
 
 `python -m data.dialogues PATH` checks a file and prints its counts as JSON.
 """
@@ -9,14 +9,14 @@ import sys
 from pathlib import Path
 
 from data.loading import Counts, count, print_counts
-from memory_r1.dialogues import read_dialogues
+from memory_r1.dialogue_file import read_dialogues
 
 
 def counts_of_file(path: Path | str) -> Counts:
     """The counts of a JSONL file; own dialogues have one split, named `all`.
 
     Raises:
-        DataError: as `memory_r1.dialogues.read_dialogues`.
+        DataError: as `memory_r1.dialogue_file.read_dialogues`.
     """
     return {"benchmark": "dialogues", "splits": {"all": count(read_dialogues(path))}}
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.banks import Observation
+from data.everyday import load_everyday
 from data.locomo import load_locomo, locomo_observations, locomo_split
 from data.synthetic.generator import generate_split
 from data.tuples import check_disjoint
-from memory_r1.dialogues import read_dialogues
+from memory_r1.dialogue_file import read_dialogues
 from memory_r1.errors import DataError
 from memory_r1.types import Dialogue, Operation
 
@@ -30,8 +31,8 @@ def training_sources(
     """Training and validation dialogues of a dataset.
 
     Args:
-        dataset: "synthetic", "locomo" (the paper's split: conv-26 trains, conv-30 validates) or a JSONL file, whose
-            last `validation` dialogues validate.
+        dataset: "synthetic", "everyday" (without gold operations; "everyday-labelled" has them), "locomo" (the paper's
+            split: conv-26 trains, conv-30 validates) or a JSONL file, whose last `validation` dialogues validate.
         seed: Seed of the synthetic generator.
         first: Index of the first training dialogue.
         count: Number of training dialogues; None for all there are (synthetic: must be given).
@@ -46,6 +47,11 @@ def training_sources(
         train = [Source(item.dialogue, item.gold) for item in generate_split("train", first + count, seed)[first:]]
         held = [Source(item.dialogue, item.gold) for item in generate_split("validation", validation, seed)]
         return train, held
+    if dataset in ("everyday", "everyday-labelled"):
+        chats = [load_everyday(split) for split in ("train", "validation")]
+        gold = dataset == "everyday-labelled"
+        parts = [[Source(chat.dialogue, chat.gold if gold else None) for chat in split] for split in chats]
+        return parts[0][first:][:count], parts[1][:validation]
     if dataset == "locomo":
         dialogues = load_locomo()
         observations = locomo_observations()

@@ -115,7 +115,7 @@ def dialogue_end_tuples(dialogue: Dialogue, banks: Mapping[str, Entries]) -> lis
             bank=banks[turn.turn_id],
             linked=asked,
             retention=(),
-            sources=_source_turns(dialogue, banks[turn.turn_id]),
+            sources=dialogue.turns(),
         )
         for turn in dialogue.turns()
     ]

@@ -15,10 +15,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from memory_r1.embedded import EMBEDDER, LANGUAGE_MODEL, EmbeddedModel, cache_folder, is_intact, prepare, read_manifest
 from memory_r1.entry import run_main
 from memory_r1.errors import ModelError
 from memory_r1.jsonl import write_json
+from memory_r1.packaged_models import (
+    EMBEDDER,
+    LANGUAGE_MODEL,
+    EmbeddedModel,
+    cache_folder,
+    is_intact,
+    prepare,
+    read_manifest,
+)
 from memory_r1.weights import hash_file, hash_weights, read_tensor_headers
 
 logger = logging.getLogger(__name__)

@@ -213,6 +213,12 @@ def _synthetic(options: argparse.Namespace) -> list[Dialogue]:
     return [example.dialogue for example in generated]
 
 
+def _everyday(options: argparse.Namespace) -> list[Dialogue]:
+    from data.everyday import load_everyday
+
+    return [chat.dialogue for chat in load_everyday(options.split)]
+
+
 def _locomo(options: argparse.Namespace) -> list[Dialogue]:
     from data.locomo import load_locomo, locomo_split
 
@@ -234,7 +240,7 @@ def _msc(options: argparse.Namespace) -> list[Dialogue]:
 
 
 def _dialogues(options: argparse.Namespace) -> list[Dialogue]:
-    from memory_r1.dialogues import read_dialogues
+    from memory_r1.dialogue_file import read_dialogues
 
     if options.split != "all":
         raise ConfigurationError(f"--split is {options.split!r}: own dialogues have none, all of a file is asked")
@@ -251,6 +257,7 @@ def _forms() -> str:
 # The paper recalls 30 a speaker on LoCoMo; generated dialogues are so small that 30 would be all there is.
 BENCHMARKS = {
     "synthetic": Benchmark(_synthetic, top_k=2),
+    "everyday": Benchmark(_everyday, top_k=2),
     "locomo": Benchmark(_locomo),
     "longmemeval": Benchmark(_longmemeval, forms=("oracle", "s")),
     "msc": Benchmark(_msc, split=None, forms=("official", "approximate")),

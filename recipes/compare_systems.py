@@ -52,8 +52,8 @@ def settled(options: argparse.Namespace, others: Sequence[str]) -> argparse.Name
 
 def main(arguments: Sequence[str]) -> int:
     options, others = parse_arguments(arguments)
-    from memory_r1.settings import SHARED
-    from memory_r1.systems import SYSTEMS, system_spec
+    from memory_r1.adapter_settings import SHARED
+    from memory_r1.systems.table import SYSTEMS, system_spec
 
     evaluated = settled(options, others)
     # A system without a manager reads no manager's adapter, and is to be as precise as those that do.

@@ -13,7 +13,7 @@ from typing import Any
 from data.sources import Source
 from memory_r1.inference.cpu_attention import KEPT
 from memory_r1.training.arguments import MemoryArguments
-from memory_r1.training.engines import sharding_of
+from memory_r1.training.sharding import sharding_of
 from recipes.sizes import Shape, prompt_tokens, shape_of
 
 GIB = 2**30

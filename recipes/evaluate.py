@@ -92,7 +92,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
     from memory_r1.memory.embedder import SentenceEmbedder
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
-    from memory_r1.systems import build_system, system_spec
+    from memory_r1.systems.table import build_system, system_spec
 
     spec = system_spec(options.system)
     retriever = Retriever(SentenceEmbedder(resolve_embedder(options.embedder))) if spec.needs_retriever else None
@@ -114,7 +114,7 @@ def main(arguments: Sequence[str]) -> int:
     for package in ("memory_r1", "data", "recipes"):
         logging.getLogger(package).setLevel(logging.INFO)
     from memory_r1.evaluation.selection import select
-    from memory_r1.systems import system_spec
+    from memory_r1.systems.table import system_spec
 
     # Whatever is mistyped is said before a model is loaded.
     spec = system_spec(options.system)
@@ -204,8 +204,8 @@ def settle(options: argparse.Namespace) -> None:
     Raises:
         ConfigurationError: The two adapters contradict each other in what they share.
     """
+    from memory_r1.adapter_settings import AgentSettings, agree
     from memory_r1.agents.prompts import ANSWER_TOKENS
-    from memory_r1.settings import AgentSettings, agree
 
     trained = {
         agent: AgentSettings.read(folder) if (folder := getattr(options, agent)) else AgentSettings()
@@ -236,7 +236,7 @@ def settle(options: argparse.Namespace) -> None:
 def configuration(options: argparse.Namespace) -> dict[str, object]:
     """Return what else may change a score; models and adapters by content too, since a folder may be trained anew."""
     from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
-    from memory_r1.systems import system_spec
+    from memory_r1.systems.table import system_spec
 
     hashes = {"model_sha256": model_hash(resolve_model(options.model))}
     if system_spec(options.system).needs_retriever:

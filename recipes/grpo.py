@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 from memory_r1.entry import run_main
 
 if TYPE_CHECKING:
-    from memory_r1.training.answering import BankRecall
     from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
+    from memory_r1.training.frozen_answering import BankRecall
     from memory_r1.training.grpo import MemoryGRPOTrainer
     from rewards import RewardContext
 
@@ -39,12 +39,12 @@ def reinforce(
     """Parse and check the recipe, make rows and rewards, train, and save the best validated policy."""
     from memory_r1.inference.language_model import LocalLanguageModel
     from memory_r1.training import assembly, runs
-    from memory_r1.training.callbacks import RestoreStart
-    from memory_r1.training.checks import check_run, refuse_past_window, refuse_too_few
-    from memory_r1.training.describe import DESCRIBE
+    from memory_r1.training.completion_stats import DESCRIBE
+    from memory_r1.training.preflight import check_run, refuse_past_window, refuse_too_few
     from memory_r1.training.recipe_file import parse_recipe
+    from memory_r1.training.restore_start import RestoreStart
     from recipes.dry_run import describe_run
-    from recipes.rows import load_sources, rl_rows
+    from recipes.training_data import load_sources, rl_rows
     from rewards import build_rewards, check_rewards
 
     # The recipe, and what it asks for.

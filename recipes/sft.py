@@ -21,12 +21,12 @@ def main(argv: Sequence[str]) -> int:
     """Parse and check the recipe, make labelled rows, train, and save the checkpoint of the lowest validation loss."""
     from memory_r1.training import assembly, runs
     from memory_r1.training.arguments import MemorySFTConfig
-    from memory_r1.training.callbacks import RestoreStart
-    from memory_r1.training.checks import check_run
+    from memory_r1.training.preflight import check_run
     from memory_r1.training.recipe_file import parse_recipe
+    from memory_r1.training.restore_start import RestoreStart
     from memory_r1.training.sft import CompletionSFTTrainer
     from recipes.dry_run import describe_run
-    from recipes.rows import load_sources, sft_rows
+    from recipes.training_data import load_sources, sft_rows
 
     # The recipe, and what it asks for.
     arguments, config, model = parse_recipe(MemorySFTConfig, list(argv))

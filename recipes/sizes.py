@@ -10,7 +10,7 @@ from data.sources import Source
 from memory_r1.agents.prompts import answer_prompt, manager_prompt, session_prompt
 from memory_r1.models import resolve_model
 from memory_r1.training.arguments import MemoryArguments
-from memory_r1.training.sessions import MAX_SESSION_MEMORIES
+from memory_r1.training.session_credit import MAX_SESSION_MEMORIES
 from memory_r1.types import MemoryEntry, Session, Turn
 
 

@@ -12,12 +12,12 @@ from typing import Any
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import Endpoint
 from memory_r1.metrics import bleu1, exact_match, f1_mem0, f1_squad
-from memory_r1.training.answering import BankRecall, FrozenAnswering
+from memory_r1.training.frozen_answering import BankRecall, FrozenAnswering
 from rewards.answers import AnswerReward, Scorer, one_by_one
 from rewards.evidence import EvidenceReward, precision_share, recall_share
 from rewards.faithfulness import operation_faithfulness_reward
 from rewards.formats import answer_format_reward, operation_format_reward
-from rewards.length import LengthReward, compression_reward
+from rewards.length import LengthReward, compression_reward, memory_size_reward
 from rewards.llm_judge import Judge
 from rewards.outcome import EntryCost, OutcomeReward, by_answer, by_containment, by_likelihood
 
@@ -41,6 +41,7 @@ PLAIN: dict[str, dict[str, RewardFunction]] = {
         "operation_format": operation_format_reward,
         "operation_faithfulness": operation_faithfulness_reward,
         "compression": compression_reward,
+        "memory_size": memory_size_reward,
     },
     "answer": {
         "answer_format": answer_format_reward,

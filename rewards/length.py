@@ -8,7 +8,7 @@ from typing import Any
 
 from memory_r1.training.rows import turns_from_json
 from memory_r1.types import MemoryEntry
-from rewards.outcome import banks_after
+from rewards.outcome import asked_banks, banks_after
 
 
 class LengthReward:
@@ -33,6 +33,31 @@ class LengthReward:
     ) -> list[float | None]:
         """One reward in [-1, 0] a completion, in order."""
         return [-min(1.0, max(0.0, (len(ids) - self.longest + self.margin) / self.margin)) for ids in completion_ids]
+
+
+def memory_size_reward(
+    completions: Sequence[list[dict[str, str]]],
+    *,
+    turn: Sequence[str],
+    bank: Sequence[str],
+    recalled_ids: Sequence[Sequence[int]],
+    source_words: Sequence[str],
+    logged: Sequence[str] | None = None,
+    bank_at_end: Sequence[str] | None = None,
+    **columns: Any,
+) -> list[float | None]:
+    """Minus 0.3 times the share by which a bank's words exceed 0.7 of the dialogue's (Memory-R2's memory penalty).
+
+    The bank is the one that the outcome rewards ask. A bank that was left as it was, by a completion that cannot be
+    parsed, pays like any other.
+    """
+    asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, bank_at_end)
+    penalties: list[float | None] = []
+    for of, now, words_of in zip(asked_of, turn, source_words, strict=True):
+        words: dict[str, int] = json.loads(words_of) | {t.turn_id: len(t.text.split()) for t in turns_from_json(now)}
+        held = sum(len(entry.text.split()) for entry in of.entries)
+        penalties.append(-0.3 * max(0.0, held / max(1, sum(words.values())) - 0.7))
+    return penalties
 
 
 def compression_reward(

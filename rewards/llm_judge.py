@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from memory_r1.errors import EndpointError
 from memory_r1.inference.endpoint import Endpoint
-from memory_r1.inference.reply_cache import Remembered
+from memory_r1.inference.remembered import Remembered
 from rewards.answers import GivenAnswer, LogMetric, log_share
 
 logger = logging.getLogger(__name__)

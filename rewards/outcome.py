@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from memory_r1.agents.prompts import UNKNOWN
 from memory_r1.memory.bank import entries_from_json
 from memory_r1.metrics import holds_answer
-from memory_r1.training.answering import ENTRY_COST, BankQuestion, BankRecall, FrozenAnswering
+from memory_r1.training.frozen_answering import ENTRY_COST, BankQuestion, BankRecall, FrozenAnswering
 from memory_r1.training.rows import apply_completion, bank_from_row, questions_from_json
 from memory_r1.training.substitution import bank_at_end as substituted
 from memory_r1.types import MemoryEntry

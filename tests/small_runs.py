@@ -11,7 +11,8 @@ from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.evaluation.records import RunInfo
 from memory_r1.evaluation.runner import evaluate
 from memory_r1.memory.retriever import Retriever
-from memory_r1.systems import MemorySystem, build_system
+from memory_r1.systems.base import MemorySystem
+from memory_r1.systems.table import build_system
 from memory_r1.types import Dialogue, Question, Session, Turn
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 

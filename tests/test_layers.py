@@ -16,9 +16,9 @@ PACKAGES = ("memory_r1", "rewards", "data", "recipes")
 LIBRARY_LAYERS = (
     {"types", "errors"},
     {"json_field"},
-    {"metrics", "dialogues", "jsonl", "provenance", "entry", "weights"},
-    {"settings"},
-    {"embedded"},
+    {"metrics", "dialogue_file", "jsonl", "provenance", "entry", "weights"},
+    {"adapter_settings"},
+    {"packaged_models"},
     {"models"},
     {"memory"},
     {"inference"},
@@ -27,22 +27,22 @@ LIBRARY_LAYERS = (
     {"training", "evaluation", "environments"},
     {"cli"},
 )
-DATA_MAY_IMPORT = {"types", "errors", "json_field", "metrics", "dialogues", "jsonl", "entry", "memory"}
+DATA_MAY_IMPORT = {"types", "errors", "json_field", "metrics", "dialogue_file", "jsonl", "entry", "memory"}
 REWARDS_MAY_IMPORT = {*DATA_MAY_IMPORT, "models", "inference", "agents"}
-# How a question is answered in training, and how the columns of a dataset are read: all that rewards know of training.
-REWARDS_MAY_ALSO_IMPORT = ("memory_r1.training.answering", "memory_r1.training.rows")
+# How a question is answered in training, and how the columns of a dataset are read: all that rewards know of it.
+REWARDS_MAY_ALSO_IMPORT = tuple(f"memory_r1.training.{name}" for name in ("frozen_answering", "rows", "substitution"))
 # What starts without torch and FAISS.
 LIGHT = (
     "types",
     "errors",
     "json_field",
     "metrics",
-    "dialogues",
+    "dialogue_file",
     "memory.operations",
     "memory.record",
     "memory.log",
     "memory.bank",
-    "memory.store",
+    "memory.sqlite_log",
 )
 HEAVY = ("torch", "faiss", "transformers")
 
@@ -86,7 +86,7 @@ def forbidden(importer: str, imported: str) -> str:
         return (
             ""
             if imported.startswith(REWARDS_MAY_ALSO_IMPORT)
-            else "rewards know agents, training.answering and training.rows"
+            else "rewards know agents, and of training: frozen_answering, rows, substitution"
         )
     return ""
 
@@ -140,9 +140,12 @@ def test_layering_sees_a_forbidden_import(tmp_path: Path, file: str, code: str, 
 @pytest.mark.parametrize(
     ("file", "code"),
     [
-        ("memory_r1/memory/bank.py", "from memory_r1.memory import store\nfrom . import operations"),
+        ("memory_r1/memory/bank.py", "from memory_r1.memory import sqlite_log\nfrom . import operations"),
         ("memory_r1/agents/prompts.py", "from memory_r1.memory.bank import MemoryBank"),
-        ("rewards/outcome.py", "from memory_r1.training.answering import answer\nfrom memory_r1.agents import prompts"),
+        (
+            "rewards/outcome.py",
+            "from memory_r1.training.rows import Row\nfrom memory_r1.agents import prompts",
+        ),
         ("data/tuples.py", "import torch\nfrom memory_r1.memory.bank import MemoryBank"),
         ("recipes/demo.py", "from data import locomo\nfrom rewards import REWARDS\nimport memory_r1"),
     ],

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from memory_r1 import embedded, models
-from memory_r1.embedded import MANIFEST, EmbeddedModel, Report, prepare
+from memory_r1 import models, packaged_models
 from memory_r1.entry import run_main
 from memory_r1.errors import ModelError
+from memory_r1.packaged_models import MANIFEST, EmbeddedModel, Report, prepare
 
 WEIGHTS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4, dtype=np.float32)}
 
@@ -78,7 +78,7 @@ def test_model_is_prepared_once_with_a_manifest(tmp_path: Path) -> None:
         lambda folder: (folder / MANIFEST).unlink(),
         lambda folder: cut_short(folder / MANIFEST) or cut_short(folder / MANIFEST),
         lambda folder: (folder / MANIFEST).write_text(
-            json.dumps({"preparation_version": embedded.PREPARATION_VERSION, "files": {}})
+            json.dumps({"preparation_version": packaged_models.PREPARATION_VERSION, "files": {}})
         ),
     ],
     ids=["cut short", "file gone", "no manifest", "manifest cut short", "manifest without files"],
@@ -113,7 +113,7 @@ def test_changed_byte_is_found_by_the_full_check(tmp_path: Path) -> None:
 def test_folder_prepared_by_older_code_is_prepared_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = FakePackage()
     prepare(package.model, tmp_path, full_check=False)
-    monkeypatch.setattr(embedded, "PREPARATION_VERSION", embedded.PREPARATION_VERSION + 1)
+    monkeypatch.setattr(packaged_models, "PREPARATION_VERSION", packaged_models.PREPARATION_VERSION + 1)
     prepare(package.model, tmp_path, full_check=False)
     assert package.written == 2
 
@@ -152,10 +152,10 @@ def test_missing_package_and_unwritable_cache_are_said_in_one_line(tmp_path: Pat
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMORY_R1_CACHE", "/elsewhere")
-    assert embedded.cache_folder() == Path("/elsewhere")
-    assert embedded.cache_folder("/given") == Path("/given")
+    assert packaged_models.cache_folder() == Path("/elsewhere")
+    assert packaged_models.cache_folder("/given") == Path("/given")
     monkeypatch.delenv("MEMORY_R1_CACHE")
-    assert embedded.cache_folder() == Path.home() / ".cache" / "memory_r1"
+    assert packaged_models.cache_folder() == Path.home() / ".cache" / "memory_r1"
 
 
 def test_command_prepares_both_and_fails_in_one_line(

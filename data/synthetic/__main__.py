@@ -12,7 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.synthetic.generator import SPLITS, counts_of_path, generate_split, write_synthetic
+from data.labelled import write_labelled
+from data.synthetic.generator import SPLITS, counts_of_path, generate_split
 from memory_r1.entry import run_main
 
 
@@ -25,7 +26,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parser.parse_args(arguments)
     if not options.path.exists() and options.path.suffix != ".jsonl":
         for split in SPLITS:
-            write_synthetic(options.path, split, generate_split(split, options.dialogues, options.seed))
+            write_labelled(options.path, split, generate_split(split, options.dialogues, options.seed))
     sys.stdout.write(json.dumps(counts_of_path(options.path), indent=2) + "\n")
 
 

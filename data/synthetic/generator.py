@@ -7,7 +7,6 @@ uses the training phrasing). The words are in `phrases` and `values`.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
+from data.labelled import LabelledDialogue
 from data.loading import Counts, count
 from data.synthetic.plan import DATED, SINGLES, DialogueShape, Fact, Planner, schedule
 from data.synthetic.values import NAMES
 from data.synthetic.wording import Writer
-from memory_r1.dialogues import read_dialogues, write_dialogues
+from memory_r1.dialogue_file import read_dialogues
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.jsonl import rewrite_rows
-from memory_r1.types import Dialogue, Operation, OperationKind, Question, Session, Turn
+from memory_r1.types import Dialogue, Operation, Question, Session, Turn
 
 Split = Literal["train", "validation", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -42,20 +41,9 @@ _FIRST_DAY = {"train": "2023-10-02", "validation": "2023-04-03", "heldout": "202
 _ATTEMPTS = 300
 
 
-@dataclass(frozen=True, slots=True)
-class SyntheticDialogue:
-    """A dialogue and, for every turn id, the gold operations.
-
-    Their entry ids are those of a MemoryBank into which all operations are played in dialogue order, from empty.
-    """
-
-    dialogue: Dialogue
-    gold: Mapping[str, tuple[Operation, ...]]
-
-
 def generate_split(
     split: Split, n_dialogues: int, seed: int, shape: DialogueShape = DEMO_SHAPE
-) -> list[SyntheticDialogue]:
+) -> list[LabelledDialogue]:
     """Dialogues of one split; the same arguments give the same dialogues in every process.
 
     Raises:
@@ -69,7 +57,7 @@ def generate_split(
     return [_first_fitting(split, f"synthetic-{split}-{seed}-{number}", shape) for number in range(n_dialogues)]
 
 
-def _first_fitting(split: Split, dialogue_id: str, shape: DialogueShape) -> SyntheticDialogue:
+def _first_fitting(split: Split, dialogue_id: str, shape: DialogueShape) -> LabelledDialogue:
     rng = random.Random(dialogue_id)
     for _ in range(_ATTEMPTS):
         drawn = _draw(split, dialogue_id, shape, rng)
@@ -78,7 +66,7 @@ def _first_fitting(split: Split, dialogue_id: str, shape: DialogueShape) -> Synt
     raise ConfigurationError(f"{shape} cannot be filled; allow more turns, fewer facts or fewer questions")
 
 
-def _draw(split: Split, dialogue_id: str, shape: DialogueShape, rng: random.Random) -> SyntheticDialogue | None:
+def _draw(split: Split, dialogue_id: str, shape: DialogueShape, rng: random.Random) -> LabelledDialogue | None:
     """One dialogue, or None when this draw does not fit the shape."""
     first, second = rng.sample(NAMES[split], 2)
     speakers = (first, second)
@@ -102,7 +90,7 @@ def _draw(split: Split, dialogue_id: str, shape: DialogueShape, rng: random.Rand
     order = {turn_id: place for place, turn_id in enumerate(gold)}
     questions = tuple(draft.question(f"{dialogue_id}-q{i}", order, now) for i, draft in enumerate(drafts, 1))
     dialogue = Dialogue(dialogue_id, speakers, tuple(sessions), questions)
-    return SyntheticDialogue(dialogue, gold) if _acceptable(dialogue, shape) else None
+    return LabelledDialogue(dialogue, gold) if _acceptable(dialogue, shape) else None
 
 
 def _acceptable(dialogue: Dialogue, shape: DialogueShape) -> bool:
@@ -177,60 +165,6 @@ def _unanswerable(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> 
     lone = [(f, s) for f in facts for s in speakers if f.attribute in SINGLES and (s, f.attribute) not in told]
     for fact, speaker in rng.sample(lone, len(lone)):
         yield _Draft("unanswerable", writer.question(fact, speaker), UNKNOWN)
-
-
-def write_synthetic(folder: Path | str, split: str, dialogues: Sequence[SyntheticDialogue]) -> None:
-    """Write `<split>.jsonl` (own dialogue format) and `<split>.gold.jsonl` (the gold operations, a line a dialogue)."""
-    folder = Path(folder)
-    write_dialogues(folder / f"{split}.jsonl", [item.dialogue for item in dialogues])
-    labels = [
-        {
-            "dialogue_id": item.dialogue.dialogue_id,
-            "operations": {turn_id: [_to_json(o) for o in gold] for turn_id, gold in item.gold.items()},
-        }
-        for item in dialogues
-    ]
-    rewrite_rows(folder / f"{split}.gold.jsonl", labels)
-
-
-def read_synthetic(folder: Path | str, split: str) -> list[SyntheticDialogue]:
-    """Read what `write_synthetic` wrote.
-
-    Raises:
-        DataError: a file is missing or malformed, or the two do not hold the same dialogues and turns.
-    """
-    folder = Path(folder)
-    path = folder / f"{split}.gold.jsonl"
-    dialogues = read_dialogues(folder / f"{split}.jsonl")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}); generate the folder again") from error
-    gold = dict(_gold_line(line, f"{path}:{number}") for number, line in enumerate(lines, 1))
-    for dialogue in dialogues:
-        turns = [turn.turn_id for turn in dialogue.turns()]
-        if turns != list(gold.get(dialogue.dialogue_id, ())):
-            raise DataError(
-                f"{path}: no operations for every turn of {dialogue.dialogue_id}; generate the folder again"
-            )
-    return [SyntheticDialogue(dialogue, gold[dialogue.dialogue_id]) for dialogue in dialogues]
-
-
-def _to_json(operation: Operation) -> dict[str, object]:
-    record = {"op": operation.kind.value, "id": operation.entry_id, "text": operation.text}
-    return {key: value for key, value in record.items() if value is not None}
-
-
-def _gold_line(line: str, where: str) -> tuple[str, dict[str, tuple[Operation, ...]]]:
-    try:
-        record = json.loads(line)
-        operations = {
-            turn_id: tuple(Operation(OperationKind(o["op"]), o.get("text"), o.get("id")) for o in gold)
-            for turn_id, gold in record["operations"].items()
-        }
-        return record["dialogue_id"], operations
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{where}: not a line of gold operations ({error!r}); generate the folder again") from error
 
 
 def counts_of_path(path: Path) -> Counts:

@@ -14,7 +14,7 @@ from typing import Any
 from rich.progress import Progress
 
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.dialogues import dialogues_hash
+from memory_r1.dialogue_file import dialogues_hash
 from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation.asking import ask, questions_of
 from memory_r1.evaluation.progress import progress_bars

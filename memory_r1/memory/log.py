@@ -4,7 +4,7 @@ Its unit is the turn. One `Record` holds the turn, the model's completion and it
 and the resulting `Event`s. Memory is a fold over the records (`Folding.after`). States are cheap to keep and to fork,
 so a rollout starts from one and needs no file.
 
-`ListLog` keeps records in memory; `memory/store.py` keeps them in a SQLite file.
+`ListLog` keeps records in memory; `memory/sqlite_log.py` keeps them in a SQLite file.
 """
 
 from __future__ import annotations

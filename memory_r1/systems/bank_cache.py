@@ -19,7 +19,7 @@ from filelock import FileLock
 from memory_r1.errors import StoreError
 from memory_r1.memory.log import Log
 from memory_r1.memory.record import Record
-from memory_r1.memory.store import MemoryStore
+from memory_r1.memory.sqlite_log import SqliteLog
 from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
 from memory_r1.systems.player import turns_of
 from memory_r1.systems.state import ScopeState
@@ -105,7 +105,7 @@ class BankCache:
             path = self.path(dialogue)
             scratch = path.with_name(f"{path.name}.{os.getpid()}.part")
             scratch.unlink(missing_ok=True)
-            with MemoryStore(scratch, ScopeState(), system=self.system) as store:
+            with SqliteLog(scratch, ScopeState(), system=self.system) as store:
                 store.extend(dialogue.dialogue_id, log.records(dialogue.dialogue_id))
             scratch.replace(path)
 
@@ -120,7 +120,7 @@ class BankCache:
         if not path.is_file():
             return ()
         try:
-            with MemoryStore(path, ScopeState(), system=self.system) as store:
+            with SqliteLog(path, ScopeState(), system=self.system) as store:
                 records = store.records(dialogue.dialogue_id)
         except StoreError:
             records = ()

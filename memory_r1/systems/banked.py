@@ -14,7 +14,7 @@ from memory_r1.errors import StoreError
 from memory_r1.memory.log import ListLog, Log
 from memory_r1.memory.operations import RefusalReason
 from memory_r1.memory.record import SESSION_END, SPEAKERS, Event, Record, Refusal
-from memory_r1.memory.store import MemoryStore, save_log
+from memory_r1.memory.sqlite_log import SqliteLog, save_log
 from memory_r1.systems.base import (
     Capability,
     MemorySystem,
@@ -165,7 +165,7 @@ class BankedSystem(MemorySystem):
     def load(self, path: Path | str, *, create: bool = False) -> None:
         if not create and not Path(path).is_file():
             raise StoreError(f"{path} is missing; give the path of a saved memory system")
-        opened = MemoryStore(path, ScopeState(), system=self.name)
+        opened = SqliteLog(path, ScopeState(), system=self.name)
         self._log.close()
         self._log = opened
 

@@ -16,7 +16,7 @@ from trl import GRPOConfig, ModelConfig, SFTConfig
 from memory_r1.agents.prompts import ANSWER_INSTRUCTIONS, ANSWER_TOKENS
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import check_address
-from memory_r1.training.fields import closest, validate_fields
+from memory_r1.training.field_checks import closest, validate_fields
 
 # Fields of TRL's `ModelConfig` that would be ignored: LoRA is always on, without dropout; 4-bit is always NF4.
 UNUSED_MODEL_FIELDS = (
@@ -57,7 +57,10 @@ class MemoryArguments:
     agent: str = field(metadata={"help": "Which agent to train.", "choices": ["manager", "answer"]})
     dataset: str = field(
         default="synthetic",
-        metadata={"help": "'synthetic', 'locomo', or a JSONL file of your own dialogues."},
+        metadata={
+            "help": "'synthetic', 'everyday' (without gold; 'everyday-labelled' has it), 'locomo', or a JSONL file of "
+            "your own dialogues."
+        },
     )
     dialogue_seed: int = field(default=0, metadata={"help": "Seed of the synthetic generator and of sampling."})
     first_dialogue: int = field(

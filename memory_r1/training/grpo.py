@@ -14,7 +14,8 @@ from trl.trainer.utils import split_tensor_dict
 
 from memory_r1.inference.tree_attention import use_tree_attention
 from memory_r1.jsonl import JsonLinesWriter
-from memory_r1.training.describe import completion_rows
+from memory_r1.training.completion_stats import completion_rows
+from memory_r1.training.cpu_seconds import CpuSeconds
 from memory_r1.training.dynamic_sampling import DynamicSampler, Settled, samples_of
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.rollouts import has_images, shared_prefix_rollout, shuffle_groups, supports_shared_rollout
@@ -76,6 +77,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         if shared_prefix and use_tree_attention(model) and supports_shared_rollout(args, columns):
             kwargs.setdefault("rollout_func", shared_prefix_rollout)
         super().__init__(model=model, args=args, **kwargs)
+        self.add_callback(CpuSeconds())
         require_trainable(self.model)
         self.describe = describe
         self.completions_log = (
@@ -266,7 +268,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
             for name, value in self.describe(texts, inputs).items():
                 self._metrics[mode][f"completions/{name}"].append(value)
         if self.completions_log is not None:
-            # A rollout may complete prompts other than the dataset's (`training/sessions.py`).
+            # A rollout may complete prompts other than the dataset's (`training/session_credit.py`).
             completed = [row.get("played_prompt", prompt) for row, prompt in zip(inputs, prompts, strict=True)]
             rows = completion_rows(self.state.global_step, self.reward_func_names, completed, texts, rewards.tolist())
             self.completions_log.append(*rows)

@@ -25,18 +25,17 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from trl.models.utils import disable_gradient_checkpointing
 
 from memory_r1.errors import TrainingError
-from memory_r1.training.callbacks import RestoreStart
-from memory_r1.training.critic import (
-    Critic,
-    HiddenStates,
+from memory_r1.training.advantages import (
     clipped_value_loss,
     explained_variance,
     generalized_advantages,
     masked_mean,
     whitened,
 )
+from memory_r1.training.critic import Critic, HiddenStates
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.policy import POLICY
+from memory_r1.training.restore_start import RestoreStart
 from memory_r1.training.rows import Row
 
 

@@ -10,8 +10,8 @@ import torch
 from trl.models.utils import disable_gradient_checkpointing
 
 from memory_r1.inference.language_model import LocalLanguageModel, Messages
-from memory_r1.training.engines import sharding_of
 from memory_r1.training.policy import POLICY
+from memory_r1.training.sharding import sharding_of
 
 logger = logging.getLogger(__name__)
 

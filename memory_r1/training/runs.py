@@ -13,14 +13,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memory_r1.embedded import LANGUAGE_MODEL
+from memory_r1.adapter_settings import SUMMARY, AgentSettings
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.models import weights_hash
+from memory_r1.packaged_models import LANGUAGE_MODEL
 from memory_r1.provenance import git_revision, package_versions
-from memory_r1.settings import SUMMARY, AgentSettings
-from memory_r1.training.callbacks import RestoreStart
-from memory_r1.training.engines import sharding_of
+from memory_r1.training.restore_start import RestoreStart
+from memory_r1.training.sharding import sharding_of
 
 logger = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from trl import SFTTrainer
 
 from memory_r1.inference.tree_attention import use_tree_attention
+from memory_r1.training.cpu_seconds import CpuSeconds
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.shared_prefix import (
     IGNORED,
@@ -29,6 +30,7 @@ class CompletionSFTTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.add_callback(CpuSeconds())
         require_trainable(self.model)
         use_tree_attention(self.model)  # even without a tree it is faster in bfloat16 on a CPU
 

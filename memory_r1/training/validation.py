@@ -17,7 +17,7 @@ from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.metrics import f1_squad
 from memory_r1.systems.player import play_manager
-from memory_r1.training.answering import BankQuestion, FrozenAnswering
+from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.training.policy import POLICY
 from memory_r1.training.rows import Row
 from memory_r1.training.zero_variance import weighted_totals

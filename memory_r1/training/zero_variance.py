@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from memory_r1.training.answering import ENTRY_COST
+from memory_r1.training.frozen_answering import ENTRY_COST
 
 logger = logging.getLogger(__name__)
 

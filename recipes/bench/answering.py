@@ -23,8 +23,8 @@ from memory_r1.errors import DataError
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.inference.prompt_trees import PromptTrees
 from memory_r1.memory.retriever import RetrievalRequest
-from memory_r1.training.answering import BankQuestion, FrozenAnswering
 from memory_r1.training.assembly import load_retriever
+from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.training.policy import FROZEN_ANSWER, POLICY
 from memory_r1.training.rows import Row, manager_rows
 from memory_r1.types import Answer

@@ -25,7 +25,7 @@ from data.locomo import (
     locomo_split,
 )
 from data.tuples import check_disjoint, manager_tuples
-from memory_r1.dialogues import read_dialogues, write_dialogues
+from memory_r1.dialogue_file import read_dialogues, write_dialogues
 from memory_r1.errors import ChecksumError, DataError
 from memory_r1.types import Dialogue, Question, Session, Turn
 from tests.data.records import LOCOMO

@@ -23,7 +23,7 @@ from data.longmemeval import (
     longmemeval_counts,
     longmemeval_split,
 )
-from memory_r1.dialogues import read_dialogues, write_dialogues
+from memory_r1.dialogue_file import read_dialogues, write_dialogues
 from memory_r1.errors import ChecksumError, DataError
 from memory_r1.types import Dialogue, Question, Session, Turn
 from tests.data.records import LONGMEMEVAL, LONGMEMEVAL_ABSTENTION, LONGMEMEVAL_S, said

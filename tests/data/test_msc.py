@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from data.msc import CONVERSATIONS_FILE, OFFICIAL_NAME, QUESTIONS_FILE, load_msc, msc_counts, msc_form
-from memory_r1.dialogues import read_dialogues, write_dialogues
+from memory_r1.dialogue_file import read_dialogues, write_dialogues
 from memory_r1.errors import DataError
 from memory_r1.types import Dialogue, Question, Session, Turn
 from tests.data.records import MSC, MSC_CONVERSATION, MSC_QUESTION

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from data.floors import floors
-from data.synthetic.generator import CATEGORIES, Split, SyntheticDialogue, generate_split
+from data.labelled import LabelledDialogue
+from data.synthetic.generator import CATEGORIES, Split, generate_split
 from memory_r1.types import OperationKind
 from recipes.benchmarks import SYNTHETIC_DIALOGUES
 
@@ -44,7 +45,7 @@ def used() -> dict[str, tuple[Split, int, int]]:
 
 
 @cache
-def dialogues(split: Split, first: int, end: int) -> tuple[SyntheticDialogue, ...]:
+def dialogues(split: Split, first: int, end: int) -> tuple[LabelledDialogue, ...]:
     return tuple(generate_split(split, end, 0)[first:])
 
 
@@ -56,7 +57,7 @@ def table() -> dict[str, dict[str, str]]:
     return {name: {row[0]: row[column] for row in rows} for column, name in enumerate(header) if name}
 
 
-def counts(items: tuple[SyntheticDialogue, ...]) -> dict[str, str]:
+def counts(items: tuple[LabelledDialogue, ...]) -> dict[str, str]:
     parts = [item.dialogue for item in items]
     kinds = Counter(operation.kind for item in items for gold in item.gold.values() for operation in gold)
     questions = Counter(question.category for part in parts for question in part.questions)

@@ -22,7 +22,7 @@ from data.locomo import LOCOMO_FILE, load_locomo, locomo_counts, locomo_split
 from data.locomo_audit import AUDIT_FILE, audit_counts, load_audit
 from data.longmemeval import ORACLE_FILE, SPLITS_FILE, load_longmemeval, longmemeval_counts, longmemeval_split
 from data.msc import CONVERSATIONS_FILE, OFFICIAL_NAME, QUESTIONS_FILE, load_msc, msc_counts, msc_split
-from memory_r1.dialogues import read_dialogues
+from memory_r1.dialogue_file import read_dialogues
 from memory_r1.errors import ChecksumError, ConfigurationError, DataError
 from tests.data.records import LOCOMO, LONGMEMEVAL, LONGMEMEVAL_S, MSC, MSC_CONVERSATION, MSC_QUESTION, OWN, said
 

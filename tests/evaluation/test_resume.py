@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from memory_r1.evaluation.records import read_run
-from memory_r1.memory.store import MemoryStore
+from memory_r1.memory.sqlite_log import SqliteLog
 from memory_r1.systems.player import turns_of
 from memory_r1.systems.state import ScopeState
 from tests.fakes import ScriptedLanguageModel
@@ -102,5 +102,5 @@ def test_an_audit_fetched_meanwhile_does_not_make_it_another_run(tmp_path: Path)
 
 def test_the_deaths_are_deaths(tmp_path: Path) -> None:
     assert attempt(tmp_path / "run", tmp_path / "log", "writing:2") == KILLED
-    with MemoryStore(tmp_path / "run" / "memory.db", ScopeState(), system="memory-r1") as store:
+    with SqliteLog(tmp_path / "run" / "memory.db", ScopeState(), system="memory-r1") as store:
         assert [len(turns_of(store.records(scope))) for scope in ("a", "c")] == [1, 1]  # of the second wave nothing

@@ -9,8 +9,8 @@ import pytest
 
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.evaluation.resume import alone_in, discard_folder
-from memory_r1.systems import SYSTEMS, MemorySystem
-from memory_r1.systems.base import RecallRequest
+from memory_r1.systems.base import MemorySystem, RecallRequest
+from memory_r1.systems.table import SYSTEMS
 from memory_r1.types import Question, Recall
 from tests.fakes import ScriptedLanguageModel
 from tests.small_runs import RUN, build, comparable, dialogues, rows, run_it

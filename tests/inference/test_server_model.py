@@ -13,7 +13,7 @@ from memory_r1.inference.endpoint import Endpoint
 from memory_r1.inference.language_model import Completion, FallibleLanguageModel, LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.retriever import Retriever
-from memory_r1.training.answering import BankQuestion, FrozenAnswering
+from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.types import MemoryEntry, Question, Recall
 from tests.chat_server import ChatServer, reply
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel

@@ -18,7 +18,7 @@ from memory_r1.errors import ScopeError, StoreError
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.log import ListLog, Log
 from memory_r1.memory.record import Event, Record, Refusal
-from memory_r1.memory.store import MemoryStore, save_log
+from memory_r1.memory.sqlite_log import SqliteLog, save_log
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
@@ -30,8 +30,8 @@ Step = tuple[int, tuple[MemoryEntry, ...]]
 AnyLog = Log[ScopeState]
 
 
-def open_store(path: Path) -> MemoryStore[ScopeState]:
-    return MemoryStore(path, ScopeState(), system="test")
+def open_store(path: Path) -> SqliteLog[ScopeState]:
+    return SqliteLog(path, ScopeState(), system="test")
 
 
 @pytest.fixture(params=["list", "store"])
@@ -386,7 +386,7 @@ def test_a_backup_replaces_what_others_read(tmp_path: Path) -> None:
 
 def test_a_backup_over_a_file_that_another_writes_to_gives_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     open_store(tmp_path / "copy.db").close()
-    monkeypatch.setattr("memory_r1.memory.store._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("memory_r1.memory.sqlite_log._BUSY_SECONDS", 0.1)
     with open_store(tmp_path / "log.db") as store, closing(sqlite3.connect(tmp_path / "copy.db")) as writer:
         writer.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreError, match="another program is writing to it"):
@@ -413,7 +413,7 @@ def test_files_that_are_no_store_are_refused_with_a_way_on(tmp_path: Path) -> No
         open_store(tmp_path / "other.db")
     open_store(tmp_path / "older.db").close()
     with pytest.raises(StoreError, match=r"written by system 'test'; open it with that, not 'rag'"):
-        MemoryStore(tmp_path / "older.db", ScopeState(), system="rag")
+        SqliteLog(tmp_path / "older.db", ScopeState(), system="rag")
     with closing(sqlite3.connect(tmp_path / "older.db")) as older:
         older.execute("PRAGMA user_version = 1")
     with pytest.raises(StoreError, match=r"format 1, .* play its dialogues into a new file"):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from memory_r1.adapter_settings import SUMMARY
 from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import write_json
-from memory_r1.settings import SUMMARY
-from memory_r1.systems import SYSTEMS
+from memory_r1.systems.table import SYSTEMS
 from recipes import compare_systems
 
 

@@ -15,8 +15,8 @@ from memory_r1.training.arguments import MemoryGRPOConfig, MemorySFTConfig
 from memory_r1.training.recipe_file import parse_recipe
 from recipes import grpo, sft
 from recipes.dry_run import Load, load_of, memory_of
-from recipes.rows import load_sources
 from recipes.sizes import Shape, prompt_tokens, shape_of
+from recipes.training_data import load_sources
 from tests.tiny import load_base, lora_parameters, with_lora
 
 SMOLLM2_135M = Shape(

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 
-from memory_r1.dialogues import read_dialogues, write_dialogues
+from memory_r1.dialogue_file import read_dialogues, write_dialogues
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.types import Dialogue, Question, Session, Turn

@@ -10,7 +10,7 @@ import pytest
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.rows import Row, manager_rows
 from memory_r1.types import ManagerTuple, MemoryEntry, Turn
-from rewards.length import LengthReward, compression_reward
+from rewards.length import LengthReward, compression_reward, memory_size_reward
 from tests.fakes import FakeEmbedder
 
 
@@ -87,3 +87,17 @@ def test_entries_without_known_sources_do_not_count() -> None:
 def test_a_malformed_row_is_a_fault_of_the_run() -> None:
     with pytest.raises(ValueError, match="Expecting value"):
         compression('[{"op": "NOOP"}]', {**make_row(ROME), "source_words": "?"})
+
+
+def test_a_bank_pays_for_what_exceeds_seven_tenths_of_the_dialogue() -> None:
+    words = "word " * 18 + "word"  # as many as the three turns have
+    whole = MemoryEntry(7, words, "Ann", "", ("t1",))
+    noop = [[{"role": "assistant", "content": '[{"op": "NOOP"}]'}]]
+
+    def pay(*bank: MemoryEntry) -> float | None:
+        row = make_row(*bank)
+        return memory_size_reward(noop, **{key: [row[key]] for key in row if key != "prompt"})[0]
+
+    assert pay(ROME, TEA) == 0.0
+    assert pay(whole) == pytest.approx(-0.3 * 0.3)
+    assert pay(whole, ROME) == pytest.approx(-0.3 * (23 / 19 - 0.7))

@@ -18,7 +18,7 @@ from memory_r1.memory.bank import entries_to_json
 from memory_r1.memory.operations import render_operations
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import exact_match, f1_squad
-from memory_r1.training.answering import BankRecall, FrozenAnswering
+from memory_r1.training.frozen_answering import BankRecall, FrozenAnswering
 from memory_r1.training.rows import Row, apply_completion, manager_rows, reachable_operations
 from memory_r1.types import ManagerTuple, MemoryEntry, Operation, OperationKind, Question, Turn
 from rewards.answers import GivenAnswer, one_by_one

@@ -10,7 +10,7 @@ from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import Endpoint
 from memory_r1.memory.retriever import Retriever
-from memory_r1.training.answering import FrozenAnswering
+from memory_r1.training.frozen_answering import FrozenAnswering
 from rewards import OUTCOMES, REWARDS, RewardContext, build_rewards, check_rewards
 from rewards.answers import AnswerReward
 from rewards.length import LengthReward

@@ -9,8 +9,7 @@ import pytest
 
 from memory_r1.errors import StoreError
 from memory_r1.memory.retriever import Retriever
-from memory_r1.systems import MemorySystem
-from memory_r1.systems.base import RecallRequest
+from memory_r1.systems.base import MemorySystem, RecallRequest
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle
 from memory_r1.systems.retrieval import Rag
 from memory_r1.types import Turn
@@ -114,7 +113,7 @@ def test_forgetting_clears_the_caches_of_the_search() -> None:
 def test_a_forgotten_entry_is_embedded_anew_though_the_file_was_in_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("memory_r1.memory.store._BUSY_SECONDS", 0.1)
+    monkeypatch.setattr("memory_r1.memory.sqlite_log._BUSY_SECONDS", 0.1)
     embedder = FakeEmbedder()
     system = Rag(Retriever(embedder), top_k=1)
     system.load(tmp_path / "memory.db", create=True)

@@ -10,8 +10,9 @@ import pytest
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, ScopeError, StoreError
 from memory_r1.memory.retriever import Retriever
-from memory_r1.systems import SYSTEMS, Capability, MemorySystem, Oracle, build_system
-from memory_r1.systems.base import RecallRequest
+from memory_r1.systems.base import Capability, MemorySystem, RecallRequest
+from memory_r1.systems.baselines import Oracle
+from memory_r1.systems.table import SYSTEMS, build_system
 from memory_r1.types import Turn
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 

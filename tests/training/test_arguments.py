@@ -19,7 +19,7 @@ from memory_r1.training.arguments import (
     MemoryPPOConfig,
     MemorySFTConfig,
 )
-from memory_r1.training.fields import LEAST
+from memory_r1.training.field_checks import LEAST
 from memory_r1.training.recipe_file import parse_recipe
 
 RECIPE: dict[str, Any] = {

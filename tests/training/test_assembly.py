@@ -13,20 +13,20 @@ import torch
 from data.banks import Banks
 from data.sources import Source
 from data.synthetic.generator import generate_split
+from memory_r1.adapter_settings import AgentSettings
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.memory.retriever import Retriever
-from memory_r1.settings import AgentSettings
 from memory_r1.systems import bank_cache
 from memory_r1.training import runs
-from memory_r1.training.answering import BankQuestion, FrozenAnswering
 from memory_r1.training.arguments import MemoryArguments, MemoryModelConfig
 from memory_r1.training.assembly import agent_settings, frozen_answering, manager_tokens, policy_of
-from memory_r1.training.checks import refuse_past_window, refuse_too_few
+from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.training.policy import POLICY
+from memory_r1.training.preflight import refuse_past_window, refuse_too_few
 from memory_r1.types import MemoryEntry, Question
-from recipes import rows
+from recipes import training_data
 from tests.fakes import ScriptedLanguageModel
 from tests.tiny import load_base, load_tokenizer, sharpen, write_adapter
 
@@ -147,7 +147,7 @@ def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
     model = ScriptedLanguageModel()
     for name in ("resolve_model", "adapter_hash", "resolve_embedder", "weights_hash", "model_hash"):
         monkeypatch.setattr(bank_cache, name, str)
-    monkeypatch.setattr(rows.LocalLanguageModel, "load", lambda *given, **options: model)
+    monkeypatch.setattr(training_data.LocalLanguageModel, "load", lambda *given, **options: model)
     sources = [Source(example.dialogue) for example in generate_split("train", 3, 0)]
     retriever = Retriever(None, "bm25")
 
@@ -156,7 +156,7 @@ def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
         before = len(model.prompts)
         arguments = MemoryArguments(agent="answer", banks="manager", manager_adapter="folder")
         named: Any = SimpleNamespace(model_name_or_path="model", dtype="float32")
-        banks = rows.load_banks(arguments, asked, named, retriever, tmp_path, longest)
+        banks = training_data.load_banks(arguments, asked, named, retriever, tmp_path, longest)
         return banks, len(model.prompts) - before
 
     turns = [len(source.dialogue.turns()) for source in sources]

@@ -10,10 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from memory_r1.errors import TrainingError
-from memory_r1.training.critic import (
-    CRITIC_FILE,
-    Critic,
-    HiddenStates,
+from memory_r1.training.advantages import (
     clipped_value_loss,
     explained_variance,
     generalized_advantages,
@@ -21,6 +18,7 @@ from memory_r1.training.critic import (
     masked_variance,
     whitened,
 )
+from memory_r1.training.critic import CRITIC_FILE, Critic, HiddenStates
 from tests.tiny import load_base, sharpen, with_lora
 
 CPU = torch.device("cpu")

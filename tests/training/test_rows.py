@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data.banks import gold_banks
-from data.synthetic.generator import SyntheticDialogue, generate_split
+from data.labelled import LabelledDialogue
+from data.synthetic.generator import generate_split
 from data.tuples import answer_tuples, manager_tuples
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager
@@ -112,13 +113,13 @@ def test_questions_travel_unchanged(questions: list[Question]) -> None:
 
 
 @pytest.fixture(scope="module")
-def synthetic() -> list[SyntheticDialogue]:
+def synthetic() -> list[LabelledDialogue]:
     return generate_split("train", 3, seed=11)
 
 
 @pytest.mark.parametrize("every_turn", [True, False])
 def test_no_question_and_no_gold_answer_is_in_a_managers_prompt(
-    synthetic: list[SyntheticDialogue], every_turn: bool
+    synthetic: list[LabelledDialogue], every_turn: bool
 ) -> None:
     for example in synthetic:
         banks = gold_banks(example.dialogue, example.gold)
@@ -180,7 +181,7 @@ def test_a_manager_is_taught_the_number_of_the_entry_in_its_prompt() -> None:
     assert f"{operation['id']}. Ann lives in Rome" in prompt_text(row)
 
 
-def test_every_target_of_the_generated_dialogues_is_accepted_whole(synthetic: list[SyntheticDialogue]) -> None:
+def test_every_target_of_the_generated_dialogues_is_accepted_whole(synthetic: list[LabelledDialogue]) -> None:
     kinds = set()
     for example in synthetic:
         banks = gold_banks(example.dialogue, example.gold)
@@ -256,7 +257,7 @@ def test_an_answer_that_quotes_is_taught_the_words_of_its_evidence() -> None:
 
 
 def test_the_gold_answer_is_not_in_an_answer_prompt_unless_a_memory_says_it(
-    synthetic: list[SyntheticDialogue],
+    synthetic: list[LabelledDialogue],
 ) -> None:
     for example in synthetic:
         bank = gold_banks(example.dialogue, example.gold)

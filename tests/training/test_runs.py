@@ -12,9 +12,9 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from memory_r1.embedded import LANGUAGE_MODEL
 from memory_r1.errors import ConfigurationError
 from memory_r1.models import check_adapter, weights_hash
+from memory_r1.packaged_models import LANGUAGE_MODEL
 from memory_r1.training.runs import (
     base_model_record,
     claim_run,

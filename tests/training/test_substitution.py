@@ -11,7 +11,7 @@ from data.synthetic.generator import generate_split
 from data.tuples import dialogue_end_tuples
 from memory_r1.memory.operations import render_operations
 from memory_r1.memory.retriever import Retriever
-from memory_r1.training.answering import BankRecall
+from memory_r1.training.frozen_answering import BankRecall
 from memory_r1.training.rows import Row, reachable_operations
 from memory_r1.training.substitution import substitution_rows
 from memory_r1.types import Dialogue, Operation, OperationKind, Question, Session, Turn

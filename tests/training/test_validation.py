@@ -11,7 +11,7 @@ import torch
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.memory.retriever import Retriever
-from memory_r1.training.answering import FrozenAnswering
+from memory_r1.training.frozen_answering import FrozenAnswering
 from memory_r1.training.policy import POLICY
 from memory_r1.training.validation import PlayedDialogues, merged, score_greedily
 from memory_r1.training.zero_variance import without_failed

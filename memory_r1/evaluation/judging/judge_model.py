@@ -12,10 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
-from memory_r1.embedded import cache_folder
 from memory_r1.errors import EndpointError, PromptTooLongError, StoreError
 from memory_r1.inference.endpoint import ChatReply, Endpoint, NotAskedError, ServerDownError
 from memory_r1.inference.language_model import Completion, LanguageModel, Messages
+from memory_r1.packaged_models import cache_folder
 
 Outcome = Completion | EndpointError | PromptTooLongError | None
 """The outcome of a request; None if it was not sent because earlier ones had failed."""

@@ -1,8 +1,8 @@
 """Retrieval metrics of a row of `predictions.jsonl`: evidence recall@k, recall of distilled entries, and rankings.
 
 Every system that searches ranks `recalled` best first. For two speakers the `top_k` best of each are merged into one
-ranking, so the first k entries are the best k of both; entries of other speakers come last. Systems in
-`UNRANKED_SYSTEMS` order recalled entries by time, so nothing "at k" is measured for them.
+ranking, so the first k entries are the best k of both; entries of other speakers come last. Other systems
+(`SystemSpec.ranks`) order recalled entries by time, so nothing "at k" is measured for them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Collection, Iterable, Sequence
 
 from memory_r1.evaluation.records import Prediction, RecalledEntry
 from memory_r1.metrics import evidence_recall
+from memory_r1.systems.table import SYSTEMS
 
 RECALL_AT = (1, 3, 5, 10, 30)
 """Numbers of entries counted by `evidence_recall@k`."""
 RANKING_AT = (5, 10)
 """Numbers of distinct sessions or turns counted by LongMemEval's retrieval metrics, as printed by its authors."""
-UNRANKED_SYSTEMS = frozenset({"full-context", "oracle", "sliding-window", "add-only-newest-first"})
 
 
 def row_metrics(prediction: Prediction, benchmark: str, system: str) -> dict[str, float | None]:
@@ -30,7 +30,7 @@ def row_metrics(prediction: Prediction, benchmark: str, system: str) -> dict[str
     if not prediction.evidence:
         return {}
     metrics = {"distilled_recall": evidence_recall(prediction.evidence, source_turns(prediction.distilled))}
-    if system in UNRANKED_SYSTEMS:
+    if system in SYSTEMS and not SYSTEMS[system].ranks:
         return metrics
     for k in RECALL_AT:
         metrics[f"evidence_recall@{k}"] = evidence_recall(prediction.evidence, source_turns(prediction.recalled[:k]))

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from data.floors import floors
+from data.labelled import LabelledDialogue, read_labelled, write_labelled
 from data.synthetic import wording as synthetic_text
 from data.synthetic.__main__ import main
 from data.synthetic.generator import (
@@ -25,10 +26,7 @@ from data.synthetic.generator import (
     UNKNOWN,
     DialogueShape,
     Split,
-    SyntheticDialogue,
     generate_split,
-    read_synthetic,
-    write_synthetic,
 )
 from data.synthetic.phrase_files import HELDOUT, JOINERS, OPENERS, PEOPLE, REPEATERS, TRAIN
 from data.synthetic.plan import DATED, SETS, SINGLES
@@ -45,7 +43,7 @@ Gram = tuple[str, ...]
 
 
 @cache
-def dialogues(split: Split) -> tuple[SyntheticDialogue, ...]:
+def dialogues(split: Split) -> tuple[LabelledDialogue, ...]:
     """Five dialogues of each of the seeds."""
     return tuple(item for seed in SEEDS for item in generate_split(split, 5, seed))
 
@@ -101,13 +99,13 @@ def pool_grams(split: str) -> set[Gram]:
     return {gram for text in pool_sentences(split) for gram in grams(masked_template(text))} | turn_boundaries(split)
 
 
-def texts_of(item: SyntheticDialogue) -> Iterator[str]:
+def texts_of(item: LabelledDialogue) -> Iterator[str]:
     yield from (turn.text for turn in item.dialogue.turns())
     yield from (question.question for question in item.dialogue.questions)
     yield from (operation.text for gold in item.gold.values() for operation in gold if operation.text)
 
 
-def text_grams(items: Iterable[SyntheticDialogue], split: str) -> set[Gram]:
+def text_grams(items: Iterable[LabelledDialogue], split: str) -> set[Gram]:
     """4-grams of whole texts (across sentences too), names and values masked wherever they occur as words."""
     masked = sorted(all_values(split) | set(NAMES[split]), key=len, reverse=True)
     pattern = re.compile(r"\b(" + "|".join(re.escape(value) for value in masked) + r")\b")
@@ -340,19 +338,19 @@ def test_other_shapes_and_those_that_cannot_be() -> None:
 
 def test_files_hold_the_dialogues_and_their_gold(tmp_path) -> None:
     made = generate_split("heldout", 2, 3)
-    write_synthetic(tmp_path, "heldout", made)
-    assert read_synthetic(tmp_path, "heldout") == made
+    write_labelled(tmp_path, "heldout", made)
+    assert read_labelled(tmp_path, "heldout") == made
     gold = tmp_path / "heldout.gold.jsonl"
     gold.write_text(gold.read_text().splitlines()[0] + "\n")
     with pytest.raises(DataError, match="no operations for every turn"):
-        read_synthetic(tmp_path, "heldout")
+        read_labelled(tmp_path, "heldout")
     gold.write_text('{"dialogue_id": "d", "operations": {"s1:1": [{"op": "MERGE"}]}}\n')
     with pytest.raises(DataError, match=r"heldout\.gold\.jsonl:1: not a line of gold operations"):
-        read_synthetic(tmp_path, "heldout")
+        read_labelled(tmp_path, "heldout")
 
 
 def test_a_gold_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_synthetic(tmp_path, "heldout", generate_split("heldout", 1, 3))
+    write_labelled(tmp_path, "heldout", generate_split("heldout", 1, 3))
     gold = tmp_path / "heldout.gold.jsonl"
     before = gold.read_bytes()
 
@@ -361,7 +359,7 @@ def test_a_gold_file_is_replaced_as_a_whole_or_not_at_all(tmp_path, monkeypatch:
 
     monkeypatch.setattr("os.fsync", out_of_space)
     with pytest.raises(OSError, match="No space"):
-        write_synthetic(tmp_path, "heldout", generate_split("heldout", 2, 4))
+        write_labelled(tmp_path, "heldout", generate_split("heldout", 2, 4))
     assert gold.read_bytes() == before
 
 

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from memory_r1.dialogues import dialogue_to_json, read_dialogues, write_dialogues
+from memory_r1.dialogue_file import dialogue_to_json, read_dialogues, write_dialogues
 from memory_r1.errors import DataError
 from memory_r1.types import Dialogue, Question, Session, Turn
 

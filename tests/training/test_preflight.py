@@ -13,11 +13,11 @@ import pytest
 import yaml
 from accelerate.utils import DistributedType
 
-from memory_r1.dialogues import write_dialogues
+from memory_r1.dialogue_file import write_dialogues
 from memory_r1.errors import ConfigurationError
-from memory_r1.training import checks
-from memory_r1.training.checks import check_run
-from memory_r1.training.engines import sharding_of
+from memory_r1.training import preflight
+from memory_r1.training.preflight import check_run
+from memory_r1.training.sharding import sharding_of
 from memory_r1.types import Dialogue, Session, Turn
 from recipes import grpo, sft
 from tests.tiny import write_adapter
@@ -85,10 +85,10 @@ def test_a_missing_extra_is_named(
     fields: dict[str, Any], four_bit: bool, complaint: str, model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model.load_in_4bit = four_bit
-    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
     with pytest.raises(ConfigurationError, match=complaint):
         check_run(arguments(), config(**fields), model)
-    monkeypatch.setattr(checks, "find_spec", lambda name: object())
+    monkeypatch.setattr(preflight, "find_spec", lambda name: object())
     if four_bit:
         with pytest.raises(ConfigurationError, match="load_in_4bit: found true, but there is no CUDA device"):
             check_run(arguments(), config(**fields), model)
@@ -113,7 +113,7 @@ def test_adapters_that_are_not_there_are_said_with_the_commands_that_train_them(
     assert "demo" not in message
     for name in ("manager_sft", "answer_sft"):
         (tmp_path / "demo" / name).mkdir(parents=True)
-    monkeypatch.setattr(checks, "DEMO", tmp_path / "demo")
+    monkeypatch.setattr(preflight, "DEMO", tmp_path / "demo")
     demo = f"ARGS='--warm_start {tmp_path}/demo/manager_sft --answer_adapter {tmp_path}/demo/answer_sft'"
     with pytest.raises(ConfigurationError, match="or take the demo's with " + demo.replace(".", r"\.")):
         check_run(wanted, config(), model)

@@ -44,7 +44,7 @@ CREATE TABLE vectors (
 """
 
 
-class MemoryStore(Log[S]):
+class SqliteLog(Log[S]):
     """A `Log` in a SQLite file.
 
     Args:
@@ -131,7 +131,7 @@ class MemoryStore(Log[S]):
             return
         with (
             closing(sqlite3.connect(":memory:", isolation_level=None)) as image,
-            MemoryStore(path, self.start, system=self.system) as copy,
+            SqliteLog(path, self.start, system=self.system) as copy,
             copy._errors("written"),
         ):
             with self._lock:
@@ -263,13 +263,13 @@ class MemoryStore(Log[S]):
 
 
 def save_log(log: Log[Any], path: Path | str, *, system: str) -> None:
-    """Write a whole log to a store file at `path`, as `MemoryStore.copy_to` does."""
+    """Write a whole log to a store file at `path`, as `SqliteLog.copy_to` does."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(log, MemoryStore):
+    if isinstance(log, SqliteLog):
         log.copy_to(path)
         return
-    with MemoryStore(":memory:", log.start, system=system) as copy:
+    with SqliteLog(":memory:", log.start, system=system) as copy:
         for scope in log.scopes():
             copy.extend(scope, log.records(scope))
         copy.copy_to(path)

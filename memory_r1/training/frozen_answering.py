@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.errors import MemoryR1Error
-from memory_r1.inference.reply_cache import Remembered
+from memory_r1.inference.remembered import Remembered
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.types import Answer, MemoryEntry, Question, Recall
 

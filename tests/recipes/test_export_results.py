@@ -6,7 +6,7 @@ from pathlib import Path
 
 from memory_r1.evaluation.records import RESULTS, read_predictions
 from memory_r1.jsonl import read_json
-from recipes.publish import main
+from recipes.export_results import main
 from tests.fake_runs import write_evaluation
 
 

@@ -26,7 +26,7 @@ from memory_r1.systems.state import ScopeState
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
 from memory_r1.training.assembly import manager_tokens
 from memory_r1.training.rows import Row, answer_rows, answer_sft_rows, manager_rows, manager_sft_rows
-from memory_r1.training.sessions import BranchRollout, branch_rows, session_rows
+from memory_r1.training.session_credit import BranchRollout, branch_rows, session_rows
 from memory_r1.training.substitution import substitution_rows
 from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
 

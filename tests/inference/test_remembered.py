@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from memory_r1.inference.reply_cache import Remembered
+from memory_r1.inference.remembered import Remembered
 
 
 def test_only_what_was_kept_is_known() -> None:

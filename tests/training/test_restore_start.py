@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from memory_r1.training.callbacks import RestoreStart
+from memory_r1.training.restore_start import RestoreStart
 from tests.tiny import load_base, lora_parameters, randomise, snapshot, with_lora
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.memory.retriever import Retriever
-from memory_r1.training.answering import BankQuestion, FrozenAnswering
+from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.types import MemoryEntry, Question
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 

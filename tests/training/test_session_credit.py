@@ -16,9 +16,9 @@ from memory_r1.inference.language_model import Messages
 from memory_r1.memory.bank import entries_from_json
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import exact_match
-from memory_r1.training.answering import FrozenAnswering
+from memory_r1.training.frozen_answering import FrozenAnswering
 from memory_r1.training.rows import Row, apply_completion
-from memory_r1.training.sessions import MAX_SESSION_MEMORIES, BranchRollout, Sample, branch_rows, session_rows
+from memory_r1.training.session_credit import MAX_SESSION_MEMORIES, BranchRollout, Sample, branch_rows, session_rows
 from memory_r1.types import BranchPoint, Dialogue, MemoryEntry, Question, Session, SessionTuple, Turn
 from rewards.answers import one_by_one
 from rewards.outcome import EntryCost, OutcomeReward, by_answer

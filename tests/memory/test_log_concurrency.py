@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.memory.store import MemoryStore
+from memory_r1.memory.sqlite_log import SqliteLog
 from memory_r1.systems.banked import Proposal, record_of
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import Operation, OperationKind, Turn
@@ -23,7 +23,7 @@ PROCESSES, THREADS = 4, 8
 OPERATIONS = int(os.environ.get("MEMORY_R1_STORE_OPERATIONS", "960"))  # 5,000 take half a minute
 
 
-def write(store: MemoryStore[ScopeState], writer: str, count: int) -> Counter[str]:
+def write(store: SqliteLog[ScopeState], writer: str, count: int) -> Counter[str]:
     """`count` edits of entries as they were read a moment before, as a model that thinks would make them."""
     rng, told = random.Random(writer), Counter[str]()
     for number in range(count):
@@ -44,7 +44,7 @@ def write(store: MemoryStore[ScopeState], writer: str, count: int) -> Counter[st
 
 def write_in_threads(path: Path, process: str, count: int) -> Counter[str]:
     with (
-        MemoryStore(path, ScopeState(), system="stress") as store,
+        SqliteLog(path, ScopeState(), system="stress") as store,
         ThreadPoolExecutor(THREADS) as threads,
     ):
         writers = [f"{process}.{thread}" for thread in range(THREADS)]
@@ -65,7 +65,7 @@ def test_the_fold_of_the_log_is_the_bank_and_nothing_is_lost(tmp_path: Path) -> 
         assert process.returncode == 0
         told += Counter({kind: int(count) for kind, count in (line.split() for line in output.splitlines())})
     written: Counter[str] = Counter()
-    with MemoryStore(path, ScopeState(), system="stress") as store:
+    with SqliteLog(path, ScopeState(), system="stress") as store:
         assert store.scopes() == SCOPES
         for scope in SCOPES:
             records = store.records(scope)
@@ -91,7 +91,7 @@ def test_the_fold_of_the_log_is_the_bank_and_nothing_is_lost(tmp_path: Path) -> 
 
 def test_a_new_file_may_be_opened_by_many_at_once(tmp_path: Path) -> None:
     def opened(number: int) -> None:
-        MemoryStore(tmp_path / f"{number // THREADS}.db", ScopeState(), system="stress").close()
+        SqliteLog(tmp_path / f"{number // THREADS}.db", ScopeState(), system="stress").close()
 
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(opened, range(40 * THREADS)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from memory_r1.training.describe import DESCRIBE, describe_answers, describe_operations
+from memory_r1.training.completion_stats import DESCRIBE, describe_answers, describe_operations
 
 
 def test_shares_are_of_accepted_operations_and_failures_of_completions() -> None:

@@ -17,8 +17,8 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import Messages, WindowedLanguageModel
 from memory_r1.models import check_adapter, resolve_model
 from memory_r1.training.arguments import MemoryArguments
-from memory_r1.training.engines import sharding_of
 from memory_r1.training.rollouts import PLAIN_SAMPLING, supports_shared_rollout
+from memory_r1.training.sharding import sharding_of
 
 DEMO = Path("outputs/demo")
 

@@ -1,0 +1,36 @@
+"""CPU seconds of a training loop, in every row of its log: what "equal compute" is measured in."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+
+class CpuSeconds(TrainerCallback):
+    """Adds `cpu_seconds` to every row of the log: those of all threads of this process since training began.
+
+    Loading, playing banks and evaluation before the loop do not count; a resumed run goes on from its last row.
+    """
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Go on from what an earlier launch has used."""
+        self._used = max((row.get("cpu_seconds", 0.0) for row in state.log_history), default=0.0)
+        self._started = time.process_time()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the seconds to the newest row, and to what other callbacks report of it."""
+        seconds = round(self._used + time.process_time() - self._started, 2)
+        state.log_history[-1]["cpu_seconds"] = seconds
+        if logs is not None:
+            logs["cpu_seconds"] = seconds
