@@ -9,7 +9,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +43,6 @@ _PAGE_COLOURS = {
 }
 # Marks the ids of a drawing that are texts to show under the pointer.
 _TIP = "tip:"
-# Lines of more points have no dots on them.
-_MOST_DOTS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +79,8 @@ def inline_svg(figure: Figure, label: str) -> Markup:
         figure.savefig(drawn, format="svg")
     root = fromstring(drawn.getvalue())
     paths = {f"#{element.get('id')}": element.get("d", "") for element in root.iterfind(".//{*}path")}
-    attributes = {"viewBox": root.get("viewBox", ""), "role": "img", "class": "chart", "aria-label": _printable(label)}
-    svg = Element("svg", attributes)
+    svg = Element("svg", {"class": "chart", "role": "img", "aria-label": _printable(label)})
+    svg.set("viewBox", root.get("viewBox", ""))
     for child in root.iterfind("{*}g"):
         _copy(child, svg, paths)
     return Markup(tostring(svg, encoding="unicode"))
@@ -93,25 +91,23 @@ def draw_lines(panels: Mapping[str, Mapping[str, Points]], x_label: str, legend:
 
     A series has one colour in all panels; there are five, and from the sixth series on lines are dotted.
     """
-    figure, axes = _figure(len(panels), (4.6, 2.7))
-    places = {
-        name: place for place, name in enumerate(dict.fromkeys(name for rows in panels.values() for name in rows))
-    }
-    for axis, (title, series) in zip(axes, panels.items(), strict=False):
+    figure, axes = _figure(panels, (4.6, 2.7))
+    drawn: dict[str, Any] = {}
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    for axis, series in zip(axes, panels.values(), strict=False):
         for name, points in series.items():
             finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
             if not finite:
                 continue
-            repeats, colour = divmod(places[name], len(_SERIES))
-            style = {"color": _SERIES[colour], "linestyle": ":" if repeats else "-"}
-            axis.plot(*zip(*finite, strict=True), **style, label=_plain(name), gid=_tip(name))
-            for x, y in finite if len(finite) <= _MOST_DOTS else ():
-                axis.plot([x], [y], ".", color=_SERIES[colour], gid=_tip(f"{name}, {x_label} {x:g}: {y:.4g}"))
-        axis.set_title(_plain(title, 40))
+            repeats, place = divmod(names.index(name), len(_SERIES))
+            style, colour = ":" if repeats else "-", _SERIES[place]
+            [drawn[name]] = axis.plot(*zip(*finite, strict=True), style, color=colour, gid=_tip(name))
+            for x, y in finite if len(finite) <= 60 else ():
+                axis.plot([x], [y], ".", color=colour, gid=_tip(f"{name}, {x_label} {x:g}: {y:.4g}"))
         axis.set_xlabel(_plain(x_label))
         axis.grid(axis="y", color=_GRID)
-        if legend and axis.lines:
-            axis.legend(frameon=False, fontsize="small")
+    if legend:
+        _add_legend(figure, drawn)
     return figure
 
 
@@ -123,41 +119,43 @@ def draw_operations(runs: Mapping[str, Columns], legend: bool = True, width: flo
         legend: say beside the panels which colour is which part.
         width: of the chart, in inches; a panel is 2.2 high.
     """
-    figure, axes = _figure(len(runs), (width, 2.2), stacked=True)
-    bars = {}
-    for axis, (title, columns) in zip(axes, runs.items(), strict=False):
+    figure, axes = _figure(runs, (width, 2.2), stacked=True)
+    drawn: dict[str, Any] = {}
+    for axis, columns in zip(axes, runs.values(), strict=False):
         step = int(columns[1][0]) - int(columns[0][0]) if len(columns) > 1 else 1
         for label, parts in columns:
             base = 0.0
             for part in (part for part in _PARTS if parts.get(part)):
-                bars[part] = axis.bar(int(label), parts[part], 0.84 * step, bottom=base, color=_PARTS[part])
-                bars[part].patches[0].set_gid(_tip(f"turn {label}: {part} {parts[part]:.2f}"))
+                [drawn[part]] = axis.bar(int(label), parts[part], 0.84 * step, bottom=base, color=_PARTS[part])
+                drawn[part].set_gid(_tip(f"turn {label}: {part} {parts[part]:.2f}"))
                 base += parts[part]
-        axis.set_title(_plain(title, 40))
         axis.set_ylabel("operations per turn")
         axis.grid(axis="y", color=_GRID)
         axis.locator_params(axis="x", integer=True)
     axes[-1].set_xlabel("turn")
-    if legend and bars:
-        shown = [part for part in _PARTS if part in bars]
-        figure.legend([bars[part] for part in shown], shown, frameon=False, fontsize="small", loc="outside right upper")
+    if legend:
+        _add_legend(figure, {part: drawn[part] for part in _PARTS if part in drawn})
     return figure
 
 
 def draw_tradeoff(spots: Sequence[Spot], x_label: str, y_label: str) -> Figure:
     """Draw quality against cost, one dot with its interval a run; a wide span of costs is logarithmic."""
-    from matplotlib.ticker import EngFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator
 
-    figure, (axes,) = _figure(1, (8, 3.2))
+    figure, (axes,) = _figure([""], (8, 3.2))
     for spot in spots:
         spans = [[spot.y - spot.low], [spot.high - spot.y]]
         dot, *_ = axes.errorbar([spot.x], [spot.y], spans, fmt="o", color=_SERIES[0], ecolor=_INK, capsize=2)
         dot.set_gid(_tip(f"{spot.name}: {x_label} {spot.x:,.0f}, {y_label} {spot.y:.1f}"))
     if is_logarithmic([spot.x for spot in spots]):
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.minorticks_off()
+    else:
+        axes.locator_params(axis="x", integer=True)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(axis="y", color=_GRID)
-    axes.margins(x=0.1)
+    axes.margins(0.1)
     axes.set_xlabel(_plain(x_label))
     axes.set_ylabel(_plain(y_label))
     with _boxes_for_missing_glyphs():
@@ -169,8 +167,8 @@ def draw_scores(panels: Mapping[str, Intervals]) -> Figure:
     """Draw one panel a title, in it a dot with its interval for every label; labels without a value are left out."""
     shown = {title: {label: row for label, row in rows.items() if row} for title, rows in panels.items()}
     height = 0.9 + 0.34 * max((len(rows) for rows in shown.values()), default=1)
-    figure, axes = _figure(len(shown), (4.4, max(1.8, height)))
-    for axis, (title, rows) in zip(axes, shown.items(), strict=False):
+    figure, axes = _figure(shown, (4.4, max(1.8, height)))
+    for axis, rows in zip(axes, shown.values(), strict=False):
         places = range(len(rows))
         means = [100 * row["mean"] for row in rows.values()]
         spans = _spans(list(rows.values()))
@@ -178,7 +176,6 @@ def draw_scores(panels: Mapping[str, Intervals]) -> Figure:
         axis.set_yticks(places, [_plain(label) for label in rows])
         axis.set_ylim(max(len(rows), 1) - 0.5, -0.5)
         axis.set_xlim(0, 100)
-        axis.set_title(_plain(title, 40))
         axis.set_xlabel("score, times 100")
     return figure
 
@@ -191,34 +188,31 @@ def draw_categories(by_category: Mapping[str, Mapping[str, Any]], metrics: Mappi
         metrics: which of them to draw, name to label.
     """
     width = 0.8 / max(len(metrics), 1)
-    inches = 1.2 + max(1.4, 0.24 * len(metrics)) * len(by_category)
-    figure, (axes,) = _figure(1, (max(5.0, inches), 3.4))
+    inches = 2.7 + max(1.4, 0.24 * len(metrics)) * len(by_category)
+    figure, (axes,) = _figure([""], (max(6.5, inches), 3.4))
+    drawn: dict[str, Any] = {}
     for number, (metric, label) in enumerate(metrics.items()):
         found = {place: row[metric] for place, row in enumerate(by_category.values()) if row.get(metric)}
         if not found:
             continue
         places = [place + (number - (len(metrics) - 1) / 2) * width for place in found]
         rows = list(found.values())
-        style = {
-            "color": _SERIES[number % len(_SERIES)],
-            "error_kw": {"color": _INK, "capsize": 2},
-            "label": _plain(label),
-        }
-        axes.bar(places, [100 * row["mean"] for row in rows], width * 0.9, yerr=_spans(rows), **style)
-    titles = [category_title(name, row.get("names", {})) for name, row in by_category.items()]
-    counts = [row["n"] for row in by_category.values()]
-    ticks = ["\n".join([*map(_plain, title.split(", ")), f"n={n}"]) for title, n in zip(titles, counts, strict=True)]
+        means = [100 * row["mean"] for row in rows]
+        style: dict[str, Any] = {"color": _SERIES[number % len(_SERIES)], "error_kw": {"color": _INK, "capsize": 2}}
+        drawn[label] = axes.bar(places, means, width * 0.9, yerr=_spans(rows), **style)
+    titles = [category_title(name, row.get("names", {})).split(", ") for name, row in by_category.items()]
+    counts = [f"n={row['n']}" for row in by_category.values()]
+    ticks = ["\n".join([*map(_plain, title), count]) for title, count in zip(titles, counts, strict=True)]
     axes.set_xticks(range(len(by_category)), ticks)
     axes.set_ylabel("score, times 100")
     axes.set_ylim(0, 100)
-    if axes.containers:
-        axes.legend(frameon=False, fontsize="small")
+    _add_legend(figure, drawn)
     return figure
 
 
 def draw_cost(tokens: Mapping[str, float], seconds: Sequence[float]) -> Figure:
     """Draw what a run cost: tokens a question by what they were spent on, and how long the answers took."""
-    figure, (left, right) = _figure(2, (3.6, 2.6))
+    figure, (left, right) = _figure(["", ""], (3.6, 2.6))
     left.barh(list(tokens), list(tokens.values()), color=_SERIES[0])
     left.invert_yaxis()
     left.set_xlabel("tokens a question")
@@ -233,19 +227,27 @@ def is_logarithmic(values: Sequence[float]) -> bool:
     return bool(values) and min(values) > 0 and max(values) / min(values) >= 10
 
 
-def _figure(panels: int, inches: tuple[float, float], stacked: bool = False) -> tuple[Figure, Sequence[Axes]]:
-    """A figure of at least one panel, `inches` wide and high each; the panels stand side by side or are stacked."""
+def _figure(titles: Iterable[str], inches: tuple[float, float], stacked: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of one panel a title, but of at least one, each `inches` wide and high, side by side or stacked."""
     from matplotlib.figure import Figure
 
-    rows, columns = (max(panels, 1), 1) if stacked else (1, max(panels, 1))
+    titles = list(titles) or [""]
+    rows, columns = (len(titles), 1) if stacked else (1, len(titles))
     figure = Figure(figsize=(inches[0] * columns, inches[1] * rows), dpi=160, layout="constrained")
-    axes = [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
-    for axis in axes:
+    axes = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(_plain(title, 40), fontsize="medium")
         axis.spines[["top", "right"]].set_visible(False)
         axis.set_axisbelow(True)
         axis.tick_params(labelsize="small")
-        axis.title.set_fontsize("medium")
     return figure, axes
+
+
+def _add_legend(figure: Figure, drawn: Mapping[str, Any]) -> None:
+    """Name what is drawn, beside the panels, where it covers nothing."""
+    if drawn:
+        names = [_plain(name) for name in drawn]
+        figure.legend(drawn.values(), names, frameon=False, fontsize="small", loc="outside right upper")
 
 
 def _name_spots(figure: Figure, axes: Axes, spots: Sequence[Spot]) -> None:
@@ -254,11 +256,9 @@ def _name_spots(figure: Figure, axes: Axes, spots: Sequence[Spot]) -> None:
     taken: list[Any] = []
     for spot in sorted(spots, key=lambda spot: -spot.y):
         across, _ = axes.transAxes.inverted().transform(axes.transData.transform((spot.x, spot.y)))
-        x, y, side = (6, 4, "left") if across <= 0.5 else (-6, 4, "right")
-        name = axes.annotate(
-            _plain(spot.name), (spot.x, spot.y), (x, y), textcoords="offset points", ha=side, fontsize="small"
-        )
-        name.set_in_layout(False)
+        x, y, side = (6, 4, "left") if across < 0.6 else (-6, 4, "right")
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": side, "fontsize": "small", "in_layout": False}
+        name = axes.annotate(_plain(spot.name), (spot.x, spot.y), (x, y), **style)
         while any(name.get_window_extent().overlaps(other) for other in taken):
             y -= 2
             name.set_position((x, y))
@@ -273,11 +273,11 @@ def _copy(element: Element, parent: Element, paths: Mapping[str, str]) -> None:
     if tag == "use":
         place = f"translate({attributes.pop('x')} {attributes.pop('y')})"
         tag, attributes = "path", attributes | {"d": paths[attributes["href"]], "transform": place}
-    kept = {name: attributes[name] for name in ("d", "x", "y", "transform") if name in attributes}
+    kept = {name: value for name, value in attributes.items() if name in ("d", "x", "y", "transform")}
     if style := re.sub(r"font-family: [^;]*(; )?", "", attributes.get("style", "")):
         kept["style"] = re.sub("#[0-9a-f]{6}", lambda colour: _PAGE_COLOURS[colour[0]], style)
     copy = SubElement(parent, tag, kept)
-    copy.text = element.text
+    copy.text = element.text if tag == "text" else None
     if (name := attributes.get("id", "")).startswith(_TIP):
         SubElement(copy, "title").text = name.removeprefix(_TIP)
     for child in element:
