@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rich.table import Table
 
 from memory_r1.entry import run_main
 from memory_r1.errors import DataError
+from memory_r1.evaluation.report.charts import draw_lines, save_png
 from memory_r1.jsonl import read_json, write_json
 
 # Name in a run's log to the title of its panel.
@@ -63,24 +64,6 @@ def read_run(folder: Path) -> dict[str, Any]:
     }
 
 
-def draw(runs: Mapping[str, Mapping[str, Any]], path: Path) -> None:
-    """One panel for each of `PANELS` that some run has, one line a run."""
-    from matplotlib.figure import Figure
-
-    shown = [name for name in PANELS if any(run["curves"][name] for run in runs.values())]
-    figure = Figure(figsize=(4.6 * len(shown), 3.4), layout="constrained")
-    for place, name in enumerate(shown):
-        axis = figure.add_subplot(1, len(shown), place + 1)
-        for number, (label, run) in enumerate(runs.items()):  # a run has one colour in all panels
-            if points := run["curves"][name]:
-                axis.plot(*zip(*points, strict=True), marker=".", color=f"C{number}", label=label)
-        axis.set_title(PANELS[name], fontsize="medium")
-        axis.set_xlabel("completions sampled")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize="small")
-    figure.savefig(path, dpi=80)
-
-
 def main(argv: Sequence[str]) -> int:
     """Read the runs, draw them, and print what came of each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,7 +76,9 @@ def main(argv: Sequence[str]) -> int:
     runs = {label: read_run(folder) for label, folder in zip(labels, options.runs, strict=True)}
     options.output.mkdir(parents=True, exist_ok=True)
     write_json(options.output / "curves.json", runs)
-    draw(runs, options.output / "curves.png")
+    panels = {title: {label: run["curves"][name] for label, run in runs.items()} for name, title in PANELS.items()}
+    shown = {title: series for title, series in panels.items() if any(series.values())}
+    save_png(draw_lines(shown, "completions sampled"), options.output / "curves.png")
     table = Table(title="validation score")
     for heading in ("run", "completions", "at the start", "best", "minutes"):
         table.add_column(heading)

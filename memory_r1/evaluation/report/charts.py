@@ -1,55 +1,53 @@
-"""Charts of the reports: inline SVG that follows the page's colours.
+"""The charts of evaluations and trainings: each is drawn once, as a matplotlib figure, for a PNG file and for a page.
 
-SVG is built as an element tree, which escapes every text in it; colours are CSS classes, so that one drawing serves
-the light and the dark page.
+No pyplot, whose global state outlives the call. Matplotlib is slow to import, so only what draws imports it.
 """
 
 from __future__ import annotations
 
+import io
 import math
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
-from xml.etree.ElementTree import Element, SubElement, tostring
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree.ElementTree import Element, SubElement, fromstring, tostring
 
 from markupsafe import Markup
 
+from memory_r1.evaluation.report.pages import category_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 Points = Sequence[tuple[float, float]]
 Columns = Sequence[tuple[str, Mapping[str, float]]]
+Intervals = Mapping[str, Mapping[str, Any] | None]
+"""Label to mean, low and high, as in `results.json`; None where nothing was measured."""
 
-# Wide charts span the page; narrow ones stand two in a row, or alone on a phone.
-_WIDE, _NARROW = 720, 440
-_HEIGHT = 240
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 12, 12, 36
-_SERIES_COLOURS = 5
-# Values closer than this are drawn as one.
-_FLAT = 1e-8
-# From this ratio of the largest to the smallest on, a scatter's horizontal axis is logarithmic.
-_LOGARITHMIC_FROM = 10
-
-
-@dataclass(frozen=True, slots=True)
-class _Plane:
-    """Maps data to the drawing; the vertical axis goes from `low` to `high`, the horizontal from `start` to `end`."""
-
-    start: float
-    end: float
-    low: float
-    high: float
-    width: int
-
-    def x(self, value: float) -> float:
-        share = (value - self.start) / ((self.end - self.start) or 1)
-        return round(_LEFT + share * (self.width - _LEFT - _RIGHT), 2)
-
-    def y(self, value: float) -> float:
-        share = (value - self.low) / ((self.high - self.low) or 1)
-        return round(_HEIGHT - _BOTTOM - share * (_HEIGHT - _TOP - _BOTTOM), 2)
+_SERIES = ("#2a78d6", "#1baf7a", "#8468cf", "#d98a1f", "#d05590")
+_PARTS = {
+    **dict(zip(("ADD", "UPDATE", "DELETE"), _SERIES, strict=False)),
+    **{"NOOP": "#c3c1b8", "refused": "#e0a021", "parse failures": "#d9482f"},
+}
+_INK, _GRID = "#000000", "#e4e3dd"
+# A drawing's colours to the style sheet's, which differ in a light and in a dark page.
+_PAGE_COLOURS = {
+    **{colour: f"var(--series-{place})" for place, colour in enumerate(_SERIES)},
+    **{_PARTS[part]: f"var(--{part.replace(' ', '-').lower()})" for part in ("NOOP", "refused", "parse failures")},
+    **{_INK: "var(--muted)", "#ffffff": "var(--card)", _GRID: "var(--line)"},
+}
+# Marks the ids of a drawing that are texts to show under the pointer.
+_TIP = "tip:"
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """A dot of a scatter chart; `low` and `high` bound its `y`."""
+    """A dot of the tradeoff chart; `low` and `high` bound its `y`."""
 
     name: str
     x: float
@@ -58,155 +56,257 @@ class Spot:
     high: float
 
 
-def stacked_columns(columns: Columns, x_label: str, y_label: str, narrow: bool = False) -> Markup:
-    """Stacked columns: one (label, part to height) a column, parts stacked in the order of the mapping.
+def save_png(figure: Figure, path: Path) -> None:
+    """Write a chart as a PNG file."""
+    # Without the library's version in it, the same numbers give the same file.
+    with _boxes_for_missing_glyphs():
+        figure.savefig(path, format="png", metadata={"Software": None})
 
-    A part named "parse failures" has the CSS class `part-parse-failures`.
+
+def inline_svg(figure: Figure, label: str) -> Markup:
+    """A chart as an SVG element to put into a page, in the page's font and colours.
+
+    Only shapes, words and tooltips are taken over: ids, styles and clips would be those of the whole page.
+
+    Args:
+        figure: the chart.
+        label: what it shows, for those who cannot see it.
     """
-    ticks = _ticks(0, max((sum(parts.values()) for _, parts in columns), default=1.0))
-    plane = _Plane(0, max(len(columns), 1), 0, ticks[-1], _NARROW if narrow else _WIDE)
-    svg = _canvas(f"{y_label} by {x_label}", plane, ticks, x_label)
-    width = plane.x(1) - plane.x(0)
-    for number, (label, parts) in enumerate(columns):
-        base = 0.0
-        for part, height in parts.items():
-            if height > 0:
-                top, bottom = plane.y(base + height), plane.y(base)
-                style = f"part-{part.replace(' ', '-').lower()}"
-                place = {"x": plane.x(number) + width * 0.08, "width": width * 0.84, "y": top, "height": bottom - top}
-                rect = _element(svg, "rect", **place, **{"class": style})
-                _element(rect, "title").text = _printable(f"{x_label} {label}: {part} {height:.2f}")
-                base += height
-    # About six labels fit; the first and the last are always among them.
-    step = max(1, math.ceil((len(columns) - 1) / 5))
-    for number in sorted({*range(0, len(columns), step), len(columns) - 1} if columns else ()):
-        _text(svg, (plane.x(number) + plane.x(number + 1)) / 2, _HEIGHT - _BOTTOM + 15, columns[number][0], "middle")
-    return _markup(svg)
+    from matplotlib import rc_context
+
+    drawn = io.StringIO()
+    with rc_context({"svg.fonttype": "none"}), _boxes_for_missing_glyphs():
+        figure.savefig(drawn, format="svg")
+    root = fromstring(drawn.getvalue())
+    paths = {f"#{element.get('id')}": element.get("d", "") for element in root.iterfind(".//{*}path")}
+    svg = Element("svg", {"class": "chart", "role": "img", "aria-label": _printable(label)})
+    svg.set("viewBox", root.get("viewBox", ""))
+    for child in root.iterfind("{*}g"):
+        _copy(child, svg, paths)
+    return Markup(tostring(svg, encoding="unicode"))
 
 
-def lines(series: Mapping[str, Points], x_label: str, y_label: str) -> Markup:
-    """Line chart: the (x, y) points of each series by its name; points that are not finite are left out.
+def draw_lines(panels: Mapping[str, Mapping[str, Points]], x_label: str, legend: bool = True) -> Figure:
+    """Draw one panel a title, in it a line for each series that has a finite point.
 
-    The first five series have the CSS classes `line-0` to `line-4`; further ones repeat them.
+    A series has one colour in all panels; there are five, and from the sixth series on lines are dotted.
     """
-    finite = {
-        name: [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)] for name, points in series.items()
-    }
-    everything = [point for points in finite.values() for point in points]
-    xs, ys = [x for x, _ in everything] or [0, 1], [y for _, y in everything] or [0, 1]
-    ticks, x_ticks = _ticks(min(ys), max(ys)), _ticks(min(xs), max(xs))
-    plane = _Plane(min(xs), max(xs), ticks[0], ticks[-1], _NARROW)
-    svg = _canvas(f"{y_label} by {x_label}", plane, ticks, x_label)
-    for tick in x_ticks:
-        if plane.start <= tick <= plane.end:
-            _text(svg, plane.x(tick), _HEIGHT - _BOTTOM + 15, f"{tick:g}", "middle")
-    for number, (name, points) in enumerate(finite.items()):
-        style = f"line-{number % _SERIES_COLOURS}"
-        path = " ".join(f"{plane.x(x)},{plane.y(y)}" for x, y in points)
-        line = _element(svg, "polyline", points=path, fill="none", **{"class": style})
-        _element(line, "title").text = _printable(name)
-        for x, y in points if len(points) <= 60 else ():
-            dot = _element(svg, "circle", cx=plane.x(x), cy=plane.y(y), r=2.5, **{"class": style})
-            _element(dot, "title").text = _printable(f"{name}, {x_label} {x:g}: {y:.4g}")
-    return _markup(svg)
+    figure, axes = _figure(panels, (4.6, 2.7))
+    drawn: dict[str, Any] = {}
+    names = list(dict.fromkeys(name for series in panels.values() for name in series))
+    for axis, series in zip(axes, panels.values(), strict=False):
+        for name, points in series.items():
+            finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+            if not finite:
+                continue
+            repeats, place = divmod(names.index(name), len(_SERIES))
+            style, colour = ":" if repeats else "-", _SERIES[place]
+            [drawn[name]] = axis.plot(*zip(*finite, strict=True), style, color=colour, gid=_tip(name))
+            for x, y in finite if len(finite) <= 60 else ():
+                axis.plot([x], [y], ".", color=colour, gid=_tip(f"{name}, {x_label} {x:g}: {y:.4g}"))
+        axis.set_xlabel(_plain(x_label))
+        axis.grid(axis="y", color=_GRID)
+    if legend:
+        _add_legend(figure, drawn)
+    return figure
 
 
-def scatter(spots: Sequence[Spot], x_label: str, y_label: str) -> Markup:
-    """One dot a spot with the interval of its `y`; the horizontal axis is logarithmic where it spans much."""
-    lows, highs = [spot.low for spot in spots] or [0.0], [spot.high for spot in spots] or [1.0]
-    ticks = _ticks(min(lows), max(highs))
-    xs = [spot.x for spot in spots] or [1.0]
-    scale = math.log10 if is_logarithmic(xs) else float
-    start, end = scale(min(xs)), scale(max(xs))
-    margin = 0.06 * (end - start) or 0.1 * abs(end) or 1.0
-    plane = _Plane(start - margin, end + margin, ticks[0], ticks[-1], _WIDE)
-    svg = _canvas(f"{y_label} by {x_label}", plane, ticks, x_label)
-    x_ticks = _decades(min(xs), max(xs)) if scale is math.log10 else _ticks(plane.start, plane.end)
-    for tick in x_ticks:
-        if plane.start <= scale(tick) <= plane.end:
-            _text(svg, plane.x(scale(tick)), _HEIGHT - _BOTTOM + 15, _compact(tick), "middle")
-    taken: list[tuple[float, float, float]] = []
-    for spot in sorted(spots, key=lambda spot: -spot.y):
-        x, y = plane.x(scale(spot.x)), plane.y(spot.y)
-        _element(svg, "line", x1=x, x2=x, y1=plane.y(spot.low), y2=plane.y(spot.high), **{"class": "whisker"})
-        dot = _element(svg, "circle", cx=x, cy=y, r=4.5, **{"class": "spot"})
-        _element(dot, "title").text = _printable(f"{spot.name}: {x_label} {spot.x:,.0f}, {y_label} {spot.y:.1f}")
-        _place_label(svg, spot.name, x, y, taken)
-    return _markup(svg)
+def draw_operations(runs: Mapping[str, Columns], legend: bool = True, width: float = 6.4) -> Figure:
+    """Draw one panel a run: its operations per turn, stacked, by the turn's place in its dialogue.
+
+    Args:
+        runs: the panels' titles and columns: a turn's place, and the height of each part.
+        legend: say beside the panels which colour is which part.
+        width: of the chart, in inches; a panel is 2.2 high.
+    """
+    figure, axes = _figure(runs, (width, 2.2), stacked=True)
+    drawn: dict[str, Any] = {}
+    for axis, columns in zip(axes, runs.values(), strict=False):
+        step = int(columns[1][0]) - int(columns[0][0]) if len(columns) > 1 else 1
+        for label, parts in columns:
+            base = 0.0
+            for part in (part for part in _PARTS if parts.get(part)):
+                [drawn[part]] = axis.bar(int(label), parts[part], 0.84 * step, bottom=base, color=_PARTS[part])
+                drawn[part].set_gid(_tip(f"turn {label}: {part} {parts[part]:.2f}"))
+                base += parts[part]
+        axis.set_ylabel("operations per turn")
+        axis.grid(axis="y", color=_GRID)
+        axis.locator_params(axis="x", integer=True)
+    axes[-1].set_xlabel("turn")
+    if legend:
+        _add_legend(figure, {part: drawn[part] for part in _PARTS if part in drawn})
+    return figure
+
+
+def draw_tradeoff(spots: Sequence[Spot], x_label: str, y_label: str) -> Figure:
+    """Draw quality against cost, one dot with its interval a run; a wide span of costs is logarithmic."""
+    from matplotlib.ticker import EngFormatter, LogLocator
+
+    figure, (axes,) = _figure([""], (8, 3.2))
+    for spot in spots:
+        spans = [[spot.y - spot.low], [spot.high - spot.y]]
+        dot, *_ = axes.errorbar([spot.x], [spot.y], spans, fmt="o", color=_SERIES[0], ecolor=_INK, capsize=2)
+        dot.set_gid(_tip(f"{spot.name}: {x_label} {spot.x:,.0f}, {y_label} {spot.y:.1f}"))
+    if is_logarithmic([spot.x for spot in spots]):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.minorticks_off()
+    else:
+        axes.locator_params(axis="x", integer=True)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(axis="y", color=_GRID)
+    axes.margins(0.1)
+    axes.set_xlabel(_plain(x_label))
+    axes.set_ylabel(_plain(y_label))
+    with _boxes_for_missing_glyphs():
+        _name_spots(figure, axes, spots)
+    return figure
+
+
+def draw_scores(panels: Mapping[str, Intervals]) -> Figure:
+    """Draw one panel a title, in it a dot with its interval for every label; labels without a value are left out."""
+    shown = {title: {label: row for label, row in rows.items() if row} for title, rows in panels.items()}
+    height = 0.9 + 0.34 * max((len(rows) for rows in shown.values()), default=1)
+    figure, axes = _figure(shown, (4.4, max(1.8, height)))
+    for axis, rows in zip(axes, shown.values(), strict=False):
+        places = range(len(rows))
+        means = [100 * row["mean"] for row in rows.values()]
+        spans = _spans(list(rows.values()))
+        axis.errorbar(means, places, xerr=spans, fmt="o", color=_SERIES[0], ecolor=_INK, capsize=2)
+        axis.set_yticks(places, [_plain(label) for label in rows])
+        axis.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+        axis.set_xlim(0, 100)
+        axis.set_xlabel("score, times 100")
+    return figure
+
+
+def draw_categories(by_category: Mapping[str, Mapping[str, Any]], metrics: Mapping[str, str]) -> Figure:
+    """Draw categories as groups of bars with intervals.
+
+    Args:
+        by_category: as in `results.json`: `n`, `names` and an interval a metric.
+        metrics: which of them to draw, name to label.
+    """
+    width = 0.8 / max(len(metrics), 1)
+    inches = 2.7 + max(1.4, 0.24 * len(metrics)) * len(by_category)
+    figure, (axes,) = _figure([""], (max(6.5, inches), 3.4))
+    drawn: dict[str, Any] = {}
+    for number, (metric, label) in enumerate(metrics.items()):
+        found = {place: row[metric] for place, row in enumerate(by_category.values()) if row.get(metric)}
+        if not found:
+            continue
+        places = [place + (number - (len(metrics) - 1) / 2) * width for place in found]
+        rows = list(found.values())
+        means = [100 * row["mean"] for row in rows]
+        style: dict[str, Any] = {"color": _SERIES[number % len(_SERIES)], "error_kw": {"color": _INK, "capsize": 2}}
+        drawn[label] = axes.bar(places, means, width * 0.9, yerr=_spans(rows), **style)
+    titles = [category_title(name, row.get("names", {})).split(", ") for name, row in by_category.items()]
+    counts = [f"n={row['n']}" for row in by_category.values()]
+    ticks = ["\n".join([*map(_plain, title), count]) for title, count in zip(titles, counts, strict=True)]
+    axes.set_xticks(range(len(by_category)), ticks)
+    axes.set_ylabel("score, times 100")
+    axes.set_ylim(0, 100)
+    _add_legend(figure, drawn)
+    return figure
+
+
+def draw_cost(tokens: Mapping[str, float], seconds: Sequence[float]) -> Figure:
+    """Draw what a run cost: tokens a question by what they were spent on, and how long the answers took."""
+    figure, (left, right) = _figure(["", ""], (3.6, 2.6))
+    left.barh(list(tokens), list(tokens.values()), color=_SERIES[0])
+    left.invert_yaxis()
+    left.set_xlabel("tokens a question")
+    right.hist(seconds, bins=20, color=_SERIES[1])
+    right.set_xlabel("seconds to answer")
+    right.set_ylabel("questions")
+    return figure
 
 
 def is_logarithmic(values: Sequence[float]) -> bool:
     """Whether an axis of these values is to be logarithmic: where all are positive and they span a power of ten."""
-    return bool(values) and min(values) > 0 and max(values) / min(values) >= _LOGARITHMIC_FROM
+    return bool(values) and min(values) > 0 and max(values) / min(values) >= 10
 
 
-def _place_label(svg: Element, name: str, x: float, y: float, taken: list[tuple[float, float, float]]) -> None:
-    """Write a name beside its dot, moved down until it covers no other; `taken` are left end, right end and height."""
-    width = 7.0 * len(name)
-    anchor = "start" if x + 9 + width < _WIDE else "end"
-    left = x + 9 if anchor == "start" else x - 9 - width
-    height = y + 4
-    while any(left < end and start < left + width and abs(height - other) < 13 for start, end, other in taken):
-        height += 2
-    taken.append((left, left + width, height))
-    _text(svg, x + 9 if anchor == "start" else x - 9, height, name, anchor)
+def _figure(titles: Iterable[str], inches: tuple[float, float], stacked: bool = False) -> tuple[Figure, Sequence[Axes]]:
+    """A figure of one panel a title, but of at least one, each `inches` wide and high, side by side or stacked."""
+    from matplotlib.figure import Figure
+
+    titles = list(titles) or [""]
+    rows, columns = (len(titles), 1) if stacked else (1, len(titles))
+    figure = Figure(figsize=(inches[0] * columns, inches[1] * rows), dpi=160, layout="constrained")
+    axes = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
+    for axis, title in zip(axes, titles, strict=True):
+        axis.set_title(_plain(title, 40), fontsize="medium")
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.set_axisbelow(True)
+        axis.tick_params(labelsize="small")
+    return figure, axes
 
 
-def _decades(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times the powers of ten around [low, high]; only the powers where that spans more than three."""
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    factors = (1, 2, 5) if len(powers) <= 4 else (1,)
-    return [factor * 10.0**power for power in powers for factor in factors]
+def _add_legend(figure: Figure, drawn: Mapping[str, Any]) -> None:
+    """Name what is drawn, beside the panels, where it covers nothing."""
+    if drawn:
+        names = [_plain(name) for name in drawn]
+        figure.legend(drawn.values(), names, frameon=False, fontsize="small", loc="outside right upper")
 
 
-def _compact(value: float) -> str:
-    for unit, size in (("M", 1e6), ("k", 1e3)):
-        if abs(value) >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:g}"
+def _name_spots(figure: Figure, axes: Axes, spots: Sequence[Spot]) -> None:
+    """Write each name beside its dot, towards the middle, and so low that it covers no other."""
+    figure.draw_without_rendering()  # until then it is not known where the dots are
+    taken: list[Any] = []
+    for spot in sorted(spots, key=lambda spot: -spot.y):
+        across, _ = axes.transAxes.inverted().transform(axes.transData.transform((spot.x, spot.y)))
+        x, y, side = (6, 4, "left") if across < 0.6 else (-6, 4, "right")
+        style: dict[str, Any] = {"textcoords": "offset points", "ha": side, "fontsize": "small", "in_layout": False}
+        name = axes.annotate(_plain(spot.name), (spot.x, spot.y), (x, y), **style)
+        while any(name.get_window_extent().overlaps(other) for other in taken):
+            y -= 2
+            name.set_position((x, y))
+        taken.append(name.get_window_extent())
 
 
-def _ticks(low: float, high: float, count: int = 4) -> list[float]:
-    """Round values that span [low, high], about `count` steps of 1, 2 or 5 times a power of ten."""
-    if high - low < _FLAT:
-        low, high = min(low, 0.0), max(high, 0.0)
-    if high - low < _FLAT:
-        high = low + 1.0
-    raw = (high - low) / count
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * (1 - 1e-9))
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(number * step, 10) for number in range(first, last + 1)]
+def _copy(element: Element, parent: Element, paths: Mapping[str, str]) -> None:
+    """Copy a drawing's element below another: without namespaces, and a repeated mark as the path that it repeats."""
+    tag, attributes = element.tag.rpartition("}")[2], {name.rpartition("}")[2]: x for name, x in element.items()}
+    if tag == "defs":
+        return
+    if tag == "use":
+        place = f"translate({attributes.pop('x')} {attributes.pop('y')})"
+        tag, attributes = "path", attributes | {"d": paths[attributes["href"]], "transform": place}
+    kept = {name: value for name, value in attributes.items() if name in ("d", "x", "y", "transform")}
+    if style := re.sub(r"font-family: [^;]*(; )?", "", attributes.get("style", "")):
+        kept["style"] = re.sub("#[0-9a-f]{6}", lambda colour: _PAGE_COLOURS[colour[0]], style)
+    copy = SubElement(parent, tag, kept)
+    copy.text = element.text if tag == "text" else None
+    if (name := attributes.get("id", "")).startswith(_TIP):
+        SubElement(copy, "title").text = name.removeprefix(_TIP)
+    for child in element:
+        _copy(child, copy, paths)
 
 
-def _canvas(title: str, plane: _Plane, ticks: Sequence[float], x_label: str) -> Element:
-    shape = "chart wide" if plane.width == _WIDE else "chart"
-    box = f"0 0 {plane.width} {_HEIGHT}"
-    svg = Element("svg", {"viewBox": box, "role": "img", "class": shape, "aria-label": _printable(title)})
-    right = plane.width - _RIGHT
-    for tick in ticks:
-        _element(svg, "line", x1=_LEFT, x2=right, y1=plane.y(tick), y2=plane.y(tick), **{"class": "grid"})
-        _text(svg, _LEFT - 7, plane.y(tick) + 4, f"{tick:g}", "end")
-    _text(svg, (_LEFT + right) / 2, _HEIGHT - 4, x_label, "middle")
-    return svg
+@contextmanager
+def _boxes_for_missing_glyphs() -> Iterator[None]:
+    """Let names in scripts that the default font lacks become boxes in a PNG; a page has a font for them."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing")
+        yield
 
 
-def _element(parent: Element, tag: str, **attributes: Any) -> Element:
-    return SubElement(parent, tag, {name: _number(value) for name, value in attributes.items()})
+def _spans(rows: Sequence[Mapping[str, Any]]) -> list[list[float]]:
+    """How far the bounds of intervals lie below and above their means, times 100."""
+    return [[abs(100 * (row[bound] - row["mean"])) for row in rows] for bound in ("low", "high")]
 
 
-def _number(value: Any) -> str:
-    return f"{round(value, 2):g}" if isinstance(value, (int, float)) else str(value)
+def _tip(text: str) -> str:
+    return _TIP + _printable(text)
 
 
-def _text(parent: Element, x: float, y: float, text: str, anchor: str) -> None:
-    _element(parent, "text", x=x, y=y, **{"text-anchor": anchor}).text = _printable(text)
+def _plain(text: str, longest: int = 28) -> str:
+    """Text that matplotlib draws as it stands ("$" would start a formula); of a long one, such as a path, the end."""
+    printable = _printable(text)
+    return (printable if len(printable) <= longest else f"…{printable[-longest:]}").replace("$", r"\$")
 
 
 def _printable(text: str) -> str:
     """Without the control characters and lone surrogates that XML does not allow."""
     return "".join(character for character in text if character.isprintable())
-
-
-def _markup(svg: Element) -> Markup:
-    return Markup(tostring(svg, encoding="unicode"))

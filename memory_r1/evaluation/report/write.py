@@ -10,12 +10,14 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
 
+from markupsafe import Markup
+
 from memory_r1.evaluation.records import RESULTS
-from memory_r1.evaluation.report import comparison_page, figures
-from memory_r1.evaluation.report.charts import Columns, Points, lines, scatter, stacked_columns
+from memory_r1.evaluation.report import charts, comparison_page
+from memory_r1.evaluation.report.charts import Columns, Points, inline_svg, save_png
 from memory_r1.evaluation.report.evaluated_run import EvaluatedRun
 from memory_r1.evaluation.report.operations import cost_rows, operation_columns, part_counts, summed_parts
 from memory_r1.evaluation.report.pages import metric_label, within_dialogue, write_page
@@ -25,6 +27,9 @@ from memory_r1.evaluation.scoring.results import METRICS
 from memory_r1.evaluation.scoring.statistics import PairedDifference
 from memory_r1.jsonl import read_json
 from memory_r1.types import Dialogue
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 REPORT = "report.html"
 COMPARISON_PAGE = "comparison.html"
@@ -95,7 +100,7 @@ def write_report(folder: Path | str, dialogues: Iterable[Dialogue] = ()) -> Path
         "within_dialogue": within_dialogue([run.results["overall"]]),
         "verdict": _verdict([run]),
         "steps": run.step_counts(),
-        "operations_chart": stacked_columns(columns, "turn", "operations per turn") if columns else None,
+        "operations_chart": _operations_svg(columns, "operations per turn", 8) if columns else None,
         "operation_parts": part_counts(run.operations),
         "costs": cost_rows({**run.run.cost, **run.results["cost"]}, len(run.predictions)),
         "configuration": json.dumps(
@@ -124,9 +129,10 @@ def write_comparison_report(path: Path | str, folders: Sequence[Path | str], tit
     data = question_data(runs, [turn for run in runs for turn in shown_turns(run.folder, run.predictions)])
     headline = comparison_page.shared_headline(runs)
     logs = {run.title: columns for run in runs if (columns := operation_columns(run.operations))}
-    _save_comparison_figures(path, runs, headline, logs)
     quality = headline[0] if headline else "exact_match"
     spots = comparison_page.tradeoff(runs, quality)
+    tradeoff = charts.draw_tradeoff(spots, "tokens a question", metric_label(quality)) if spots else None
+    _save_comparison_figures(path, runs, headline, logs, tradeoff)
     context = {
         "title": f"{len(runs)} runs on {runs[0].run.benchmark}",
         "runs": runs,
@@ -140,8 +146,8 @@ def write_comparison_report(path: Path | str, folders: Sequence[Path | str], tit
         "step_names": filters(data)["steps"],
         "verdict": _verdict(runs),
         "quality": quality,
-        "tradeoff": scatter(spots, "tokens a question", metric_label(quality)) if spots else None,
-        "operation_charts": {title: stacked_columns(log, "turn", title, narrow=True) for title, log in logs.items()},
+        "tradeoff": tradeoff and inline_svg(tradeoff, f"{metric_label(quality)} by tokens a question"),
+        "operation_charts": {title: _operations_svg(log, title, 4.6) for title, log in logs.items()},
         "operation_parts": {run.title: part_counts(run.operations) for run in runs},
         "data": data,
         "filters": filters(data),
@@ -180,39 +186,52 @@ def write_stage_report(
         "within_dialogue": within_dialogue([stage.metrics for stage in stages]),
         "differences": differences or {},
         "shares": {stage.name: summed_parts(stage.operations) for stage in stages if stage.operations},
-        "curves": [(curve, lines(curve.series, curve.x_label, curve.title)) for curve in curves],
+        "curves": [(curve, _curve_svg(curve)) for curve in curves],
         "samples": samples,
     }
     return write_page(path, "stages.html.jinja", context)
 
 
+def _operations_svg(columns: Columns, title: str, width: float) -> Markup:
+    return inline_svg(charts.draw_operations({"": columns}, legend=False, width=width), f"{title} by turn")
+
+
+def _curve_svg(curve: Curve) -> Markup:
+    figure = charts.draw_lines({"": curve.series}, curve.x_label, legend=False)
+    return inline_svg(figure, f"{curve.title} by {curve.x_label}")
+
+
 def _save_figures(run: EvaluatedRun, columns: Columns) -> None:
     scores, categories, operations, cost = (run.folder / name for name in FIGURES)
-    overall = {metric_label(name): run.results["overall"][name] for name in run.measured}
-    figures.save_score_figure({"": overall}, scores)
-    figures.save_category_figure(
-        run.results["by_category"], {name: metric_label(name) for name in run.headline}, categories
+    save_png(
+        charts.draw_scores({"": {metric_label(name): run.results["overall"][name] for name in run.measured}}), scores
     )
-    figures.save_operations_figure({"": columns} if columns else {}, operations)
+    labels = {name: metric_label(name) for name in run.headline}
+    save_png(charts.draw_categories(run.results["by_category"], labels), categories)
+    save_png(charts.draw_operations({"": columns} if columns else {}), operations)
     each = max(len(run.predictions), 1)
     totals = {"building memory": "write_tokens", "answering": "read_tokens"}
     tokens = {label: run.results["cost"][name] / each for label, name in totals.items()}
-    figures.save_cost_figure(tokens, [prediction.seconds for prediction in run.predictions], cost)
+    save_png(charts.draw_cost(tokens, [prediction.seconds for prediction in run.predictions]), cost)
 
 
 def _save_comparison_figures(
-    path: Path, runs: Sequence[EvaluatedRun], headline: Sequence[str], logs: Mapping[str, Columns]
+    path: Path,
+    runs: Sequence[EvaluatedRun],
+    headline: Sequence[str],
+    logs: Mapping[str, Columns],
+    tradeoff: Figure | None,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     scores, categories, operations, cost = (path.with_name(f"{path.stem}_{name}") for name in FIGURES)
     panels = {metric_label(name): {run.title: run.results["overall"].get(name) for run in runs} for name in headline}
-    figures.save_score_figure(panels, scores)
+    save_png(charts.draw_scores(panels), scores)
     if headline:
         titles = {str(place): run.title for place, run in enumerate(runs)}
-        figures.save_category_figure(comparison_page.by_category(runs, headline[0]), titles, categories)
-        spots = comparison_page.tradeoff(runs, headline[0])
-        figures.save_tradeoff_figure(spots, "tokens a question", metric_label(headline[0]), cost)
-    figures.save_operations_figure(logs, operations)
+        save_png(charts.draw_categories(comparison_page.by_category(runs, headline[0]), titles), categories)
+    if tradeoff:
+        save_png(tradeoff, cost)
+    save_png(charts.draw_operations(logs), operations)
 
 
 def _link(target: Path, folder: Path) -> str:
