@@ -24,7 +24,15 @@ NAMED_OPTIONS: dict[str, object] = {
     "seed": 0,
     "dialogues": SYNTHETIC_DIALOGUES,
     **dict.fromkeys(
-        ("sessions", "limit", "max_turn_tokens", "budget_tokens", "top_k", "manager_top_k", "manager_tokens")
+        (
+            "sessions",
+            "limit",
+            "max_turn_tokens",
+            "budget_tokens",
+            "recall_per_speaker",
+            "manager_recall_per_speaker",
+            "manager_tokens",
+        )
     ),
     **dict.fromkeys(("answer_tokens", "answer_style", "dtype", "embedder")),
 }
@@ -40,12 +48,12 @@ SYNTHETIC_SPLITS: dict[str, Split] = {
 class Benchmark:
     """How a benchmark is loaded, and its defaults; `forms` are what `--form` may say, none where there is no choice.
 
-    `split` is None where the default depends on the form. `top_k` is how many entries are recalled per speaker.
+    `split` is None where the default depends on the form. `recall_per_speaker` counts entries.
     """
 
     load: Callable[[argparse.Namespace], list[Dialogue]]
     split: str | None = "test"
-    top_k: int = 30
+    recall_per_speaker: int = 30
     forms: tuple[str, ...] = ()
 
 
@@ -199,9 +207,9 @@ def cut_turns(
     return short, {"max_turn_tokens": max_tokens, "cut_turns": changed, "turns": len(pairs)}
 
 
-def default_top_k() -> str:
+def default_recall() -> str:
     """Say what is recalled where nothing else is asked for."""
-    return ", ".join(f"{name} {benchmark.top_k}" for name, benchmark in BENCHMARKS.items())
+    return ", ".join(f"{name} {benchmark.recall_per_speaker}" for name, benchmark in BENCHMARKS.items())
 
 
 def _synthetic(options: argparse.Namespace) -> list[Dialogue]:
@@ -256,8 +264,8 @@ def _forms() -> str:
 
 # The paper recalls 30 a speaker on LoCoMo; generated dialogues are so small that 30 would be all there is.
 BENCHMARKS = {
-    "synthetic": Benchmark(_synthetic, top_k=2),
-    "everyday": Benchmark(_everyday, top_k=2),
+    "synthetic": Benchmark(_synthetic, recall_per_speaker=2),
+    "everyday": Benchmark(_everyday, recall_per_speaker=2),
     "locomo": Benchmark(_locomo),
     "longmemeval": Benchmark(_longmemeval, forms=("oracle", "s")),
     "msc": Benchmark(_msc, split=None, forms=("official", "approximate")),

@@ -25,7 +25,7 @@ from recipes.benchmarks import (
     category_names,
     cut_turns,
     data_configuration,
-    default_top_k,
+    default_recall,
     folder_name,
     load_benchmark,
     reported_name,
@@ -58,9 +58,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "settings", "By default each is the adapter's, as it was trained; without an adapter, what stands in brackets."
     )
     settings.add_argument(
-        "--top-k", type=int, metavar="N", help=f"entries recalled per speaker for questions ({default_top_k()})"
+        "--recall-per-speaker",
+        type=int,
+        metavar="N",
+        help=f"entries recalled per speaker for questions ({default_recall()})",
     )
-    settings.add_argument("--manager-top-k", type=int, metavar="N", help="entries per speaker shown to the manager (2)")
+    settings.add_argument(
+        "--manager-recall-per-speaker", type=int, metavar="N", help="entries per speaker shown to the manager (2)"
+    )
     settings.add_argument("--manager-tokens", type=int, metavar="N", help="longest completion of the manager (48)")
     settings.add_argument(
         "--answer-tokens", type=int, metavar="N", help="longest answer (32; for answers that quote memories 128)"
@@ -100,10 +105,18 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
     if spec.needs_manager and retriever is not None:
         adapter = "manager" if options.manager else None
         manager = MemoryManager(
-            model, retriever, adapter=adapter, top_k=options.manager_top_k, max_new_tokens=options.manager_tokens
+            model,
+            retriever,
+            adapter=adapter,
+            recall_per_speaker=options.manager_recall_per_speaker,
+            max_new_tokens=options.manager_tokens,
         )
     return build_system(
-        options.system, retriever=retriever, manager=manager, top_k=options.top_k, count_tokens=model.count_tokens
+        options.system,
+        retriever=retriever,
+        manager=manager,
+        recall_per_speaker=options.recall_per_speaker,
+        count_tokens=model.count_tokens,
     )
 
 
@@ -174,7 +187,7 @@ def main(arguments: Sequence[str]) -> int:
             dtype=options.dtype,
             manager=options.manager,
             embedder=options.embedder,
-            top_k=options.manager_top_k,
+            recall_per_speaker=options.manager_recall_per_speaker,
             max_new_tokens=options.manager_tokens,
         ),
         rebuild_banks=options.rebuild_banks,
@@ -187,7 +200,14 @@ def main(arguments: Sequence[str]) -> int:
 def complete(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in the defaults that depend on other options; ConfigurationError where an option does not fit."""
     complete_options(options)
-    for option in ("top_k", "manager_top_k", "manager_tokens", "answer_tokens", "budget_tokens", "batch_size"):
+    for option in (
+        "recall_per_speaker",
+        "manager_recall_per_speaker",
+        "manager_tokens",
+        "answer_tokens",
+        "budget_tokens",
+        "batch_size",
+    ):
         value = getattr(options, option)
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option.replace('_', '-')} is {value}: give a whole number from 1")
@@ -222,8 +242,14 @@ def settle(options: argparse.Namespace) -> None:
         options.settings_from[option] = source
 
     both = ("manager", "answer")
-    settle_one("top_k", "recall_per_speaker", ["answer"], BENCHMARKS[options.benchmark].top_k, "benchmark")
-    settle_one("manager_top_k", "recall_per_speaker", ["manager"], 2)
+    settle_one(
+        "recall_per_speaker",
+        "recall_per_speaker",
+        ["answer"],
+        BENCHMARKS[options.benchmark].recall_per_speaker,
+        "benchmark",
+    )
+    settle_one("manager_recall_per_speaker", "recall_per_speaker", ["manager"], 2)
     settle_one("manager_tokens", "max_new_tokens", ["manager"], 48)
     settle_one("answer_style", "answer_style", ["answer"], "ids")
     # A length that was trained for one style says nothing of the other.

@@ -26,7 +26,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=10, metavar="N", help="shufflings that are averaged (10)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the numbers to this file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    parser.set_defaults(top_k=None)
+    parser.set_defaults(recall_per_speaker=None)
     return parser.parse_args(arguments)
 
 

@@ -75,7 +75,7 @@ def rl_rows(
         rollout["rollout_func"] = BranchRollout(
             points,
             retriever,
-            top_k=arguments.recall_per_speaker,
+            recall_per_speaker=arguments.recall_per_speaker,
             retention_questions=arguments.retention_questions,
             seed=config.seed,
         )
@@ -139,14 +139,14 @@ def load_banks(
     if arguments.banks == "observations":
         return [observation_banks(source.dialogue, source.observations) for source in sources]
     name, dtype = str(model.model_name_or_path), str(model.dtype)
-    adapter, top_k = str(arguments.manager_adapter), arguments.recall_per_speaker
+    adapter, recall_per_speaker = str(arguments.manager_adapter), arguments.recall_per_speaker
     cache = BankCache.of_manager(
         folder,
         model=name,
         dtype=dtype,
         manager=adapter,
         embedder=arguments.embedder,
-        top_k=top_k,
+        recall_per_speaker=recall_per_speaker,
         max_new_tokens=longest,
     )
     dialogues = [source.dialogue for source in sources]
@@ -156,7 +156,13 @@ def load_banks(
         missing = [dialogue for dialogue in dialogues if dialogue.dialogue_id not in taken]
         if missing:
             language_model = LocalLanguageModel.load(name, {"manager": adapter}, dtype=dtype)
-            manager = MemoryManager(language_model, retriever, adapter="manager", top_k=top_k, max_new_tokens=longest)
+            manager = MemoryManager(
+                language_model,
+                retriever,
+                adapter="manager",
+                recall_per_speaker=recall_per_speaker,
+                max_new_tokens=longest,
+            )
             played = play_manager(missing, manager, progress=True)
             cache.keep(played, missing)
             for dialogue in missing:

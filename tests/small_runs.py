@@ -21,7 +21,7 @@ RUN = RunInfo(
     split="test",
     system="memory-r1",
     model="scripted",
-    config={"top_k": 2},
+    config={"recall_per_speaker": 2},
     category_names={"1": {"locomo": "multi-hop", "mem0": "single-hop"}},
 )
 TURNS, QUESTIONS = 8, 4
@@ -71,8 +71,10 @@ def run_it(
 
 def build(name: str, model: ScriptedLanguageModel) -> MemorySystem:
     retriever = Retriever(FakeEmbedder())
-    manager = MemoryManager(model, retriever, top_k=1)
-    return build_system(name, retriever=retriever, manager=manager, top_k=2, count_tokens=model.count_tokens)
+    manager = MemoryManager(model, retriever, recall_per_speaker=1)
+    return build_system(
+        name, retriever=retriever, manager=manager, recall_per_speaker=2, count_tokens=model.count_tokens
+    )
 
 
 def rows(folder: Path, name: str) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def generate_split(
     """Dialogues of one split; the same arguments give the same dialogues in every process.
 
     Raises:
-        ConfigurationError: no such split, the shape holds fewer than three times `top_k` facts, or cannot be filled.
+        ConfigurationError: no such split, the shape holds fewer than three times `recalled` facts, or cannot be filled.
     """
     if split not in SPLITS:
         raise ConfigurationError(f"split={split!r}, allowed: {', '.join(SPLITS)}")

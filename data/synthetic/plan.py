@@ -23,24 +23,24 @@ SINGLES = tuple(name for name in TRAIN if name not in (*SETS, *DATED, "pet"))
 
 @dataclass(frozen=True, slots=True)
 class DialogueShape:
-    """Size of a dialogue. `facts` are separately stated facts (one ADD each), at least three times `top_k`.
+    """Size of a dialogue. `facts` are separately stated facts (one ADD each), at least three times `recalled`.
 
-    `top_k` is K, how many memories recall returns in all. At least `min_idle` of the turns answer no question.
+    `recalled` is K, how many memories recall returns in all. At least `min_idle` of the turns answer no question.
     """
 
     sessions: int = 3
     turns: int = 20
     facts: int = 13
     questions: int = 12
-    top_k: int = 4
+    recalled: int = 4
     min_idle: float = 0.3
 
     def check(self) -> None:
         """Raise ConfigurationError for a shape that no dialogue can have."""
-        if self.facts < 3 * self.top_k:
+        if self.facts < 3 * self.recalled:
             raise ConfigurationError(
-                f"facts={self.facts} with top_k={self.top_k}: a dialogue must hold at least 3 * top_k = "
-                f"{3 * self.top_k} facts, or recall returns everything; raise facts or lower top_k"
+                f"facts={self.facts} with recalled={self.recalled}: a dialogue must hold at least 3 * recalled = "
+                f"{3 * self.recalled} facts, or recall returns everything; raise facts or lower recalled"
             )
         if self.sessions < 2:
             raise ConfigurationError(f"sessions={self.sessions}: at least 2, since facts change in a later session")

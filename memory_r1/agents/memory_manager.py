@@ -44,8 +44,8 @@ class MemoryManager:
         model: The language model.
         retriever: Finds the memories to show with the turn.
         adapter: Name of the adapter to use; None for the base model.
-        top_k: Memories recalled per speaker. The manager sees the best `top_k * speakers` overall, since a turn mostly
-            concerns its speaker.
+        recall_per_speaker: Memories recalled per speaker. The manager sees the best `recall_per_speaker * speakers`
+            overall, since a turn mostly concerns its speaker.
         max_new_tokens: Longest completion, in tokens.
     """
 
@@ -55,13 +55,13 @@ class MemoryManager:
         retriever: Retriever,
         *,
         adapter: str | None = None,
-        top_k: int = 2,
+        recall_per_speaker: int = 2,
         max_new_tokens: int = 48,
     ) -> None:
         self.model = model
         self.retriever = retriever
         self.adapter = adapter
-        self.top_k = top_k
+        self.recall_per_speaker = recall_per_speaker
         self.max_new_tokens = max_new_tokens
 
     def manage(self, requests: Sequence[ManageRequest]) -> list[Management]:
@@ -82,7 +82,7 @@ class MemoryManager:
                 RetrievalRequest(
                     query=f"{request.turn.speaker}: {request.turn.text}",
                     entries=request.bank.entries(),
-                    k=self.top_k * max(1, len(request.speakers)),
+                    k=self.recall_per_speaker * max(1, len(request.speakers)),
                 )
                 for request in requests
             ]

@@ -54,7 +54,7 @@ class BankCache:
         dtype: str,
         manager: str | None,
         embedder: str,
-        top_k: int,
+        recall_per_speaker: int,
         max_new_tokens: int,
     ) -> BankCache:
         """Open the cache of a Memory Manager's banks. Models are identified by content, so their folders may move.
@@ -66,7 +66,7 @@ class BankCache:
             dtype: Precision of the base model.
             manager: Adapter folder; None for the base model.
             embedder: The sentence model: name, hub id or folder.
-            top_k: Memories recalled per speaker for the manager.
+            recall_per_speaker: Memories recalled per speaker for the manager.
             max_new_tokens: Longest completion, in tokens.
         """
         settings = {
@@ -74,7 +74,7 @@ class BankCache:
             "dtype": dtype,
             "manager": adapter_hash(manager) if manager else None,
             "embedder": weights_hash(resolve_embedder(embedder)) or embedder,
-            "top_k": top_k,
+            "recall_per_speaker": recall_per_speaker,
             "max_new_tokens": max_new_tokens,
         }
         return cls(folder, system, settings)

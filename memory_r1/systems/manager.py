@@ -26,12 +26,12 @@ class ManagedMemory(RetrievingSystem):
         manager: MemoryManager,
         retriever: Retriever,
         *,
-        top_k: int,
+        recall_per_speaker: int,
         count_tokens: TokenCounter = approximate_tokens,
         states: Mapping[str, ScopeState] | None = None,
     ) -> None:
-        """Recall with `retriever` and `top_k`; the manager's own settings decide what it sees of the bank."""
-        super().__init__(retriever, top_k=top_k, count_tokens=count_tokens, states=states)
+        """Recall for questions as the arguments say; the manager's own settings decide what it sees of the bank."""
+        super().__init__(retriever, recall_per_speaker=recall_per_speaker, count_tokens=count_tokens, states=states)
         self._manager = manager
 
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:

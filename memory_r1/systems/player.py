@@ -74,7 +74,7 @@ def play(
 
 def play_manager(dialogues: Sequence[Dialogue], manager: MemoryManager, *, progress: bool = False) -> Log[ScopeState]:
     """Play whole dialogues with a manager, from empty banks and in memory; return the log, one scope per dialogue."""
-    system = ManagedMemory(manager, manager.retriever, top_k=manager.top_k)
+    system = ManagedMemory(manager, manager.retriever, recall_per_speaker=manager.recall_per_speaker)
     episodes = [Episode.of(dialogue) for dialogue in dialogues]
     with Progress(*Progress.get_default_columns(), disable=not progress) as bars:
         task = bars.add_task("playing the manager", total=sum(len(episode.turns) for episode in episodes))

@@ -16,19 +16,19 @@ Entries = tuple[MemoryEntry, ...]
 
 
 class RetrievingSystem(BankedSystem):
-    """Recalls the retriever's `top_k` entries per speaker (in the paper 30 for each of two speakers)."""
+    """Recalls the retriever's `recall_per_speaker` entries per speaker (in the paper 30 for each of two speakers)."""
 
     def __init__(
         self,
         retriever: Retriever,
         *,
-        top_k: int,
+        recall_per_speaker: int,
         count_tokens: TokenCounter = approximate_tokens,
         states: Mapping[str, ScopeState] | None = None,
     ) -> None:
         super().__init__(count_tokens=count_tokens, states=states)
         self._retriever = retriever
-        self._top_k = top_k
+        self._recall_per_speaker = recall_per_speaker
         self._embedded: dict[str, dict[int, MemoryEntry]] = {}  # by scope and id: entries embedded in the log
 
     def _rank(self, requests: Sequence[RecallRequest]) -> list[Entries]:
@@ -40,7 +40,7 @@ class RetrievingSystem(BankedSystem):
                 RetrievalRequest(
                     request.query,
                     states[request.scope].bank.entries(),
-                    self._top_k,
+                    self._recall_per_speaker,
                     states[request.scope].speakers,
                 )
                 for request in requests

@@ -20,11 +20,11 @@ from memory_r1.systems.retrieval import Rag
 
 @dataclass(frozen=True, slots=True)
 class SystemParts:
-    """The parts that a system may need. `top_k` is per speaker."""
+    """The parts that a system may need. `recall_per_speaker` is per speaker."""
 
     retriever: Retriever | None = None
     manager: MemoryManager | None = None
-    top_k: int = 30
+    recall_per_speaker: int = 30
     count_tokens: TokenCounter = approximate_tokens
 
 
@@ -50,7 +50,9 @@ SYSTEMS: dict[str, SystemSpec] = {
     "full-context": SystemSpec(lambda parts: FullContext(count_tokens=parts.count_tokens), ranks=False),
     "oracle": SystemSpec(lambda parts: Oracle(count_tokens=parts.count_tokens), ranks=False),
     "rag": SystemSpec(
-        lambda parts: Rag(_retriever(parts), top_k=parts.top_k, count_tokens=parts.count_tokens),
+        lambda parts: Rag(
+            _retriever(parts), recall_per_speaker=parts.recall_per_speaker, count_tokens=parts.count_tokens
+        ),
         needs_retriever=True,
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),
@@ -81,7 +83,7 @@ def build_system(
     *,
     retriever: Retriever | None = None,
     manager: MemoryManager | None = None,
-    top_k: int = 30,
+    recall_per_speaker: int = 30,
     count_tokens: TokenCounter = approximate_tokens,
 ) -> MemorySystem:
     """Build an empty system; it ignores the parts that it does not need.
@@ -90,22 +92,24 @@ def build_system(
         name: A key of `SYSTEMS`.
         retriever: Ranks the entries to recall.
         manager: Writes the bank.
-        top_k: Entries recalled per speaker.
+        recall_per_speaker: Entries recalled per speaker.
         count_tokens: Measures entries against a recall's budget.
 
     Raises:
-        ConfigurationError: The name is unknown, a needed part is missing, or `top_k` is below 1.
+        ConfigurationError: The name is unknown, a needed part is missing, or `recall_per_speaker` is below 1.
     """
     spec = system_spec(name)
-    if top_k < 1:
-        raise ConfigurationError(f"top_k is {top_k}: give the number of entries recalled per speaker, at least 1")
+    if recall_per_speaker < 1:
+        raise ConfigurationError(
+            f"recall_per_speaker is {recall_per_speaker}: give the number of entries recalled per speaker, at least 1"
+        )
     for part, needed, given in (
         ("retriever", spec.needs_retriever, retriever),
         ("manager", spec.needs_manager, manager),
     ):
         if needed and given is None:
             raise ConfigurationError(f"memory system {name!r} needs a {part}; pass build_system({part}=...)")
-    return spec.build(SystemParts(retriever, manager, top_k, count_tokens))
+    return spec.build(SystemParts(retriever, manager, recall_per_speaker, count_tokens))
 
 
 def _retriever(parts: SystemParts) -> Retriever:
@@ -118,6 +122,6 @@ def _managed(kind: type[ManagedMemory], parts: SystemParts) -> ManagedMemory:
     return kind(
         parts.manager,
         _retriever(parts),
-        top_k=parts.top_k,
+        recall_per_speaker=parts.recall_per_speaker,
         count_tokens=parts.count_tokens,
     )

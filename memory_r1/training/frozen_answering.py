@@ -35,17 +35,20 @@ class BankRecall:
 
     Args:
         retriever: The retriever the evaluated system uses too.
-        top_k: Memories recalled per speaker.
+        recall_per_speaker: Memories recalled per speaker.
     """
 
-    def __init__(self, retriever: Retriever, top_k: int) -> None:
+    def __init__(self, retriever: Retriever, recall_per_speaker: int) -> None:
         self.retriever = retriever
-        self.top_k = top_k
+        self.recall_per_speaker = recall_per_speaker
 
     def recall(self, asked: Sequence[BankQuestion]) -> list[tuple[MemoryEntry, ...]]:
         """Return the entries recalled for each question, best first."""
         return self.retriever.retrieve_many(
-            [RetrievalRequest(item.question.question, item.entries, self.top_k, item.speakers) for item in asked]
+            [
+                RetrievalRequest(item.question.question, item.entries, self.recall_per_speaker, item.speakers)
+                for item in asked
+            ]
         )
 
 
@@ -55,12 +58,14 @@ class FrozenAnswering(BankRecall):
     Args:
         agent: The frozen Answer Agent.
         retriever: The retriever that the evaluated system uses too.
-        top_k: Memories recalled per speaker.
+        recall_per_speaker: Memories recalled per speaker.
         remembered: Number of cached answers.
     """
 
-    def __init__(self, agent: AnswerAgent, retriever: Retriever, top_k: int, remembered: int = 20_000) -> None:
-        super().__init__(retriever, top_k)
+    def __init__(
+        self, agent: AnswerAgent, retriever: Retriever, recall_per_speaker: int, remembered: int = 20_000
+    ) -> None:
+        super().__init__(retriever, recall_per_speaker)
         self.agent = agent
         self.requested = 0
         self.generated = 0

@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
-def manager_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k: int) -> list[Row]:
+def manager_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, recall_per_speaker: int) -> list[Row]:
     """Return a row per tuple.
 
     Columns: `prompt`, `tuple_id`, `turn` (JSON; a list for a session's row), `bank` (JSON), `recalled_ids`, `speakers`,
@@ -41,17 +41,19 @@ def manager_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k: in
     entry).
     """
     requests = [ManageRequest(item.turn, item.previous, MemoryBank(item.bank), item.speakers) for item in tuples]
-    recalls = recalled_for(requests, retriever, top_k)
+    recalls = recalled_for(requests, retriever, recall_per_speaker)
     return [
         {"prompt": prompt_for(request, recalled), **manager_columns(item, item.turn, recalled)}
         for item, request, recalled in zip(tuples, requests, recalls, strict=True)
     ]
 
 
-def recalled_for(requests: Sequence[ManageRequest], retriever: Retriever, top_k: int) -> list[tuple[MemoryEntry, ...]]:
+def recalled_for(
+    requests: Sequence[ManageRequest], retriever: Retriever, recall_per_speaker: int
+) -> list[tuple[MemoryEntry, ...]]:
     """Return the memories in a Memory Manager's prompts for these turns, without a model."""
     no_model: Any = None  # recall needs none
-    return MemoryManager(no_model, retriever, top_k=top_k).recall(requests)
+    return MemoryManager(no_model, retriever, recall_per_speaker=recall_per_speaker).recall(requests)
 
 
 def manager_columns(
@@ -70,7 +72,9 @@ def manager_columns(
     }
 
 
-def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int, style: str = "ids") -> list[Row]:
+def answer_rows(
+    tuples: Sequence[AnswerTuple], retriever: Retriever, recall_per_speaker: int, style: str = "ids"
+) -> list[Row]:
     """Return a row per tuple, in the Answer Agent's `style`.
 
     Columns: `prompt`, `tuple_id`, `question`, `answer`, `category`, `evidence` (turn ids), `answer_style`, `numbered`,
@@ -78,7 +82,7 @@ def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int,
     of entries from an evidence turn).
     """
     recalls = retriever.retrieve_many(
-        [RetrievalRequest(item.question.question, item.bank, top_k, item.speakers) for item in tuples]
+        [RetrievalRequest(item.question.question, item.bank, recall_per_speaker, item.speakers) for item in tuples]
     )
     rows = []
     for item, recalled in zip(tuples, recalls, strict=True):
@@ -102,27 +106,29 @@ def answer_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int,
     return rows
 
 
-def manager_sft_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, top_k: int) -> list[Row]:
+def manager_sft_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, recall_per_speaker: int) -> list[Row]:
     """Return the prompt and gold completion of each tuple with gold operations.
 
     If the entry of a gold operation was not recalled, it has no number in the prompt. UPDATE then becomes ADD, and
     DELETE is left out: that is the best the manager can do with its prompt.
     """
     labelled = [item for item in tuples if item.gold is not None]
-    rows = manager_rows(labelled, retriever, top_k)
+    rows = manager_rows(labelled, retriever, recall_per_speaker)
     for item, row in zip(labelled, rows, strict=True):
         target = reachable_operations(item.gold or (), row["recalled_ids"])
         row["completion"] = [{"role": "assistant", "content": render_operations(target, row["recalled_ids"])}]
     return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
 
 
-def answer_sft_rows(tuples: Sequence[AnswerTuple], retriever: Retriever, top_k: int, style: str = "ids") -> list[Row]:
+def answer_sft_rows(
+    tuples: Sequence[AnswerTuple], retriever: Retriever, recall_per_speaker: int, style: str = "ids"
+) -> list[Row]:
     """Return the prompt and worked answer of each tuple: the evidence entries' numbers or texts, then the gold answer.
 
     If retrieval missed all evidence of a question, the target is "unknown"; the gold answer would teach guessing.
     """
     rows = []
-    for row in answer_rows(tuples, retriever, top_k, style):
+    for row in answer_rows(tuples, retriever, recall_per_speaker, style):
         known = row["evidence_numbers"]
         answer = row["answer"] if known else UNKNOWN
         quotes = [row["texts"][number - 1] for number in known]

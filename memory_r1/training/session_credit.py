@@ -40,12 +40,12 @@ Sample = Callable[[list[Messages]], tuple[dict[str, Any], list[str]]]
 """Maps prompts to TRL's rollout output (lists of B) and the texts of the B completions."""
 
 
-def session_rows(tuples: Sequence[SessionTuple], retriever: Retriever, top_k: int) -> list[Row]:
+def session_rows(tuples: Sequence[SessionTuple], retriever: Retriever, recall_per_speaker: int) -> list[Row]:
     """Return a row per tuple: the columns of `manager_rows`, but `turn` is the JSON list of the session's turns.
 
     The prompt shows the memories that its turns' own prompts would show, fused by rank.
     """
-    recalls = _recall_sessions(tuples, retriever, top_k)
+    recalls = _recall_sessions(tuples, retriever, recall_per_speaker)
     return [
         {
             "prompt": session_prompt(item.session.turns, recalled),
@@ -73,16 +73,22 @@ class BranchRollout:
     Args:
         points: The points of all training dialogues at which groups may branch.
         retriever: Finds the memories for the manager's prompts.
-        top_k: Memories recalled per speaker, as in `MemoryManager`.
+        recall_per_speaker: Memories recalled per speaker, as in `MemoryManager`.
         retention_questions: Maximum number of questions about facts in the bank at the branch that also score its end.
         seed: Determines the turn, with step and dialogue, alike on all processes and for all of a group.
     """
 
     def __init__(
-        self, points: Sequence[BranchPoint], retriever: Retriever, *, top_k: int, retention_questions: int, seed: int
+        self,
+        points: Sequence[BranchPoint],
+        retriever: Retriever,
+        *,
+        recall_per_speaker: int,
+        retention_questions: int,
+        seed: int,
     ) -> None:
         self.retriever = retriever
-        self.top_k = top_k
+        self.recall_per_speaker = recall_per_speaker
         self.retention_questions = retention_questions
         self.seed = seed
         self._points: dict[str, list[BranchPoint]] = {}
@@ -97,7 +103,7 @@ class BranchRollout:
             local,
             self.retriever,
             adapter=POLICY,
-            top_k=self.top_k,
+            recall_per_speaker=self.recall_per_speaker,
             max_new_tokens=trainer.args.max_completion_length,
         )
 
@@ -141,7 +147,7 @@ class BranchRollout:
         system = self._system(manager)
         play(system, [_before(point) for point in distinct.values()])
         tuples = [self._tuple(point, system.entries(name), step) for name, point in distinct.items()]
-        rows = dict(zip(distinct, manager_rows(tuples, self.retriever, self.top_k), strict=True))
+        rows = dict(zip(distinct, manager_rows(tuples, self.retriever, self.recall_per_speaker), strict=True))
         return [rows[_name(point)] for point in points]
 
     def _tuple(self, point: BranchPoint, bank: Entries, step: int) -> ManagerTuple:
@@ -181,15 +187,17 @@ class BranchRollout:
         return [system.entries(scopes[branch]) for branch in branches]
 
     def _system(self, manager: MemoryManager, states: dict[str, ScopeState] | None = None) -> ManagedMemory:
-        return ManagedMemory(manager, self.retriever, top_k=self.top_k, states=states)
+        return ManagedMemory(manager, self.retriever, recall_per_speaker=self.recall_per_speaker, states=states)
 
 
-def _recall_sessions(tuples: Sequence[SessionTuple], retriever: Retriever, top_k: int) -> list[tuple[MemoryEntry, ...]]:
+def _recall_sessions(
+    tuples: Sequence[SessionTuple], retriever: Retriever, recall_per_speaker: int
+) -> list[tuple[MemoryEntry, ...]]:
     """Return, for each tuple, the memories recalled for its turns, fused by rank."""
     asked = [
         ManageRequest(turn, (), MemoryBank(item.bank), item.speakers) for item in tuples for turn in item.session.turns
     ]
-    recalls = iter(recalled_for(asked, retriever, top_k))
+    recalls = iter(recalled_for(asked, retriever, recall_per_speaker))
     fused = []
     for item in tuples:
         rankings = [[entry.entry_id for entry in next(recalls)] for _ in item.session.turns]

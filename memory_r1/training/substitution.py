@@ -26,7 +26,10 @@ _UNUSED = 1_000_000  # ids of a log count from 1
 
 
 def substitution_rows(
-    tuples: Sequence[ManagerTuple], events: Sequence[Mapping[str, Sequence[Event]]], retriever: Retriever, top_k: int
+    tuples: Sequence[ManagerTuple],
+    events: Sequence[Mapping[str, Sequence[Event]]],
+    retriever: Retriever,
+    recall_per_speaker: int,
 ) -> list[Row]:
     """Return the rows of `manager_rows` with a column `logged` (JSON): the ids the turn added, and all later events.
 
@@ -34,9 +37,9 @@ def substitution_rows(
         tuples: Each scored by questions that are asked at its dialogue's end.
         events: For each tuple, its dialogue's events by turn id, in dialogue order.
         retriever: Finds what the prompts show.
-        top_k: Memories recalled per speaker.
+        recall_per_speaker: Memories recalled per speaker.
     """
-    rows = manager_rows(tuples, retriever, top_k)
+    rows = manager_rows(tuples, retriever, recall_per_speaker)
     for item, row, changed in zip(tuples, rows, events, strict=True):
         turn_ids = list(changed)
         later = turn_ids[turn_ids.index(item.turn.turn_id) + 1 :]

@@ -79,12 +79,12 @@ class PlayedDialogues:
     Attributes:
         dialogues: Validation dialogues; all their questions are asked.
         answering: The frozen Answer Agent with its retriever.
-        top_k: Memories recalled per speaker for the manager.
+        recall_per_speaker: Memories recalled per speaker for the manager.
     """
 
     dialogues: Sequence[Dialogue]
     answering: FrozenAnswering
-    top_k: int
+    recall_per_speaker: int
 
     def score(self, model: Any, tokenizer: Any, dialogues: Sequence[Dialogue], max_new_tokens: int) -> Scores:
         """Return the token F1 (SQuAD) of each question of `dialogues` over the policy's final bank."""
@@ -94,7 +94,7 @@ class PlayedDialogues:
             LocalLanguageModel(model, tokenizer, batch_size=32),
             self.answering.retriever,
             adapter=POLICY,
-            top_k=self.top_k,
+            recall_per_speaker=self.recall_per_speaker,
             max_new_tokens=max_new_tokens,
         )
         log = play_manager(dialogues, manager)

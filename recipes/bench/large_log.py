@@ -59,7 +59,7 @@ def measure(path: Path, count: int, embedder: str) -> dict[str, dict[str, float]
     def opened() -> tuple[Rag, float]:
         sentences = SentenceEmbedder(resolve_embedder(embedder))
         sentences.embed(["the model itself is not what is measured"])
-        system = Rag(Retriever(sentences), top_k=5)
+        system = Rag(Retriever(sentences), recall_per_speaker=5)
 
         def load() -> None:
             system.load(path, create=True)

@@ -34,8 +34,8 @@ def always(reply: str) -> ScriptedLanguageModel:
     return ScriptedLanguageModel(lambda prompt, adapter: reply)
 
 
-def manager(model: ScriptedLanguageModel, top_k: int = 1) -> MemoryManager:
-    return MemoryManager(model, Retriever(FakeEmbedder()), top_k=top_k)
+def manager(model: ScriptedLanguageModel, recall_per_speaker: int = 1) -> MemoryManager:
+    return MemoryManager(model, Retriever(FakeEmbedder()), recall_per_speaker=recall_per_speaker)
 
 
 def test_a_number_in_a_completion_is_the_entry_that_stood_there_in_the_prompt() -> None:
@@ -67,11 +67,13 @@ def test_what_is_rendered_for_a_prompt_is_read_back_as_the_same_operations() -> 
     assert agent.manage([request()])[0].checked.accepted == gold
 
 
-@pytest.mark.parametrize(("top_k", "speakers", "shown"), [(1, ("Ann", "Ben"), 2), (2, ("Ann",), 2), (9, (), 5)])
-def test_top_k_counts_for_each_speaker_but_the_best_overall_are_shown(
-    top_k: int, speakers: tuple[str, ...], shown: int
+@pytest.mark.parametrize(
+    ("recall_per_speaker", "speakers", "shown"), [(1, ("Ann", "Ben"), 2), (2, ("Ann",), 2), (9, (), 5)]
+)
+def test_the_recall_counts_for_each_speaker_but_the_best_overall_are_shown(
+    recall_per_speaker: int, speakers: tuple[str, ...], shown: int
 ) -> None:
-    (recalled,) = manager(always(""), top_k).recall([request(speakers=speakers)])
+    (recalled,) = manager(always(""), recall_per_speaker).recall([request(speakers=speakers)])
     assert len(recalled) == shown
     assert recalled[0].entry_id == 30
 

@@ -93,7 +93,7 @@ def test_results_count_operations_and_cost(tmp_path: Path) -> None:
     assert min(results["cost"][name] for name in ("write_tokens", "read_tokens", "answer_seconds_p50")) > 0
     assert results["cost"]["answer_seconds_p50"] <= results["cost"]["answer_seconds_p95"]
     assert results["by_category"]["1"]["names"] == {"locomo": "multi-hop", "mem0": "single-hop"}
-    assert (results["n_questions"], results["config"]["top_k"]) == (4, 2)
+    assert (results["n_questions"], results["config"]["recall_per_speaker"]) == (4, 2)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
@@ -121,10 +121,10 @@ def test_a_killed_run_goes_on_to_the_same_results_and_asks_nothing_twice(fail_af
 def test_a_folder_of_another_run_is_refused_with_what_differs_and_the_ways_on(tmp_path: Path) -> None:
     run_it(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    other = dataclasses.replace(RUN, seed=7, config={"top_k": 5})
+    other = dataclasses.replace(RUN, seed=7, config={"recall_per_speaker": 5})
     with pytest.raises(
         ConfigurationError,
-        match=r"config\.limit was null, is 3; config\.top_k was 2, is 5; seed was 0, is 7\): choose another output",
+        match=r"limit was null, is 3; config\.recall_per_speaker was 2, is 5; seed was 0, is 7\): choose another output",
     ):
         run_it(tmp_path, run=other, limit=3, dialogues=dialogues())
     changed = dialogues()

@@ -103,7 +103,7 @@ def test_a_question_that_was_not_answered_is_asked_anew(caplog: pytest.LogCaptur
 
     batch = [BankQuestion(question, BANK, ("Ann", "Ben")) for question in (WHERE, DRINK, DRINK)]
     with ChatServer(answer) as server:
-        frozen = FrozenAnswering(AnswerAgent(served(server)), Retriever(FakeEmbedder()), top_k=1)
+        frozen = FrozenAnswering(AnswerAgent(served(server)), Retriever(FakeEmbedder()), recall_per_speaker=1)
         texts = [item and item.text for item in frozen.answer(batch)]
         assert texts == ["Rome", None, None]
         assert "1 of 2 questions were not answered" in caplog.text

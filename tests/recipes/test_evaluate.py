@@ -113,7 +113,10 @@ def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str,
         (["--benchmark", "synthetic", "--dialogues", "1", "--limit", "0"], "limit is 0"),
         (["--benchmark", "synthetic", "--budget-tokens", "0"], "--budget-tokens is 0: give a whole number from 1"),
         (["--benchmark", "synthetic", "--budget-tokens", "-9"], "--budget-tokens is -9: give a whole number from 1"),
-        (["--benchmark", "synthetic", "--top-k", "0"], "--top-k is 0: give a whole number from 1"),
+        (
+            ["--benchmark", "synthetic", "--recall-per-speaker", "0"],
+            "--recall-per-speaker is 0: give a whole number from 1",
+        ),
         (["--benchmark", "synthetic", "--batch-size", "0"], "--batch-size is 0: give a whole number from 1"),
         (["--benchmark", "synthetic", "--answer-tokens", "0"], "--answer-tokens is 0: give a whole number from 1"),
         (["--benchmark", "synthetic", "--manager-tokens", "-1"], "--manager-tokens is -1: give a whole number from 1"),
@@ -170,22 +173,34 @@ def test_an_agent_is_evaluated_as_it_was_trained_unless_an_option_says_otherwise
     manager = adapter(tmp_path / "manager", "manager", max_new_tokens=256, **TRAINED)
     answer = adapter(tmp_path / "answer", "answer", max_new_tokens=200, **{**TRAINED, "recall_per_speaker": 20})
     both = ["--manager", manager, "--answer", answer]
-    as_trained = {"top_k": 20, "manager_top_k": 30, "manager_tokens": 256, "answer_tokens": 200, "dtype": "bfloat16"}
+    as_trained = {
+        "recall_per_speaker": 20,
+        "manager_recall_per_speaker": 30,
+        "manager_tokens": 256,
+        "answer_tokens": 200,
+        "dtype": "bfloat16",
+    }
     as_trained |= {"answer_style": "quotes", "embedder": "own-sentences"}
     assert completed(recipe, *both).items() >= as_trained.items()
     # The Answer Agent's depth holds for every system that is compared.
     assert (
-        completed(recipe, "--system", "rag", "--answer", answer).items() >= {"top_k": 20, "dtype": "bfloat16"}.items()
+        completed(recipe, "--system", "rag", "--answer", answer).items()
+        >= {"recall_per_speaker": 20, "dtype": "bfloat16"}.items()
     )
-    told = completed(recipe, *both, "--top-k", 5, "--dtype", "float32", "--answer-tokens", 9)
-    assert told.items() >= {**as_trained, "top_k": 5, "dtype": "float32", "answer_tokens": 9}.items()
+    told = completed(recipe, *both, "--recall-per-speaker", 5, "--dtype", "float32", "--answer-tokens", 9)
+    assert told.items() >= {**as_trained, "recall_per_speaker": 5, "dtype": "float32", "answer_tokens": 9}.items()
     assert told["settings_from"] == {
-        **{"top_k": "option", "manager_top_k": "manager adapter", "manager_tokens": "manager adapter"},
+        **{
+            "recall_per_speaker": "option",
+            "manager_recall_per_speaker": "manager adapter",
+            "manager_tokens": "manager adapter",
+        },
         **{"answer_style": "answer adapter", "answer_tokens": "option", "dtype": "option"},
         "embedder": "manager adapter",
     }
-    assert completed(recipe)["settings_from"] == {"top_k": "benchmark"} | dict.fromkeys(
-        ("manager_top_k", "manager_tokens", "answer_style", "answer_tokens", "dtype", "embedder"), "default"
+    assert completed(recipe)["settings_from"] == {"recall_per_speaker": "benchmark"} | dict.fromkeys(
+        ("manager_recall_per_speaker", "manager_tokens", "answer_style", "answer_tokens", "dtype", "embedder"),
+        "default",
     )
 
 
@@ -194,7 +209,7 @@ def test_an_adapter_of_an_earlier_version_says_it_by_its_recipe(recipe: ModuleTy
     folder.mkdir()
     trained = {"dtype": "bfloat16", "max_completion_length": 24}
     (folder / "training_summary.json").write_text(json.dumps({"agent": "answer", "recipe": trained}))
-    expected = {"top_k": 2, "answer_tokens": 24, "dtype": "bfloat16", "answer_style": "ids"}
+    expected = {"recall_per_speaker": 2, "answer_tokens": 24, "dtype": "bfloat16", "answer_style": "ids"}
     assert completed(recipe, "--answer", folder).items() >= expected.items()
 
 
@@ -221,7 +236,7 @@ def test_the_command_says_at_its_start_what_is_used(own_file: Path, tiny_model: 
     arguments = ["--benchmark=dialogues", f"--file={own_file}", "--system=full-context", f"--model={tiny_model}"]
     command = [sys.executable, str(RECIPE), *arguments, "--quiet", f"--output={tmp_path / 'out'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "settings: top_k 30 (benchmark), " in done.stderr
+    assert "settings: recall_per_speaker 30 (benchmark), " in done.stderr
 
 
 @pytest.mark.parametrize(("name", "other"), [("dtype", "float32"), ("embedder", "other-sentences")])
@@ -245,9 +260,12 @@ def test_the_folder_says_what_was_run_so_that_no_two_runs_meet(recipe: ModuleTyp
 
     demo = ["--manager", "outputs/demo/manager_grpo", "--answer", "outputs/demo/answer_grpo"]
     assert folder(*demo) == "synthetic-test-memory-r1.demo-manager_grpo.demo-answer_grpo"
-    names = [folder(*arguments) for arguments in ([], demo, demo[:2], ["--seed", 1], ["--top-k", 5], ["--limit", 9])]
+    names = [
+        folder(*arguments)
+        for arguments in ([], demo, demo[:2], ["--seed", 1], ["--recall-per-speaker", 5], ["--limit", 9])
+    ]
     assert len(set(names)) == len(names)
-    assert names[3:] == [f"synthetic-test-memory-r1.{part}" for part in ("seed1", "top_k5", "limit9")]
+    assert names[3:] == [f"synthetic-test-memory-r1.{part}" for part in ("seed1", "recall_per_speaker5", "limit9")]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +293,7 @@ def test_a_path_or_hub_id_does_not_nest_the_folder(recipe: ModuleType, arguments
 )
 def test_defaults_depend_on_the_benchmark(recipe: ModuleType, benchmark: str, expected: tuple[str, int]) -> None:
     options = recipe.complete(recipe.parse_arguments(["--benchmark", benchmark]))
-    assert (options.split, options.top_k) == expected
+    assert (options.split, options.recall_per_speaker) == expected
     assert options.output == Path("outputs/eval") / f"{benchmark}-{expected[0]}-memory-r1"
 
 

@@ -28,7 +28,7 @@ from rewards.outcome import EntryCost, OutcomeReward, by_answer, by_containment,
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 ADD, UPDATE, DELETE, NOOP = OperationKind
-TOP_K = 2
+RECALL_PER_SPEAKER = 2
 COST = 0.01
 
 ROME = MemoryEntry(4, "Ann lives in Rome", "Ann", "", ("t1",))
@@ -46,7 +46,7 @@ def make_row(
     bank: tuple[MemoryEntry, ...] = (ROME, TEA),
 ) -> Row:
     item = ManagerTuple("d/t9", "d", MOVED, (), ("Ann", "Ben"), bank, linked, retention)
-    return manager_rows([item], Retriever(FakeEmbedder()), TOP_K)[0]
+    return manager_rows([item], Retriever(FakeEmbedder()), RECALL_PER_SPEAKER)[0]
 
 
 def repeat_the_best(prompt: Messages, adapter: str | None) -> str:
@@ -71,7 +71,7 @@ def outcome(
 
 def frozen_answering(model: ScriptedLanguageModel | None = None, retriever: Retriever | None = None) -> FrozenAnswering:
     agent = AnswerAgent(model or ScriptedLanguageModel(repeat_the_best))
-    return FrozenAnswering(agent, retriever or Retriever(FakeEmbedder()), TOP_K)
+    return FrozenAnswering(agent, retriever or Retriever(FakeEmbedder()), RECALL_PER_SPEAKER)
 
 
 def pay(reward: Callable[..., Any], *completions: str, rows: Iterable[Row], **extra: Any) -> list[float | None]:
@@ -273,7 +273,9 @@ def test_a_row_with_an_answer_that_could_not_be_scored_is_left_out() -> None:
         return [None if answer.prediction == "Ann lives in Oslo" else 1.0 for answer in answers]
 
     logged: dict[str, float] = {}
-    frozen = FrozenAnswering(AnswerAgent(ScriptedLanguageModel(repeat_the_best)), Retriever(FakeEmbedder()), TOP_K)
+    frozen = FrozenAnswering(
+        AnswerAgent(ScriptedLanguageModel(repeat_the_best)), Retriever(FakeEmbedder()), RECALL_PER_SPEAKER
+    )
     reward = OutcomeReward("llm_judge", by_answer(frozen, scorer))
     row = make_row()
     rewards = pay(
@@ -289,7 +291,9 @@ def test_a_row_with_an_answer_that_could_not_be_scored_is_left_out() -> None:
 
 
 def test_containment_asks_no_model_and_leaves_out_what_says_nothing_of_the_bank() -> None:
-    reward = OutcomeReward("answer_containment", by_containment(BankRecall(Retriever(FakeEmbedder()), TOP_K)))
+    reward = OutcomeReward(
+        "answer_containment", by_containment(BankRecall(Retriever(FakeEmbedder()), RECALL_PER_SPEAKER))
+    )
     nowhere = Question("q4", "What is Ann's dog called?", "unknown", "unanswerable")
     oslo = Question("q5", "Where does Ann live?", "oslo", "update", ("t9",))
     row = make_row(linked=(oslo, nowhere), retention=(DRINK,))
@@ -356,7 +360,7 @@ def earned(request: pytest.FixtureRequest) -> dict[str, dict[str, list[float]]]:
         for item in manager_tuples(example.dialogue, gold_banks(example.dialogue, example.gold), gold=example.gold)
         if item.linked or item.retention
     ]
-    rows = manager_rows(items, retriever, TOP_K)
+    rows = manager_rows(items, retriever, RECALL_PER_SPEAKER)
     reward = outcome(ScriptedLanguageModel(extract), retriever, score=f1_squad)
     played = [policies(item, row) for item, row in zip(items, rows, strict=True)]
     result: dict[str, dict[str, list[float]]] = {}

@@ -19,7 +19,7 @@ from memory_r1.types import Dialogue
 from tests.fakes import ScriptedLanguageModel
 from tests.small_runs import QUESTIONS, RUN, TURNS, build, comparable, dialogues, rows, run_it
 
-SETTINGS = {"manager": "a", "top_k": 1}
+SETTINGS = {"manager": "a", "recall_per_speaker": 1}
 
 
 def note_of(folder: Path) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def fewer_questions(all_dialogues: list[Dialogue]) -> list[Dialogue]:
     "options",
     [
         {},
-        {"run": dataclasses.replace(RUN, answer="another", config={"top_k": 9})},
+        {"run": dataclasses.replace(RUN, answer="another", config={"recall_per_speaker": 9})},
         {"budget_tokens": 5},
         {"dialogues": fewer_questions(dialogues())},
     ],
@@ -80,7 +80,9 @@ def test_of_other_dialogues_only_those_that_differ_are_played(kept: Path, tmp_pa
     assert note_of(tmp_path / "second")["reused"] == ["c"]
 
 
-@pytest.mark.parametrize("settings", [{**SETTINGS, "manager": "b"}, {**SETTINGS, "top_k": 2}, {**SETTINGS, "new": 1}])
+@pytest.mark.parametrize(
+    "settings", [{**SETTINGS, "manager": "b"}, {**SETTINGS, "recall_per_speaker": 2}, {**SETTINGS, "new": 1}]
+)
 def test_other_settings_make_other_banks(settings: dict[str, Any], kept: Path, tmp_path: Path) -> None:
     assert played(tmp_path / "second", kept, settings)[1] == TURNS
     assert len(list(kept.glob("*.db"))) == 4
@@ -125,11 +127,25 @@ def test_models_count_by_content_and_everything_that_decides_a_bank_counts(
         monkeypatch.setattr(bank_cache, name, lambda name: name)
     for name in ("weights_hash", "model_hash", "adapter_hash"):
         monkeypatch.setattr(bank_cache, name, lambda folder: Path(folder).name)
-    given = {"model": "m", "dtype": "float32", "manager": "a", "embedder": "e", "top_k": 2, "max_new_tokens": 48}
+    given = {
+        "model": "m",
+        "dtype": "float32",
+        "manager": "a",
+        "embedder": "e",
+        "recall_per_speaker": 2,
+        "max_new_tokens": 48,
+    }
     key = BankCache.of_manager(tmp_path, **given).key
     moved = {"model": "moved/m", "manager": "moved/a", "embedder": "moved/e"}
     assert BankCache.of_manager(tmp_path, **{**given, **moved}).key == key
-    others = {"model": "n", "dtype": "bfloat16", "manager": None, "embedder": "f", "top_k": 3, "max_new_tokens": 49}
+    others = {
+        "model": "n",
+        "dtype": "bfloat16",
+        "manager": None,
+        "embedder": "f",
+        "recall_per_speaker": 3,
+        "max_new_tokens": 49,
+    }
     changed = [{**given, name: value} for name, value in others.items()] + [{**given, "system": "add-only"}]
     assert len({key, *(BankCache.of_manager(tmp_path, **of).key for of in changed)}) == 8
 

@@ -87,17 +87,17 @@ def test_what_was_revealed_goes_with_the_scope_and_is_not_saved(tmp_path: Path) 
 
 
 def test_rag_recalls_the_best_turns_of_each_speaker_best_first() -> None:
-    system = tell(Rag(Retriever(FakeEmbedder()), top_k=1))
+    system = tell(Rag(Retriever(FakeEmbedder()), recall_per_speaker=1))
     # Of Ann's turns only the first speaks of moving to Rome, of Ben's only his first.
     assert sorted(recalled(system, "moved to Rome")) == ["D1:1", "D1:2"]
     assert sorted(recalled(system, "cat likes fish")) == ["D1:3", "D1:4"]
     assert recalled(system, "cat likes fish")[0] == "D1:3"
-    assert len(recalled(tell(Rag(Retriever(FakeEmbedder()), top_k=2)), "cat")) == 4
+    assert len(recalled(tell(Rag(Retriever(FakeEmbedder()), recall_per_speaker=2)), "cat")) == 4
 
 
 def test_rag_embeds_the_turns_once_for_a_batch_of_questions() -> None:
     embedder = FakeEmbedder()
-    system = tell(Rag(Retriever(embedder), top_k=1))
+    system = tell(Rag(Retriever(embedder), recall_per_speaker=1))
     assert embedder.calls == []
     system.recall_many([RecallRequest("Rome", "a"), RecallRequest("fish", "a")])
     assert [len(texts) for texts in embedder.calls] == [7]
@@ -105,7 +105,7 @@ def test_rag_embeds_the_turns_once_for_a_batch_of_questions() -> None:
 
 def test_forgetting_clears_the_caches_of_the_search() -> None:
     embedder = FakeEmbedder()
-    system = tell(Rag(Retriever(embedder), top_k=1))
+    system = tell(Rag(Retriever(embedder), recall_per_speaker=1))
     system.forget("a", {1})
     assert embedder.clears == 1
 
@@ -115,7 +115,7 @@ def test_a_forgotten_entry_is_embedded_anew_though_the_file_was_in_use(
 ) -> None:
     monkeypatch.setattr("memory_r1.memory.sqlite_log._BUSY_SECONDS", 0.1)
     embedder = FakeEmbedder()
-    system = Rag(Retriever(embedder), top_k=1)
+    system = Rag(Retriever(embedder), recall_per_speaker=1)
     system.load(tmp_path / "memory.db", create=True)
     recalled(tell(system), "cat likes fish")
     with closing(sqlite3.connect(tmp_path / "memory.db")) as reader:
@@ -131,11 +131,11 @@ def test_a_forgotten_entry_is_embedded_anew_though_the_file_was_in_use(
 
 
 def test_another_file_brings_its_own_embeddings(tmp_path: Path) -> None:
-    first = Rag(Retriever(FakeEmbedder()), top_k=1)
+    first = Rag(Retriever(FakeEmbedder()), recall_per_speaker=1)
     first.load(tmp_path / "first.db", create=True)
     expected = recalled(tell(first), "cat likes fish")
     embedder = FakeEmbedder()
-    system = Rag(Retriever(embedder), top_k=1)
+    system = Rag(Retriever(embedder), recall_per_speaker=1)
     system.load(tmp_path / "second.db", create=True)
     system.observe(Turn("D1:1", "Ann", "something else"), "a")
     recalled(system, "cat likes fish")
@@ -147,12 +147,12 @@ def test_another_file_brings_its_own_embeddings(tmp_path: Path) -> None:
 
 def test_a_reopened_store_embeds_nothing_again(tmp_path: Path) -> None:
     embedder = FakeEmbedder()
-    system = Rag(Retriever(embedder), top_k=1)
+    system = Rag(Retriever(embedder), recall_per_speaker=1)
     system.load(tmp_path / "memory.db", create=True)
     expected = recalled(tell(system), "cat likes fish")
 
     def reopened(other: FakeEmbedder) -> Rag:
-        again = Rag(Retriever(other), top_k=1)
+        again = Rag(Retriever(other), recall_per_speaker=1)
         again.load(tmp_path / "memory.db")
         return again
 

@@ -35,8 +35,8 @@ CLEO = [turn(1, "Cleo", "lives in Paris"), turn(2, "Dan", "paints boats"), turn(
 
 def new_system(name: str, model: ScriptedLanguageModel | None = None) -> MemorySystem:
     retriever = Retriever(FakeEmbedder())
-    manager = MemoryManager(model or ScriptedLanguageModel(), retriever, top_k=2)
-    system = build_system(name, retriever=retriever, manager=manager, top_k=3)
+    manager = MemoryManager(model or ScriptedLanguageModel(), retriever, recall_per_speaker=2)
+    system = build_system(name, retriever=retriever, manager=manager, recall_per_speaker=3)
     if isinstance(system, Oracle):
         for scope in ("a", "c"):
             system.reveal(scope, {QUERY: ["D1:1", "D2:1"]})
@@ -278,9 +278,9 @@ def test_a_managed_system_needs_its_manager() -> None:
         build_system("memory-r1", retriever=Retriever(None, "bm25"))
 
 
-def test_top_k_is_at_least_one() -> None:
-    with pytest.raises(ConfigurationError, match="top_k is 0"):
-        build_system("none", top_k=0)
+def test_the_recall_is_at_least_one() -> None:
+    with pytest.raises(ConfigurationError, match="recall_per_speaker is 0"):
+        build_system("none", recall_per_speaker=0)
 
 
 def test_names_and_capabilities_are_those_of_the_table() -> None:

@@ -21,7 +21,11 @@ def build(
     kind: type[ManagedMemory], model: ScriptedLanguageModel | None = None, embedder: FakeEmbedder | None = None
 ) -> ManagedMemory:
     retriever = Retriever(embedder or FakeEmbedder())
-    return kind(MemoryManager(model or ScriptedLanguageModel(), retriever, top_k=2), retriever, top_k=2)
+    return kind(
+        MemoryManager(model or ScriptedLanguageModel(), retriever, recall_per_speaker=2),
+        retriever,
+        recall_per_speaker=2,
+    )
 
 
 def texts(system: ManagedMemory) -> list[str]:

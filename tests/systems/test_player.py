@@ -82,7 +82,7 @@ def test_the_manager_reads_up_to_two_turns_of_the_same_session_before() -> None:
 
 
 def system(model: ScriptedLanguageModel) -> ManagedMemory:
-    return ManagedMemory(manager(model), Retriever(FakeEmbedder()), top_k=2)
+    return ManagedMemory(manager(model), Retriever(FakeEmbedder()), recall_per_speaker=2)
 
 
 @pytest.mark.parametrize("turns", range(4))

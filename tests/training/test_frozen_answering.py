@@ -20,10 +20,10 @@ def asked(question: Question, *entries: MemoryEntry) -> BankQuestion:
     return BankQuestion(question, entries, ("Ann", "Ben"))
 
 
-def answering(top_k: int = 1, remembered: int = 100) -> tuple[FrozenAnswering, ScriptedLanguageModel]:
+def answering(recall_per_speaker: int = 1, remembered: int = 100) -> tuple[FrozenAnswering, ScriptedLanguageModel]:
     """The scripted Answer Agent repeats the first memory it is shown."""
     model = ScriptedLanguageModel()
-    return FrozenAnswering(AnswerAgent(model), Retriever(FakeEmbedder()), top_k, remembered), model
+    return FrozenAnswering(AnswerAgent(model), Retriever(FakeEmbedder()), recall_per_speaker, remembered), model
 
 
 def test_equal_requests_are_answered_once_and_all_answers_keep_their_order() -> None:
@@ -40,7 +40,7 @@ def test_equal_requests_are_answered_once_and_all_answers_keep_their_order() -> 
 
 
 def test_what_differs_only_in_what_is_not_recalled_is_the_same_request() -> None:
-    frozen, _ = answering(top_k=1)
+    frozen, _ = answering(recall_per_speaker=1)
     frozen.answer([asked(DRINK, TEA), asked(DRINK, TEA, COFFEE)])  # one of Ben's is recalled: tea both times
     assert frozen.generated == 1
 

@@ -45,7 +45,7 @@ from memory_r1.types import (
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 ADD, UPDATE, DELETE, NOOP = OperationKind
-TOP_K = 2
+RECALL_PER_SPEAKER = 2
 
 ROME = MemoryEntry(4, "Ann lives in Rome", "Ann", "2023-05-08T13:56:00", ("t1",))
 BIKE = MemoryEntry(2, "Ben sold his bicycle", "Ben", "2023-05-08T13:56:00", ("t2",))
@@ -74,7 +74,7 @@ def target(row: Row) -> str:
 
 
 def test_a_managers_row_says_all_that_its_reward_needs() -> None:
-    (row,) = manager_rows([manager_tuple()], retriever(), TOP_K)
+    (row,) = manager_rows([manager_tuple()], retriever(), RECALL_PER_SPEAKER)
     assert turn_from_json(row["turn"]) == MOVED
     assert bank_from_row(row["bank"]).entries() == (BIKE, ROME, DOG)
     assert questions_from_json(row["linked"]) == (WHERE,)
@@ -87,14 +87,14 @@ def test_a_managers_row_says_all_that_its_reward_needs() -> None:
 
 def test_a_managers_row_counts_the_words_of_what_its_bank_comes_from() -> None:
     said = (Turn("t1", "Ann", "I live in  Rome now."), Turn("t3", "Ann", ""))
-    (row,) = manager_rows([replace(manager_tuple(), sources=said)], retriever(), TOP_K)
+    (row,) = manager_rows([replace(manager_tuple(), sources=said)], retriever(), RECALL_PER_SPEAKER)
     assert json.loads(row["source_words"]) == {"t1": 5, "t3": 0}
 
 
 def test_a_managers_row_is_the_prompt_that_it_will_read_in_use() -> None:
     model = ScriptedLanguageModel(lambda prompt, adapter: "[]")
     item = manager_tuple()
-    MemoryManager(model, retriever(), top_k=1).manage(
+    MemoryManager(model, retriever(), recall_per_speaker=1).manage(
         [ManageRequest(item.turn, item.previous, MemoryBank(item.bank), item.speakers)]
     )
     (row,) = manager_rows([item], retriever(), 1)
@@ -102,7 +102,7 @@ def test_a_managers_row_is_the_prompt_that_it_will_read_in_use() -> None:
 
 
 def test_banks_of_two_rows_are_apart() -> None:
-    (row,) = manager_rows([manager_tuple()], retriever(), TOP_K)
+    (row,) = manager_rows([manager_tuple()], retriever(), RECALL_PER_SPEAKER)
     bank_from_row(row["bank"]).apply([Operation(DELETE, entry_id=4)], MOVED)
     assert len(bank_from_row(row["bank"])) == 3
 
@@ -125,7 +125,10 @@ def test_no_question_and_no_gold_answer_is_in_a_managers_prompt(
         banks = gold_banks(example.dialogue, example.gold)
         tuples = manager_tuples(example.dialogue, banks, every_turn=every_turn, gold=example.gold)
         spoken = {turn.turn_id: place for place, turn in enumerate(example.dialogue.turns())}
-        rows = [*manager_rows(tuples, retriever(), TOP_K), *manager_sft_rows(tuples, retriever(), TOP_K)]
+        rows = [
+            *manager_rows(tuples, retriever(), RECALL_PER_SPEAKER),
+            *manager_sft_rows(tuples, retriever(), RECALL_PER_SPEAKER),
+        ]
         assert len(rows) == 2 * len(tuples) > 10
         for row, item in zip(rows, [*tuples, *tuples], strict=True):
             text = prompt_text(row)
@@ -147,7 +150,7 @@ def test_no_question_and_no_gold_answer_is_in_a_managers_prompt(
 def test_whatever_is_asked_the_prompt_is_the_same(question: str, answer: str) -> None:
     asked = Question("q", question, answer, "recall", ("t9",))
     other = ManagerTuple("d/t9", "d", MOVED, (), ("Ann", "Ben"), (ROME, BIKE, DOG), (asked,), (asked,))
-    rows = manager_rows([manager_tuple(), other], Retriever(None, "bm25"), TOP_K)
+    rows = manager_rows([manager_tuple(), other], Retriever(None, "bm25"), RECALL_PER_SPEAKER)
     assert rows[0]["prompt"] == rows[1]["prompt"]
     assert question not in prompt_text(rows[1])
     assert answer not in prompt_text(rows[1])
@@ -174,7 +177,7 @@ def test_gold_is_taught_as_far_as_the_prompt_reaches(
 
 def test_a_manager_is_taught_the_number_of_the_entry_in_its_prompt() -> None:
     tuples = [manager_tuple((Operation(UPDATE, "Ann lives in Oslo", 4),)), manager_tuple(None)]
-    (row,) = manager_sft_rows(tuples, retriever(), TOP_K)  # without gold there is nothing to teach
+    (row,) = manager_sft_rows(tuples, retriever(), RECALL_PER_SPEAKER)  # without gold there is nothing to teach
     assert row.keys() == {"prompt", "completion"}
     (operation,) = json.loads(target(row))
     assert (operation["op"], operation["text"]) == ("UPDATE", "Ann lives in Oslo")
@@ -186,8 +189,10 @@ def test_every_target_of_the_generated_dialogues_is_accepted_whole(synthetic: li
     for example in synthetic:
         banks = gold_banks(example.dialogue, example.gold)
         tuples = manager_tuples(example.dialogue, banks, every_turn=True, gold=example.gold)
-        columns = manager_rows(tuples, retriever(), TOP_K)
-        for item, column, row in zip(tuples, columns, manager_sft_rows(tuples, retriever(), TOP_K), strict=True):
+        columns = manager_rows(tuples, retriever(), RECALL_PER_SPEAKER)
+        for item, column, row in zip(
+            tuples, columns, manager_sft_rows(tuples, retriever(), RECALL_PER_SPEAKER), strict=True
+        ):
             checked = check_completion(target(row), column["recalled_ids"])
             assert checked.failure is None
             assert checked.accepted == reachable_operations(item.gold or (), column["recalled_ids"])
@@ -203,9 +208,9 @@ def answer_tuple(question: Question, bank: tuple[MemoryEntry, ...] = (ROME, BIKE
 def test_an_answer_row_numbers_the_evidence_as_its_prompt_does() -> None:
     # Recalled are Rome, the bicycle, the dog; Ann's block comes first, so that the dog, recalled third, is memory 2.
     question = Question("q2", "Ann lives in Rome, and who sold his bicycle?", "a dog", "recall", ("t3",))
-    recalled = retriever().retrieve(question.question, (DOG, BIKE, ROME), TOP_K, ("Ann", "Ben"))
+    recalled = retriever().retrieve(question.question, (DOG, BIKE, ROME), RECALL_PER_SPEAKER, ("Ann", "Ben"))
     assert recalled == (ROME, BIKE, DOG)
-    (row,) = answer_rows([answer_tuple(question, (DOG, BIKE, ROME))], retriever(), TOP_K)
+    (row,) = answer_rows([answer_tuple(question, (DOG, BIKE, ROME))], retriever(), RECALL_PER_SPEAKER)
     assert (row["answer"], row["category"], row["tuple_id"]) == ("a dog", "recall", "d/q2")
     assert row["numbered"] == [4, 7, 2]
     assert row["evidence_numbers"] == [2]
@@ -224,8 +229,8 @@ def test_an_answer_row_is_the_prompt_that_the_agent_reads_in_use(style: str) -> 
         seen.append(prompt)
         return ""
 
-    (row,) = answer_rows([answer_tuple(WHERE)], retriever(), TOP_K, style)
-    recalled = retriever().retrieve(WHERE.question, (ROME, BIKE, DOG), TOP_K, ("Ann", "Ben"))
+    (row,) = answer_rows([answer_tuple(WHERE)], retriever(), RECALL_PER_SPEAKER, style)
+    recalled = retriever().retrieve(WHERE.question, (ROME, BIKE, DOG), RECALL_PER_SPEAKER, ("Ann", "Ben"))
     request = AnswerRequest(WHERE.question, Recall(recalled), WHERE.asked_at)
     AnswerAgent(ScriptedLanguageModel(note), style=style).answer([request])
     assert seen == [row["prompt"]]
@@ -243,16 +248,16 @@ def test_an_answer_row_is_the_prompt_that_the_agent_reads_in_use(style: str) -> 
 def test_an_answer_is_taught_only_where_its_evidence_is_shown(
     question: Question, bank: tuple[MemoryEntry, ...], answer: str, names_evidence: bool
 ) -> None:
-    (row,) = answer_sft_rows([answer_tuple(question, bank)], retriever(), TOP_K)
+    (row,) = answer_sft_rows([answer_tuple(question, bank)], retriever(), RECALL_PER_SPEAKER)
     memories, final = target(row).splitlines()
     assert final == f"**Answer:** {answer}"
     assert (memories != "Memories: none") is names_evidence
 
 
 def test_an_answer_that_quotes_is_taught_the_words_of_its_evidence() -> None:
-    (row,) = answer_sft_rows([answer_tuple(PET)], retriever(), TOP_K, "quotes")
+    (row,) = answer_sft_rows([answer_tuple(PET)], retriever(), RECALL_PER_SPEAKER, "quotes")
     assert target(row).splitlines() == ["Memories:", DOG.text, "**Answer:** a dog"]
-    (row,) = answer_sft_rows([answer_tuple(PET, ())], retriever(), TOP_K, "quotes")
+    (row,) = answer_sft_rows([answer_tuple(PET, ())], retriever(), RECALL_PER_SPEAKER, "quotes")
     assert target(row).splitlines() == ["Memories:", "**Answer:** unknown"]
 
 
@@ -261,7 +266,7 @@ def test_the_gold_answer_is_not_in_an_answer_prompt_unless_a_memory_says_it(
 ) -> None:
     for example in synthetic:
         bank = gold_banks(example.dialogue, example.gold)
-        rows = answer_rows(answer_tuples(example.dialogue, bank), retriever(), TOP_K)
+        rows = answer_rows(answer_tuples(example.dialogue, bank), retriever(), RECALL_PER_SPEAKER)
         for row, question in zip(rows, example.dialogue.questions, strict=True):
             shown = [entry.text for entry in bank.final if entry.entry_id in row["numbered"]]
             user = row["prompt"][-1]["content"]
@@ -276,5 +281,5 @@ def _dates(text: str) -> list[str]:
 
 
 def test_no_dialogue_makes_no_row() -> None:
-    assert manager_rows([], retriever(), TOP_K) == answer_rows([], retriever(), TOP_K) == []
+    assert manager_rows([], retriever(), RECALL_PER_SPEAKER) == answer_rows([], retriever(), RECALL_PER_SPEAKER) == []
     assert manager_tuples(Dialogue("d", ("Ann",), ()), {}) == []

@@ -70,11 +70,13 @@ def outcome() -> OutcomeReward:
 
 
 def rollout(*points: BranchPoint, seed: int = 0, retention_questions: int = 2) -> BranchRollout:
-    return BranchRollout(points, Retriever(FakeEmbedder()), top_k=4, retention_questions=retention_questions, seed=seed)
+    return BranchRollout(
+        points, Retriever(FakeEmbedder()), recall_per_speaker=4, retention_questions=retention_questions, seed=seed
+    )
 
 
 def manager(model: ScriptedLanguageModel) -> MemoryManager:
-    return MemoryManager(model, Retriever(FakeEmbedder()), top_k=4)
+    return MemoryManager(model, Retriever(FakeEmbedder()), recall_per_speaker=4)
 
 
 def sampling(*texts: str) -> tuple[Sample, list[list[Messages]]]:

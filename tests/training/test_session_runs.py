@@ -31,7 +31,7 @@ from rewards.outcome import EntryCost, OutcomeReward, by_answer
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 from tests.tiny import load_base, load_tokenizer, lora_parameters, sharpen, snapshot, with_lora
 
-TOP_K, ENTRY_COST = 2, 0.01
+RECALL_PER_SPEAKER, ENTRY_COST = 2, 0.01
 
 
 def make_dialogue(name: str) -> Dialogue:
@@ -52,7 +52,7 @@ def length_reward(completions: Sequence[Any], **columns: Any) -> list[float | No
 
 def make_answering(script: Callable[[Any, str | None], str] | None = None) -> FrozenAnswering:
     agent = AnswerAgent(ScriptedLanguageModel(script or (lambda *_: "Memories: none\n**Answer:** unknown")))
-    return FrozenAnswering(agent, Retriever(FakeEmbedder()), TOP_K)
+    return FrozenAnswering(agent, Retriever(FakeEmbedder()), RECALL_PER_SPEAKER)
 
 
 def make_trainer(
@@ -104,14 +104,17 @@ def test_whole_sessions_train(tiny_model: Path, tmp_path: Path) -> None:
     dialogues = [make_dialogue(name) for name in ("d", "e")]
     tuples = [item for d in dialogues for item in session_tuples(d, {turn.turn_id: () for turn in d.turns()})]
     rows = check_trained(
-        make_trainer(tiny_model, tmp_path, session_rows(tuples, Retriever(FakeEmbedder()), TOP_K)), tmp_path
+        make_trainer(tiny_model, tmp_path, session_rows(tuples, Retriever(FakeEmbedder()), RECALL_PER_SPEAKER)),
+        tmp_path,
     )
     assert all("Turn 2: Ann: " in row["prompt"] for row in rows)
 
 
 def test_branches_train(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = [point for name in ("d", "e") for point in branch_points(make_dialogue(name))]
-    rollout = BranchRollout(points, Retriever(FakeEmbedder()), top_k=TOP_K, retention_questions=1, seed=0)
+    rollout = BranchRollout(
+        points, Retriever(FakeEmbedder()), recall_per_speaker=RECALL_PER_SPEAKER, retention_questions=1, seed=0
+    )
     trainer = make_trainer(tiny_model, tmp_path, branch_rows(points), rollout_func=rollout)
     drawn: list[dict[str, Any]] = []
     called = BranchRollout.__call__
@@ -202,7 +205,9 @@ def test_a_branch_earns_what_the_bank_at_its_end_is_worth(
     monkeypatch.setattr(BranchRollout, "__call__", note)
     # Branched at each dialogue's first turn, where no bank has an entry but the one that playing on adds.
     points = [branch_points(make_dialogue(name))[0] for name in ("d", "e")]
-    rollout = BranchRollout(points, Retriever(FakeEmbedder()), top_k=TOP_K, retention_questions=1, seed=0)
+    rollout = BranchRollout(
+        points, Retriever(FakeEmbedder()), recall_per_speaker=RECALL_PER_SPEAKER, retention_questions=1, seed=0
+    )
     answering = make_answering(read)
     trainer = make_trainer(tiny_model, tmp_path, branch_rows(points), answering, rollout_func=rollout)
     trainer.train()

@@ -232,7 +232,7 @@ def test_shape_of_the_demo(split: Split) -> None:
         operations = [operation for gold in item.gold.values() for operation in gold]
         assert max(len(operation.text.split()) for operation in operations if operation.text) <= 12
         kinds = Counter(operation.kind for operation in operations)
-        assert kinds[OperationKind.ADD] == DEMO_SHAPE.facts >= 3 * DEMO_SHAPE.top_k
+        assert kinds[OperationKind.ADD] == DEMO_SHAPE.facts >= 3 * DEMO_SHAPE.recalled
         assert min(kinds[kind] for kind in OperationKind) >= 2
         assert sum(len(gold) > 1 for gold in item.gold.values()) <= 6  # turns with two facts are a minority
         asked_at = {question.asked_at for question in questions}
@@ -321,8 +321,8 @@ def test_other_shapes_and_those_that_cannot_be() -> None:
     assert len(item.dialogue.turns()) == 64 and len(item.dialogue.questions) == 30
     assert sum(o.kind is OperationKind.ADD for gold in item.gold.values() for o in gold) == 40
     for wrong, message in (
-        (replace(DEMO_SHAPE, facts=11), r"at least 3 \* top_k = 12"),
-        (replace(DEMO_SHAPE, top_k=5), r"at least 3 \* top_k = 15"),
+        (replace(DEMO_SHAPE, facts=11), r"at least 3 \* recalled = 12"),
+        (replace(DEMO_SHAPE, recalled=5), r"at least 3 \* recalled = 15"),
         (replace(DEMO_SHAPE, sessions=1), "sessions=1"),
         (replace(DEMO_SHAPE, facts=500, turns=900), "is the most"),
         (replace(DEMO_SHAPE, turns=8), "cannot be filled"),

@@ -12,7 +12,7 @@ def test_a_wrong_citation_leaves_the_answer_sound() -> None:
 
 
 def test_no_audit_is_not_an_audit_that_found_nothing() -> None:
-    assert unsound_questions({"top_k": 3}) is None
+    assert unsound_questions({"recall_per_speaker": 3}) is None
     assert unsound_questions({"audit": {"error_types": {}}}) == {}
 
 

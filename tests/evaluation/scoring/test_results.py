@@ -34,7 +34,7 @@ RUN = RunInfo(
     manager="outputs/manager",
     answer=None,
     seed=5,
-    config={"top_k": 30},
+    config={"recall_per_speaker": 30},
     git_revision="abc",
     versions={"torch": "2"},
     cost={"write_tokens": 100, "read_tokens": 40, "model_calls": 7},
@@ -91,7 +91,7 @@ def test_results_have_exactly_the_published_shape(folder: Path) -> None:
     assert list(results["by_category"]) == ["1", "2", "10"]
     assert list(results["by_category"]["1"]) == ["n", "names", *names]
     assert (results["benchmark"], results["answer"], results["seed"], results["git_revision"], results["config"]) == (
-        "locomo", None, 5, "abc", {"top_k": 30},
+        "locomo", None, 5, "abc", {"recall_per_speaker": 30},
     )  # fmt: skip
 
 
