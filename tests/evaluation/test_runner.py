@@ -124,7 +124,7 @@ def test_a_folder_of_another_run_is_refused_with_what_differs_and_the_ways_on(tm
     other = dataclasses.replace(RUN, seed=7, config={"recall_per_speaker": 5})
     with pytest.raises(
         ConfigurationError,
-        match=r"limit was null, is 3; config\.recall_per_speaker was 2, is 5; seed was 0, is 7\): choose another output",
+        match=r"limit was null, is 3; config\.recall_per_speaker was 2, is 5; seed was 0, is 7\): choose another",
     ):
         run_it(tmp_path, run=other, limit=3, dialogues=dialogues())
     changed = dialogues()

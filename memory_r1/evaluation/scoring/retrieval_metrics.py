@@ -1,7 +1,7 @@
 """Retrieval metrics of a row of `predictions.jsonl`: evidence recall@k, recall of distilled entries, and rankings.
 
-Every system that searches ranks `recalled` best first. For two speakers the best of each are merged into one ranking, so
-the first k entries are the best k of both; entries of other speakers come last. Other systems
+Every system that searches ranks `recalled` best first. For two speakers the best of each are merged into one ranking,
+so the first k entries are the best k of both; entries of other speakers come last. Other systems
 (`SystemSpec.ranks`) order recalled entries by time, so nothing "at k" is measured for them.
 """
 
