@@ -40,6 +40,7 @@ def reinforce(
     from memory_r1.inference.language_model import LocalLanguageModel
     from memory_r1.training import assembly, runs
     from memory_r1.training.completion_stats import DESCRIBE
+    from memory_r1.training.pass_rates import keep_teaching_rows
     from memory_r1.training.preflight import check_run, refuse_past_window, refuse_too_few
     from memory_r1.training.recipe_file import parse_recipe
     from memory_r1.training.restore_start import RestoreStart
@@ -105,6 +106,8 @@ def reinforce(
     restore_start.trainer = trainer
     if trainer.accelerator.is_main_process:
         runs.claim_run(config.output_dir, recipe)
+    if arguments.filter_prompts:
+        keep_teaching_rows(trainer, Path(config.output_dir))
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # The best checkpoint, or the start if none was better.

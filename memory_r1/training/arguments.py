@@ -134,6 +134,13 @@ class MemoryArguments:
             "choices": ["turn", "session", "branch", "substitution"],
         },
     )
+    filter_prompts: bool = field(
+        default=False,
+        metadata={
+            "help": "Complete every training prompt once as a group before training, and train only on those whose "
+            "main reward varies."
+        },
+    )
     reward_funcs: list[str] = field(
         default_factory=list, metadata={"help": "Rewards by name, or path/to/file.py:function."}
     )

@@ -144,8 +144,8 @@ class MemoryGRPOTrainer(GRPOTrainer):
         if self._dynamic_sampler is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
         tried = gather_object([row[ROW_INDEX] for row in inputs])
-        first = self._sample(inputs)
-        self._settled = self._dynamic_sampler.settle(first, tried, self._spreads, self._sample)
+        first = self.sample(inputs)
+        self._settled = self._dynamic_sampler.settle(first, tried, self._spreads, self.sample)
         at_first = zero_variance(self._totals(first.rewards))
         self._metrics["train"]["dynamic_sampling/zero_variance_at_first"].append(at_first)
         groups = len(first.rewards) / self.num_generations
@@ -161,7 +161,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         with self.accelerator.autocast():  # TRL's fallback, `PeftModel.generate`, bypasses autocast
             return super()._generate(prompts)
 
-    def _sample(self, rows: list[Row]) -> Settled:
+    def sample(self, rows: list[Row]) -> Settled:
         """Sample completions of this rank's rows, with the rewards of all ranks."""
         samples = samples_of(rows, self._generate([row["prompt"] for row in rows]))
         scored = [(sample.row, sample.row["prompt"], sample.completion, sample.completion_ids) for sample in samples]

@@ -88,6 +88,11 @@ def group_measures(
     return measures
 
 
+def main_reward(weights: Mapping[str, float]) -> str:
+    """Return the name of the reward with the largest weight, the entry cost aside."""
+    return max((name for name in weights if name != ENTRY_COST), key=lambda name: abs(weights[name]))
+
+
 class ZeroVarianceWatch:
     """Warns once if more than half of the groups in the last `window` rollouts were flat.
 
@@ -102,7 +107,7 @@ class ZeroVarianceWatch:
 
     def __init__(self, weights: Mapping[str, float], remedies: Sequence[str], window: int = WINDOW) -> None:
         self.names = list(weights)
-        self.main = max((name for name in weights if name != ENTRY_COST), key=lambda name: abs(weights[name]))
+        self.main = main_reward(weights)
         self.remedies = remedies
         self.warned = False
         self._rollouts: deque[Mapping[str, float]] = deque(maxlen=window)

@@ -210,6 +210,7 @@ def test_samples_survive_the_way_through_trls_tuple() -> None:
 # The real trainer, on the tiny model.
 
 PROMPTS = messages(f"Where is {name}?" for name in ("Ann", "Ben", "Cem", "Dot", "Eva", "Fay"))
+OPTIONS = ("num_iterations", "max_steps", "learning_rate", "save_steps", "save_strategy")
 DATA = [{"prompt": prompt, "flat": place in (0, 1, 2)} for place, prompt in enumerate(PROMPTS)]
 
 
@@ -221,7 +222,7 @@ def make_trainer(
     log: Path | None = None,
     **own: Any,
 ) -> MemoryGRPOTrainer:
-    options = {name: own.pop(name) for name in ("num_iterations", "max_steps", "learning_rate") if name in own}
+    options = {name: own.pop(name) for name in OPTIONS if name in own}
     return MemoryGRPOTrainer(
         model=with_lora(sharpen(load_base(tiny_model)), seed=1),
         args=MemoryGRPOConfig(
