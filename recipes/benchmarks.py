@@ -34,7 +34,7 @@ NAMED_OPTIONS: dict[str, object] = {
             "manager_tokens",
         )
     ),
-    **dict.fromkeys(("answer_tokens", "answer_style", "dtype", "embedder")),
+    **dict.fromkeys(("answer_tokens", "answer_style", "constrained", "dtype", "embedder")),
 }
 SYNTHETIC_SPLITS: dict[str, Split] = {
     "train": "train",

@@ -68,6 +68,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     settings.add_argument("--manager-tokens", type=int, metavar="N", help="longest completion of the manager (48)")
     settings.add_argument(
+        "--constrained",
+        action=argparse.BooleanOptionalAction,
+        help="hold the manager's completions to the JSON of operations (default: for prompted-manager alone)",
+    )
+    settings.add_argument(
         "--answer-tokens", type=int, metavar="N", help="longest answer (32; for answers that quote memories 128)"
     )
     settings.add_argument("--answer-style", choices=("ids", "quotes"), help="how answers name memories (ids)")
@@ -94,6 +99,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
 def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySystem:
     """Return the memory system with the parts it needs; an embedder is loaded only for systems that search."""
     from memory_r1.agents.memory_manager import MemoryManager
+    from memory_r1.agents.prompts import EXAMPLES
     from memory_r1.memory.embedder import SentenceEmbedder
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
@@ -110,6 +116,8 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
             adapter=adapter,
             recall_per_speaker=options.manager_recall_per_speaker,
             max_new_tokens=options.manager_tokens,
+            examples=EXAMPLES if spec.prompted else (),
+            constrained=options.constrained,
         )
     return build_system(
         options.system,
@@ -131,10 +139,9 @@ def main(arguments: Sequence[str]) -> int:
 
     # Whatever is mistyped is said before a model is loaded.
     spec = system_spec(options.system)
-    if options.manager and not spec.needs_manager:
-        raise ConfigurationError(
-            f"--manager is given, but memory system {options.system!r} has no manager: leave it out"
-        )
+    if options.manager and (spec.prompted or not spec.needs_manager):
+        has = "an untrained manager" if spec.prompted else "no manager"
+        raise ConfigurationError(f"--manager is given, but memory system {options.system!r} has {has}: leave it out")
     # The runner selects again, which changes nothing; here it saves loading a model for a selection that is refused,
     # and counting turns as cut that are not played.
     dialogues = select(load_benchmark(options), sessions=options.sessions, limit=options.limit, seed=options.seed)
@@ -189,6 +196,7 @@ def main(arguments: Sequence[str]) -> int:
             embedder=options.embedder,
             recall_per_speaker=options.manager_recall_per_speaker,
             max_new_tokens=options.manager_tokens,
+            constrained=options.constrained,
         ),
         rebuild_banks=options.rebuild_banks,
         progress=not options.quiet,
@@ -226,6 +234,7 @@ def settle(options: argparse.Namespace) -> None:
     """
     from memory_r1.adapter_settings import AgentSettings, agree
     from memory_r1.agents.prompts import ANSWER_TOKENS
+    from memory_r1.systems.table import system_spec
 
     trained = {
         agent: AgentSettings.read(folder) if (folder := getattr(options, agent)) else AgentSettings()
@@ -251,6 +260,7 @@ def settle(options: argparse.Namespace) -> None:
     )
     settle_one("manager_recall_per_speaker", "recall_per_speaker", ["manager"], 2)
     settle_one("manager_tokens", "max_new_tokens", ["manager"], 48)
+    settle_one("constrained", "constrained", [], system_spec(options.system).prompted)
     settle_one("answer_style", "answer_style", ["answer"], "ids")
     # A length that was trained for one style says nothing of the other.
     as_trained = trained["answer"].answer_style in (None, options.answer_style)

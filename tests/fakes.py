@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,7 @@ class ScriptedLanguageModel:
         adapter: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
+        schemas: Any = None,
     ) -> list[Completion]:
         if self.fail_after is not None and len(self.prompts) + len(prompts) > self.fail_after:
             raise InterruptedError("the scripted model was told to stop here")

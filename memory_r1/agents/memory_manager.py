@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from memory_r1.agents.prompts import manager_prompt
 from memory_r1.inference.language_model import Completion, LanguageModel, Messages, room_for
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.memory.operations import CheckedCompletion, check_completion
+from memory_r1.memory.operations import CheckedCompletion, check_completion, operations_schema
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.types import MemoryEntry, Turn
 
@@ -47,6 +47,8 @@ class MemoryManager:
         recall_per_speaker: Memories recalled per speaker. The manager sees the best `recall_per_speaker * speakers`
             overall, since a turn mostly concerns its speaker.
         max_new_tokens: Longest completion, in tokens.
+        examples: Messages with worked turns, which an untrained model reads before the turn (`EXAMPLES`).
+        constrained: Hold each completion to the operations that its prompt allows, token by token.
     """
 
     def __init__(
@@ -57,19 +59,28 @@ class MemoryManager:
         adapter: str | None = None,
         recall_per_speaker: int = 2,
         max_new_tokens: int = 48,
+        examples: Sequence[dict[str, str]] = (),
+        constrained: bool = False,
     ) -> None:
         self.model = model
         self.retriever = retriever
         self.adapter = adapter
         self.recall_per_speaker = recall_per_speaker
         self.max_new_tokens = max_new_tokens
+        self.examples = list(examples)
+        self.constrained = constrained
 
     def manage(self, requests: Sequence[ManageRequest]) -> list[Management]:
         """Generate operations for each request greedily, and check them against its prompt."""
         recalls = self.recall(requests)
         fitted = [self._fit(request, recalled) for request, recalled in zip(requests, recalls, strict=True)]
-        prompts = [prompt_for(request, shown) for request, shown, _ in fitted]
-        completions = self.model.generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)
+        prompts = [self._prompt(request, shown) for request, shown, _ in fitted]
+        completions = self.model.generate(
+            prompts,
+            max_new_tokens=self.max_new_tokens,
+            adapter=self.adapter,
+            schemas=[operations_schema(len(shown)) for _, shown, _ in fitted] if self.constrained else None,
+        )
         return [
             Management(check_completion(completion.text, [entry.entry_id for entry in shown]), shown, completion, cut)
             for (_, shown, cut), completion in zip(fitted, completions, strict=True)
@@ -96,7 +107,7 @@ class MemoryManager:
         Cut the earlier turns first, oldest first, then the least related memories, then the end of the turn.
         """
         whole, cut = request.turn, 0
-        while (room := room_for(self.model, prompt_for(request, recalled), self.max_new_tokens)) is not None:
+        while (room := room_for(self.model, self._prompt(request, recalled), self.max_new_tokens)) is not None:
             if room >= 0:
                 break
             if request.previous:
@@ -110,6 +121,10 @@ class MemoryManager:
             else:
                 break
         return request, recalled, cut + (request.turn is not whole)
+
+    def _prompt(self, request: ManageRequest, recalled: Sequence[MemoryEntry]) -> Messages:
+        system, asked = prompt_for(request, recalled)
+        return [system, *self.examples, asked]
 
 
 def prompt_for(request: ManageRequest, recalled: Sequence[MemoryEntry]) -> Messages:

@@ -43,6 +43,35 @@ ANSWER_TOKENS = {"ids": 32, "quotes": 128}
 """Tokens of a short answer in each style, including the memories it cites."""
 
 
+EXAMPLES = [
+    {
+        "role": "user",
+        "content": "Memories:\n1. Kim works at a nursery [Monday 3 April 2017]\nDialogue [Saturday 6 May 2017]:\n"
+        "Lou: How is the nursery?\nLast turn: Kim: I left! I am a gardener at the palace now, and I adopted a goat, "
+        "Gus.",
+    },
+    {
+        "role": "assistant",
+        "content": '[{"op": "UPDATE", "id": 1, "text": "Kim works as a gardener at the palace"}, '
+        '{"op": "ADD", "text": "Kim has a goat called Gus"}]',
+    },
+    {
+        "role": "user",
+        "content": "Memories:\n1. Lou goes to the chess club on Mondays [Saturday 6 May 2017]\n2. Kim has a goat "
+        "called Gus [Saturday 6 May 2017]\nDialogue [Friday 2 June 2017]:\nKim: Chess tonight?\nLast turn: Lou: No, I "
+        "quit the club for good.",
+    },
+    {"role": "assistant", "content": '[{"op": "DELETE", "id": 1}]'},
+    {
+        "role": "user",
+        "content": "Memories:\n1. Kim has a goat called Gus [Saturday 6 May 2017]\nDialogue [Friday 2 June 2017]:\n"
+        "Lou: What a day.\nLast turn: Kim: Ha, tell me about it!",
+    },
+    {"role": "assistant", "content": '[{"op": "NOOP"}]'},
+]
+"""Worked turns for an untrained manager, as Mem0 prompts its model (Chhikara et al. 2025): no training, few shots."""
+
+
 def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> list[dict[str, str]]:
     """Build chat messages for the Memory Manager: memories numbered from 1, earlier turns, and the turn itself.
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from memory_r1.inference.prefix import prefill
 from memory_r1.inference.prompt_trees import PromptTrees
 from memory_r1.inference.tree_attention import NO_MASK, Tree
+
+if TYPE_CHECKING:
+    from memory_r1.inference.constrained import Constraint
 
 # Drop finished prompts once at most this share of the batch still runs, since dropping copies the rest.
 _WORTH_A_COPY = 0.75
@@ -24,6 +27,7 @@ def decode(
     stops: Collection[int],
     pad: int,
     temperature: float = 0.0,
+    constrain: Callable[[PromptTrees], Constraint] | None = None,
 ) -> list[list[int]]:
     """Complete tokenized prompts, each up to and including its first stop token.
 
@@ -34,6 +38,7 @@ def decode(
         stops: Ids that end a completion.
         pad: Id that fills gaps; never read.
         temperature: Sampling temperature; 0 is greedy.
+        constrain: Builds what bounds the completions of the distinct prompts.
 
     Returns:
         B rows of completion ids, in order.
@@ -42,11 +47,13 @@ def decode(
     device = model.device
     logits, cache = prefill(model, trees, room=trees.slots * max_new_tokens)  # (D, V)
     growth = _Growth(torch.tensor(trees.lengths, device=device), trees.slots, max_new_tokens)
-    tokens = _drawn(logits[:, None].expand(-1, trees.slots, -1), temperature)  # (D, G)
+    logits = logits[:, None].expand(-1, trees.slots, -1)  # (D, G, V)
+    constraint = constrain(trees) if constrain is not None else None
+    running = torch.arange(len(logits), device=device)  # prompts with unfinished completions, D' of D
+    tokens = _next(logits, temperature, constraint, running)  # (D, G)
     ended = torch.ones_like(tokens, dtype=torch.bool)
     ended[trees.row, trees.slot] = False  # leaves the empty slots of smaller groups ended
     stop_ids = torch.tensor(sorted(stops), device=device)
-    running = torch.arange(len(tokens), device=device)  # prompts with unfinished completions, D' of D
     drawn = tokens.new_full((*tokens.shape, max_new_tokens), pad)  # (D, G, T)
     drawn[:, :, 0] = tokens
     for step in range(max_new_tokens - 1):
@@ -67,7 +74,7 @@ def decode(
             past_key_values=cache,
             use_cache=True,
         ).logits  # (D', G, V)
-        tokens = _drawn(logits, temperature)
+        tokens = _next(logits, temperature, constraint, running)
         drawn[running, :, step + 1] = tokens
     return [until(row, stops) for row in drawn[trees.row, trees.slot].tolist()]
 
@@ -95,6 +102,18 @@ class _Growth:
         start = self.width + number * self.slots
         end = start + self.slots
         return Tree(self.visible[:, :, :end], self.positions[:, start:end], self.positions[:, :end])
+
+
+def _next(
+    logits: torch.Tensor, temperature: float, constraint: Constraint | None, running: torch.Tensor
+) -> torch.Tensor:  # (D', G, V) -> (D', G)
+    """Draw the next token of every completion of the `running` prompts."""
+    if constraint is None:
+        return _drawn(logits, temperature)
+    rows = running.tolist()
+    tokens = _drawn(constraint.apply(logits, rows), temperature)
+    constraint.follow(tokens, rows)
+    return tokens
 
 
 def _drawn(logits: torch.Tensor, temperature: float) -> torch.Tensor:  # (D, G, V) -> (D, G)

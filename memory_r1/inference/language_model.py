@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,14 @@ from memory_r1.models import check_adapter, load_base, resolve_model
 if TYPE_CHECKING:
     import torch
 
+    from memory_r1.inference.constrained import Constraint
+    from memory_r1.inference.prompt_trees import PromptTrees
+
 logger = logging.getLogger(__name__)
 
 Messages = list[dict[str, str]]
+Schema = Mapping[str, Any]
+"""A JSON schema."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +46,12 @@ class LanguageModel(Protocol):
         adapter: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
+        schemas: Sequence[Schema] | None = None,
     ) -> list[Completion]:
-        """Complete each prompt, in order. `adapter` None is the base model; `temperature` 0 is greedy."""
+        """Complete each prompt, in order.
+
+        `adapter` None is the base model, `temperature` 0 is greedy, and `schemas` hold each completion to its own JSON.
+        """
         ...
 
     def count_tokens(self, text: str) -> int:
@@ -160,6 +169,7 @@ class LocalLanguageModel:
         adapter: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
+        schemas: Sequence[Schema] | None = None,
     ) -> list[Completion]:
         """Complete each prompt (see `LanguageModel`); leave the training mode and `requires_grad` unchanged.
 
@@ -178,14 +188,21 @@ class LocalLanguageModel:
                 f"of {self.window}: shorten what the prompt shows, or the completion"
             )
         with self.evaluating(adapter):
-            generated = self.generate_ids(tokenized, max_new_tokens=max_new_tokens, temperature=temperature)
+            generated = self.generate_ids(
+                tokenized, max_new_tokens=max_new_tokens, temperature=temperature, schemas=schemas
+            )
         return [
             Completion(self.tokenizer.decode(ids, skip_special_tokens=True).strip(), len(prompt), len(ids))
             for prompt, ids in zip(tokenized, generated, strict=True)
         ]
 
     def generate_ids(
-        self, prompts: Sequence[list[int]], *, max_new_tokens: int, temperature: float = 0.0
+        self,
+        prompts: Sequence[list[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        schemas: Sequence[Schema] | None = None,
     ) -> list[list[int]]:
         """Complete tokenized prompts, each up to and including its end-of-sequence token; return ids, in order.
 
@@ -198,7 +215,8 @@ class LocalLanguageModel:
         completions: dict[int, list[int]] = {}
         with torch.no_grad():
             for rows in batches(prompts, self.batch_size):
-                generated = self._generate_batch([prompts[row] for row in rows], max_new_tokens, temperature)
+                bounds = None if schemas is None else [schemas[row] for row in rows]
+                generated = self._generate_batch([prompts[row] for row in rows], max_new_tokens, temperature, bounds)
                 completions.update(zip(rows, generated, strict=True))
         return [completions[row] for row in range(len(prompts))]
 
@@ -254,7 +272,13 @@ class LocalLanguageModel:
         encoded = self.tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)
         return list(encoded["input_ids"])
 
-    def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
+    def _generate_batch(
+        self,
+        rows: list[list[int]],
+        max_new_tokens: int,
+        temperature: float,
+        schemas: Sequence[Schema] | None = None,
+    ) -> list[list[int]]:
         """Complete one batch, with transformers' `generate` if the model cannot share prompts."""
         import torch
         from transformers import GenerationConfig
@@ -268,8 +292,16 @@ class LocalLanguageModel:
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else stops[0]
         if use_tree_attention(self.model):
             return decode(
-                self.model, rows, max_new_tokens=max_new_tokens, stops=stops, pad=pad, temperature=temperature
+                self.model,
+                rows,
+                max_new_tokens=max_new_tokens,
+                stops=stops,
+                pad=pad,
+                temperature=temperature,
+                constrain=schemas and self._constrained(schemas),
             )
+        if schemas is not None:
+            raise ConfigurationError("constrained decoding needs a model whose prompts can be shared; leave it out")
         width = max(len(row) for row in rows)
         ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=self.model.device)  # (B, T)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=ids.device)
@@ -279,6 +311,15 @@ class LocalLanguageModel:
         config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=pad, **sampling)
         output: torch.Tensor = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         return [until(row, stops) for row in output[:, width:].tolist()]
+
+    def _constrained(self, schemas: Sequence[Schema]) -> Callable[[PromptTrees], Constraint]:
+        from memory_r1.inference.constrained import Constraint
+
+        def build(trees: PromptTrees) -> Constraint:
+            of_distinct = {row: schemas[place] for place, row in enumerate(trees.row)}  # equal prompts have equal ones
+            return Constraint(self.tokenizer, [of_distinct[row] for row in range(len(of_distinct))], trees.slots)
+
+        return build
 
     @contextmanager
     def evaluating(self, adapter: str | None) -> Iterator[None]:

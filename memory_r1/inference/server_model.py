@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from memory_r1.errors import EndpointError
+from memory_r1.errors import ConfigurationError, EndpointError
 from memory_r1.inference.endpoint import ChatReply, Endpoint
-from memory_r1.inference.language_model import Completion, Messages
+from memory_r1.inference.language_model import Completion, Messages, Schema
 
 # A server may take sampling defaults from the model's `generation_config.json` (vLLM does: for Qwen2.5 a repetition
 # penalty, which changes greedy answers too). A local model ignores them, so switch them off.
@@ -34,12 +34,16 @@ class ServerLanguageModel:
         adapter: str | None = None,
         temperature: float = 0.0,
         seed: int | None = None,
+        schemas: Sequence[Schema] | None = None,
     ) -> list[Completion]:
         """Complete each prompt (see `LanguageModel`); `adapter` is the server's name for a LoRA module.
 
         Raises:
+            ConfigurationError: `schemas` are given, which servers take in ways of their own.
             EndpointError: A prompt got no usable reply after all retries.
         """
+        if schemas is not None:
+            raise ConfigurationError("constrained decoding needs a local model; leave it out for one behind a server")
         completions = self.try_generate(
             prompts, max_new_tokens=max_new_tokens, adapter=adapter, temperature=temperature, seed=seed
         )

@@ -18,6 +18,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 from memory_r1.types import Operation, OperationKind
 
@@ -31,6 +32,33 @@ _KEYS = {
     OperationKind.DELETE: {"op", "id"},
     OperationKind.NOOP: {"op"},
 }
+
+
+def operations_schema(shown: int) -> dict[str, Any]:
+    """Return the JSON schema of a completion on one turn whose prompt shows `shown` memories, for constrained decoding.
+
+    Without a memory there is nothing to update or delete.
+    """
+    text, ids = {"type": "string", "minLength": 1}, {"enum": list(range(1, shown + 1))}
+    members: dict[OperationKind, dict[str, Any]] = {
+        OperationKind.ADD: {"text": text},
+        OperationKind.UPDATE: {"id": ids, "text": text},
+        OperationKind.DELETE: {"id": ids},
+        OperationKind.NOOP: {},
+    }
+    kinds = [kind for kind in members if shown or "id" not in _KEYS[kind]]
+    choices = [
+        {
+            "type": "object",
+            "properties": {"op": {"const": kind.value}, **members[kind]},
+            "required": ["op", *members[kind]],
+            "additionalProperties": False,
+        }
+        for kind in kinds
+    ]
+    return {"type": "array", "items": {"anyOf": choices}, "minItems": 1, "maxItems": MAX_OPERATIONS}
+
+
 # UTF-8 cannot encode lone surrogates, which JSON escapes can spell, and NUL truncates strings in some databases.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 

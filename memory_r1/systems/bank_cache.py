@@ -56,6 +56,7 @@ class BankCache:
         embedder: str,
         recall_per_speaker: int,
         max_new_tokens: int,
+        constrained: bool = False,
     ) -> BankCache:
         """Open the cache of a Memory Manager's banks. Models are identified by content, so their folders may move.
 
@@ -68,6 +69,7 @@ class BankCache:
             embedder: The sentence model: name, hub id or folder.
             recall_per_speaker: Memories recalled per speaker for the manager.
             max_new_tokens: Longest completion, in tokens.
+            constrained: Whether completions are held to the JSON of operations.
         """
         settings = {
             "model": model_hash(resolve_model(model)) or model,
@@ -76,6 +78,7 @@ class BankCache:
             "embedder": weights_hash(resolve_embedder(embedder)) or embedder,
             "recall_per_speaker": recall_per_speaker,
             "max_new_tokens": max_new_tokens,
+            "constrained": constrained,
         }
         return cls(folder, system, settings)
 

@@ -81,6 +81,12 @@ class ManagedMemory(RetrievingSystem):
         return operation
 
 
+class PromptedManager(ManagedMemory):
+    """An untrained manager, prompted with worked turns, as Mem0 is: what training has to beat."""
+
+    name = "prompted-manager"
+
+
 class AddOnly(ManagedMemory):
     """The same manager and prompt, but UPDATE adds its text beside the old entry and DELETE does nothing.
 

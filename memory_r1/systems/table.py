@@ -14,7 +14,7 @@ from memory_r1.systems.base import (
     approximate_tokens,
 )
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle
-from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory
+from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
 from memory_r1.systems.retrieval import Rag
 
 
@@ -36,12 +36,14 @@ class SystemSpec:
         build: Builds an empty one.
         needs_retriever: Whether it needs a retriever.
         needs_manager: Whether it needs a Memory Manager.
+        prompted: Whether its manager is the untrained base model, which reads worked examples.
         ranks: Whether it recalls best first, so that "the first k" means something; others keep the order of time.
     """
 
     build: Callable[[SystemParts], MemorySystem]
     needs_retriever: bool = False
     needs_manager: bool = False
+    prompted: bool = False
     ranks: bool = True
 
 
@@ -61,6 +63,12 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         needs_manager=True,
         ranks=False,
+    ),
+    "prompted-manager": SystemSpec(
+        lambda parts: _managed(PromptedManager, parts),
+        needs_retriever=True,
+        needs_manager=True,
+        prompted=True,
     ),
     "memory-r1": SystemSpec(
         lambda parts: _managed(ManagedMemory, parts),

@@ -56,7 +56,9 @@ class CountingLanguageModel(LocalLanguageModel):
         self.tokens = self.completed = 0
         return taken
 
-    def _generate_batch(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> list[list[int]]:
+    def _generate_batch(
+        self, rows: list[list[int]], max_new_tokens: int, temperature: float, schemas: Any = None
+    ) -> list[list[int]]:
         pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.tokenizer.eos_token_id
         self.completed += len(rows) * max_new_tokens
         self.tokens += len(rows) * max_new_tokens

@@ -288,4 +288,7 @@ def test_names_and_capabilities_are_those_of_the_table() -> None:
     assert all(system.name == name for name, system in systems.items())
     assert [name for name, system in systems.items() if Capability.GOLD_EVIDENCE in system.capabilities] == ["oracle"]
     assert [name for name, system in systems.items() if hasattr(system, "reveal")] == ["oracle"]
-    assert [name for name, system in systems.items() if Capability.EDITS in system.capabilities] == ["memory-r1"]
+    assert [name for name, system in systems.items() if Capability.EDITS in system.capabilities] == [
+        "prompted-manager",
+        "memory-r1",
+    ]
