@@ -14,6 +14,9 @@ class CpuSeconds(TrainerCallback):
     Loading, playing banks and evaluation before the loop do not count; a resumed run goes on from its last row.
     """
 
+    _used = 0.0
+    _started: float | None = None
+
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
@@ -30,6 +33,8 @@ class CpuSeconds(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Add the seconds to the newest row, and to what other callbacks report of it."""
+        if self._started is None:  # the start is validated before the loop
+            return
         seconds = round(self._used + time.process_time() - self._started, 2)
         state.log_history[-1]["cpu_seconds"] = seconds
         if logs is not None:

@@ -54,7 +54,7 @@ def write_in_threads(path: Path, process: str, count: int) -> Counter[str]:
 
 def test_the_fold_of_the_log_is_the_bank_and_nothing_is_lost(tmp_path: Path) -> None:
     path, each = tmp_path / "log.db", OPERATIONS // PROCESSES
-    command = [sys.executable, "-m", "tests.memory.test_store_concurrency", str(path), str(each)]
+    command = [sys.executable, "-m", "tests.memory.test_log_concurrency", str(path), str(each)]
     running = [
         subprocess.Popen([*command, str(process)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for process in range(PROCESSES)
