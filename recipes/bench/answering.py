@@ -23,6 +23,7 @@ from memory_r1.errors import DataError
 from memory_r1.inference.language_model import LocalLanguageModel
 from memory_r1.inference.prompt_trees import PromptTrees
 from memory_r1.memory.retriever import RetrievalRequest
+from memory_r1.metrics import f1_squad
 from memory_r1.training.assembly import load_retriever
 from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.training.policy import FROZEN_ANSWER, POLICY
@@ -31,7 +32,8 @@ from memory_r1.types import Answer
 from recipes.bench.measuring import Job, Measurement, Meter, Settings, Side, Turns
 from recipes.bench.peak import flops_a_token
 from recipes.bench.steps import Reward, load, train
-from rewards import RewardContext, build_rewards
+from rewards.answers import one_by_one
+from rewards.outcome import OutcomeReward, by_answer
 
 ANSWER_TOKENS = 14
 """Length of every answer: the longest worked answer of the generated dialogues, which a batch decodes until."""
@@ -225,8 +227,7 @@ def _questions(rows: Sequence[Row], generations: int) -> list[BankQuestion]:
 
 def _outcome(answering: Any) -> Reward:
     """The manager's outcome reward over `answering`."""
-    (outcome,), _ = build_rewards(["answer_f1"], RewardContext("manager", answering, entry_cost=0.0))
-    return outcome
+    return OutcomeReward("answer_f1", by_answer(answering, one_by_one(f1_squad)))
 
 
 def _frozen(model: Any, retriever: Any, job: Job) -> FrozenAnswering:
