@@ -68,9 +68,9 @@ def test_entries_cost_once_beside_a_managers_outcome_rewards(
 
 
 def test_there_is_one_weight_a_name() -> None:
-    with pytest.raises(ConfigurationError, match="reward_weights: found 2 of them, allowed: one for each of the 1"):
+    with pytest.raises(ConfigurationError, match="reward_weights: found 2, allowed: one for each of the 1"):
         check_rewards(["length"], "answer", [1.0, 0.5], has_answer_agent=False)
-    with pytest.raises(ConfigurationError, match="reward_weights: found 1 of them"):
+    with pytest.raises(ConfigurationError, match="reward_weights: found 1,"):
         build_rewards(["answer_f1", "length"], context("manager"), [1.0])  # what an entry costs needs none
 
 
