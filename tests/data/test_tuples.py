@@ -215,7 +215,7 @@ def test_what_does_not_fit_the_dialogue_is_refused() -> None:
 
     with pytest.raises(DataError, match="the evidence of question cat: found turn t99"):
         manager_tuples(_dialogue(replace(CAT, evidence=("t99",))), banks)
-    with pytest.raises(DataError, match="the banks of dialogue d1 lack turn t1"):
+    with pytest.raises(DataError, match="dialogue d1 has no bank for turn t1"):
         manager_tuples(dialogue, Banks({}, ()))
     with pytest.raises(DataError, match="turn t5 of dialogue d1: no live entry has id 1"):
         manager_tuples(dialogue, gold_banks(dialogue, {}), gold=GOLD)
