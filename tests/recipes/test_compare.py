@@ -80,7 +80,7 @@ def test_names_in_brackets_are_no_markup(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a"], "one FOLDER alone"),
+        (["a"], "one FOLDER cannot be compared"),
         (["a", "b", "--names", "x"], "found 1 names for 2 folders"),
     ],
 )

@@ -128,7 +128,7 @@ def test_a_model_of_this_machine_judges(recipe: ModuleType, folder: Path, tiny_m
         (["--local", "a", "--endpoint", "http://127.0.0.1:1/v1", "--model", "m"], "give either --endpoint"),
         (["--endpoint", "http://127.0.0.1:1/v1"], "belong together"),
         (["--local", "a", "--model", "m"], "belong together"),
-        (["--local", "a", "--limit", "3"], "--limit is for --audit"),
+        (["--local", "a", "--limit", "3"], "--limit works only with --audit"),
         (["--local", "a", "--batch-size", "0"], "--batch-size is 0"),
         (["--endpoint", "localhost", "--model", "m"], "server address: found 'localhost'"),
         (["--endpoint", "http://127.0.0.1:1/v1", "--model", "m", "--timeout", "0"], "--timeout is 0"),

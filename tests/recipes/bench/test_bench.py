@@ -143,7 +143,7 @@ def test_completions_of_another_length_end_the_run(tiny_model: Path) -> None:
         if len(ids[1]) == 4:
             clock.on_step_end()
         else:
-            with pytest.raises(TrainingError, match="all were to have 4"):
+            with pytest.raises(TrainingError, match="tokens, expected 4"):
                 clock.on_step_end()
     notes, measured = sent
     assert notes == {}
