@@ -1,4 +1,4 @@
-"""A manager learns through an Answer Agent behind a server; an outage costs rows and not the run."""
+"""A manager learns through an Answer Agent behind a server; an outage costs rows, not the run."""
 
 from __future__ import annotations
 
@@ -79,5 +79,5 @@ def test_a_run_outlives_its_answer_server(tiny_model: Path, tmp_path: Path, monk
 
 
 def untouched(completions: Any, turn: Any, bank: list[str], recalled_ids: Any) -> list[Any]:
-    """The banks as they were, as after a NOOP; a random model writes no operations."""
+    """Return unchanged banks, as after a NOOP, since a random model writes no operations."""
     return [entries_from_json(before) for before in bank]

@@ -1,4 +1,4 @@
-"""The frozen Answer Agent of a reward: retrieves again, answers what is new, remembers the rest."""
+"""The frozen Answer Agent of a reward retrieves again, answers new questions and remembers the rest."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def asked(question: Question, *entries: MemoryEntry) -> BankQuestion:
 
 
 def answering(top_k: int = 1, remembered: int = 100) -> tuple[FrozenAnswering, ScriptedLanguageModel]:
-    """The scripted Answer Agent repeats the first memory it is shown."""
+    """Make a frozen Answer Agent that repeats the first memory shown."""
     model = ScriptedLanguageModel()
     return FrozenAnswering(AnswerAgent(model), Retriever(FakeEmbedder()), top_k, remembered), model
 
