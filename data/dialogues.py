@@ -1,4 +1,7 @@
-"""Users' own dialogues: `python -m data.dialogues PATH` checks a file and prints its counts as JSON."""
+"""Users' own dialogues, which `memory_r1.dialogues` reads and writes.
+
+`python -m data.dialogues PATH` checks a file and prints its counts as JSON.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,11 @@ from memory_r1.dialogues import read_dialogues
 
 
 def counts_of_file(path: Path | str) -> Counts:
-    """Count a JSONL file, as the one split `all`; raises like `memory_r1.dialogues.read_dialogues`."""
+    """The counts of a JSONL file; own dialogues have one split, named `all`.
+
+    Raises:
+        DataError: as `memory_r1.dialogues.read_dialogues`.
+    """
     return {"benchmark": "dialogues", "splits": {"all": count(read_dialogues(path))}}
 
 

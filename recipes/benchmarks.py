@@ -38,10 +38,9 @@ SYNTHETIC_SPLITS: dict[str, Split] = {
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """A benchmark's loader and defaults.
+    """How a benchmark is loaded, and its defaults; `forms` are what `--form` may say, none where there is no choice.
 
-    `split` is None if it depends on the form. `top_k` counts entries recalled per speaker. `forms` are the values of
-    `--form`, if there is a choice.
+    `split` is None where the default depends on the form. `top_k` is how many entries are recalled per speaker.
     """
 
     load: Callable[[argparse.Namespace], list[Dialogue]]
@@ -201,7 +200,7 @@ def cut_turns(
 
 
 def default_top_k() -> str:
-    """Return the default recall depths as help text."""
+    """Say what is recalled where nothing else is asked for."""
     return ", ".join(f"{name} {benchmark.top_k}" for name, benchmark in BENCHMARKS.items())
 
 

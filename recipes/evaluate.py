@@ -61,9 +61,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--top-k", type=int, metavar="N", help=f"entries recalled per speaker for questions ({default_top_k()})"
     )
     settings.add_argument("--manager-top-k", type=int, metavar="N", help="entries per speaker shown to the manager (2)")
-    settings.add_argument("--manager-tokens", type=int, metavar="N", help="maximum completion of the manager (48)")
+    settings.add_argument("--manager-tokens", type=int, metavar="N", help="longest completion of the manager (48)")
     settings.add_argument(
-        "--answer-tokens", type=int, metavar="N", help="maximum answer (32; 128 for answers that quote memories)"
+        "--answer-tokens", type=int, metavar="N", help="longest answer (32; for answers that quote memories 128)"
     )
     settings.add_argument("--answer-style", choices=("ids", "quotes"), help="how answers name memories (ids)")
     settings.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision (float32)")
@@ -122,8 +122,8 @@ def main(arguments: Sequence[str]) -> int:
         raise ConfigurationError(
             f"--manager is given, but memory system {options.system!r} has no manager: leave it out"
         )
-    # The runner selects again, with the same result. Selecting here refuses a bad selection before a model is loaded,
-    # and keeps unplayed turns out of the count of cut ones.
+    # The runner selects again, which changes nothing; here it saves loading a model for a selection that is refused,
+    # and counting turns as cut that are not played.
     dialogues = select(load_benchmark(options), sessions=options.sessions, limit=options.limit, seed=options.seed)
     about_data = data_configuration(options, dialogues)
 
@@ -234,7 +234,7 @@ def settle(options: argparse.Namespace) -> None:
 
 
 def configuration(options: argparse.Namespace) -> dict[str, object]:
-    """Return whatever else may change a score, with hashes of models and adapters, as a folder may be retrained."""
+    """Return what else may change a score; models and adapters by content too, since a folder may be trained anew."""
     from memory_r1.models import adapter_hash, resolve_embedder, resolve_model, weights_hash
     from memory_r1.systems import system_spec
 

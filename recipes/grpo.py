@@ -124,7 +124,7 @@ def reinforce(
 def _reward_context(
     arguments: MemoryArguments, config: MemoryGRPOConfig, answering: FrozenAnswering | None
 ) -> RewardContext:
-    """Build what the recipe's rewards depend on."""
+    """What the recipe's rewards are made from."""
     from memory_r1.inference.endpoint import Endpoint
     from rewards import RewardContext
 

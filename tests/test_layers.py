@@ -29,9 +29,9 @@ LIBRARY_LAYERS = (
 )
 DATA_MAY_IMPORT = {"types", "errors", "json_field", "metrics", "dialogues", "jsonl", "entry", "memory"}
 REWARDS_MAY_IMPORT = {*DATA_MAY_IMPORT, "models", "inference", "agents"}
-# The only parts of training that rewards may import: answering questions and reading dataset columns.
+# How a question is answered in training, and how the columns of a dataset are read: all that rewards know of training.
 REWARDS_MAY_ALSO_IMPORT = ("memory_r1.training.answering", "memory_r1.training.rows")
-# Modules that start without torch and FAISS.
+# What starts without torch and FAISS.
 LIGHT = (
     "types",
     "errors",

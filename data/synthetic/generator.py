@@ -44,9 +44,9 @@ _ATTEMPTS = 300
 
 @dataclass(frozen=True, slots=True)
 class SyntheticDialogue:
-    """A dialogue and its gold operations by turn id.
+    """A dialogue and, for every turn id, the gold operations.
 
-    Entry ids are those that a MemoryBank assigns if all operations are played in dialogue order from empty.
+    Their entry ids are those of a MemoryBank into which all operations are played in dialogue order, from empty.
     """
 
     dialogue: Dialogue
@@ -56,10 +56,10 @@ class SyntheticDialogue:
 def generate_split(
     split: Split, n_dialogues: int, seed: int, shape: DialogueShape = DEMO_SHAPE
 ) -> list[SyntheticDialogue]:
-    """Generate dialogues of one split; the same arguments give the same dialogues in every process.
+    """Dialogues of one split; the same arguments give the same dialogues in every process.
 
     Raises:
-        ConfigurationError: There is no such split, or the shape has fewer than 3 * `top_k` facts or cannot be filled.
+        ConfigurationError: no such split, the shape holds fewer than three times `top_k` facts, or cannot be filled.
     """
     if split not in SPLITS:
         raise ConfigurationError(f"split={split!r}, allowed: {', '.join(SPLITS)}")
@@ -79,7 +79,7 @@ def _first_fitting(split: Split, dialogue_id: str, shape: DialogueShape) -> Synt
 
 
 def _draw(split: Split, dialogue_id: str, shape: DialogueShape, rng: random.Random) -> SyntheticDialogue | None:
-    """Draw one dialogue; return None if it does not fit the shape."""
+    """One dialogue, or None when this draw does not fit the shape."""
     first, second = rng.sample(NAMES[split], 2)
     speakers = (first, second)
     facts = Planner(split, speakers, rng).facts(shape.facts)
@@ -180,7 +180,7 @@ def _unanswerable(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> 
 
 
 def write_synthetic(folder: Path | str, split: str, dialogues: Sequence[SyntheticDialogue]) -> None:
-    """Write `<split>.jsonl` (the dialogue format) and `<split>.gold.jsonl` (gold operations, one dialogue per line)."""
+    """Write `<split>.jsonl` (own dialogue format) and `<split>.gold.jsonl` (the gold operations, a line a dialogue)."""
     folder = Path(folder)
     write_dialogues(folder / f"{split}.jsonl", [item.dialogue for item in dialogues])
     labels = [
@@ -194,10 +194,10 @@ def write_synthetic(folder: Path | str, split: str, dialogues: Sequence[Syntheti
 
 
 def read_synthetic(folder: Path | str, split: str) -> list[SyntheticDialogue]:
-    """Read the files of `write_synthetic`.
+    """Read what `write_synthetic` wrote.
 
     Raises:
-        DataError: A file is missing or malformed, or the two differ in dialogues or turns.
+        DataError: a file is missing or malformed, or the two do not hold the same dialogues and turns.
     """
     folder = Path(folder)
     path = folder / f"{split}.gold.jsonl"

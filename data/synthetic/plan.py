@@ -23,10 +23,9 @@ SINGLES = tuple(name for name in TRAIN if name not in (*SETS, *DATED, "pet"))
 
 @dataclass(frozen=True, slots=True)
 class DialogueShape:
-    """Size of a dialogue.
+    """Size of a dialogue. `facts` are separately stated facts (one ADD each), at least three times `top_k`.
 
-    `facts` counts separately stated facts (one ADD each), at least 3 * `top_k`, the total number of memories recalled.
-    At least a share `min_idle` of the turns answers no question.
+    `top_k` is K, how many memories recall returns in all. At least `min_idle` of the turns answer no question.
     """
 
     sessions: int = 3
@@ -37,7 +36,7 @@ class DialogueShape:
     min_idle: float = 0.3
 
     def check(self) -> None:
-        """Raise ConfigurationError if no dialogue can have this shape."""
+        """Raise ConfigurationError for a shape that no dialogue can have."""
         if self.facts < 3 * self.top_k:
             raise ConfigurationError(
                 f"facts={self.facts} with top_k={self.top_k}: a dialogue must hold at least 3 * top_k = "

@@ -103,4 +103,4 @@ def test_an_audit_fetched_meanwhile_does_not_make_it_another_run(tmp_path: Path)
 def test_the_deaths_are_deaths(tmp_path: Path) -> None:
     assert attempt(tmp_path / "run", tmp_path / "log", "writing:2") == KILLED
     with MemoryStore(tmp_path / "run" / "memory.db", ScopeState(), system="memory-r1") as store:
-        assert [len(turns_of(store.records(scope))) for scope in ("a", "c")] == [1, 1]  # nothing of the second wave
+        assert [len(turns_of(store.records(scope))) for scope in ("a", "c")] == [1, 1]  # of the second wave nothing

@@ -79,5 +79,5 @@ def test_a_run_outlives_its_answer_server(tiny_model: Path, tmp_path: Path, monk
 
 
 def untouched(completions: Any, turn: Any, bank: list[str], recalled_ids: Any) -> list[Any]:
-    """Return unchanged banks, as after a NOOP, since a random model writes no operations."""
+    """The banks as they were, as after a NOOP; a random model writes no operations."""
     return [entries_from_json(before) for before in bank]

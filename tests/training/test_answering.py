@@ -21,7 +21,7 @@ def asked(question: Question, *entries: MemoryEntry) -> BankQuestion:
 
 
 def answering(top_k: int = 1, remembered: int = 100) -> tuple[FrozenAnswering, ScriptedLanguageModel]:
-    """Make a frozen Answer Agent that repeats the first memory shown."""
+    """The scripted Answer Agent repeats the first memory it is shown."""
     model = ScriptedLanguageModel()
     return FrozenAnswering(AnswerAgent(model), Retriever(FakeEmbedder()), top_k, remembered), model
 

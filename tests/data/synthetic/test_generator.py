@@ -46,7 +46,7 @@ Gram = tuple[str, ...]
 
 @cache
 def dialogues(split: Split) -> tuple[SyntheticDialogue, ...]:
-    """Generate five dialogues per seed."""
+    """Five dialogues of each of the seeds."""
     return tuple(item for seed in SEEDS for item in generate_split(split, 5, seed))
 
 
@@ -108,7 +108,7 @@ def texts_of(item: SyntheticDialogue) -> Iterator[str]:
 
 
 def text_grams(items: Iterable[SyntheticDialogue], split: str) -> set[Gram]:
-    """Return the 4-grams of whole texts, also across sentences, with names and values masked as words."""
+    """4-grams of whole texts (across sentences too), names and values masked wherever they occur as words."""
     masked = sorted(all_values(split) | set(NAMES[split]), key=len, reverse=True)
     pattern = re.compile(r"\b(" + "|".join(re.escape(value) for value in masked) + r")\b")
     found: set[Gram] = set()

@@ -18,7 +18,7 @@ def elements(svg: str, tag: str) -> list[Element]:
 def test_columns_stack_parts_in_order_and_to_scale() -> None:
     svg = stacked_columns([("1", {"ADD": 1.0, "NOOP": 3.0}), ("2", {"ADD": 0.0, "NOOP": 2.0})], "turn", "operations")
     rects = elements(svg, "rect")
-    # A part without height is not drawn.
+    # A part of no height is not drawn.
     assert [rect.get("class") for rect in rects] == ["part-add", "part-noop", "part-noop"]
     add, noop, second = ({name: float(rect.get(name, "")) for name in ("x", "y", "height")} for rect in rects)
     assert noop["height"] == pytest.approx(3 * add["height"], abs=0.1)
@@ -100,7 +100,7 @@ def test_spots_stand_where_cost_and_quality_put_them() -> None:
     dots = [(float(dot.get("cx", "")), float(dot.get("cy", ""))) for dot in elements(svg, "circle")]
     (best_x, best_y), (middle_x, _), (cheap_x, cheap_y) = dots
     assert best_x > cheap_x and best_y < cheap_y
-    # 10, 100 and 1000 are equally spaced: the axis is logarithmic.
+    # 10, 100 and 1000 stand at equal distances: the axis is logarithmic.
     assert middle_x == pytest.approx((best_x + cheap_x) / 2, abs=0.1)
     whiskers = [line for line in elements(svg, "line") if line.get("class") == "whisker"]
     assert len(whiskers) == 3

@@ -106,7 +106,7 @@ def test_abstention_questions_are_no_retrieval_questions() -> None:
         (["b", "a", "x"], 3, (1.0, 1.0, 1.0)),
         # Places 1 and 2 count alike, place 3 is worth 1/log2(3): (1 + 0.631) / 2.
         (["x", "a", "b"], 3, (1.0, 1.0, (1 + 1 / math.log2(3)) / 2)),
-        # One place only: the ideal order has one of them in it.
+        # One place only: the ideal has one of them in it.
         (["a", "b"], 1, (1.0, 0.0, 1.0)),
         (["x", "y", "z", "a"], 3, (0.0, 0.0, 0.0)),
         ([], 5, (0.0, 0.0, 0.0)),
