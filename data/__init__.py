@@ -1,5 +1,5 @@
-"""Loaders and builders: benchmarks, generated dialogues, users' own files, and the training tuples made of them.
+"""Loaders and builders: benchmarks, generated dialogues, users' own files, and training tuples.
 
-Knows only the ground floor of `memory_r1` (types, errors, metrics, dialogues, memory); a manager that is to rebuild a
-bank arrives as an argument. `README.md` here has every source's licence, checksum and counts.
+Imports only the lowest layers of `memory_r1` (types, errors, metrics, dialogues, memory); a manager that rebuilds a
+bank arrives as an argument. `README.md` lists the licence, checksum and counts of every source.
 """

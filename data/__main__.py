@@ -1,7 +1,6 @@
-"""`python -m data [FOLDER]`: are the benchmarks' files there, and whole?
+"""Check that the benchmark files are present and intact; without a folder, download missing ones into the cache.
 
-Without a folder, whatever can be downloaded and is not there yet comes into the cache; a folder is only looked at. What
-a user has to bring is named with the place where it is to be had. An error, and status 1, where a file is damaged or
+Files that cannot be downloaded are listed with their source. Exit with an error and status 1 if a file is damaged or
 cannot be downloaded.
 """
 
@@ -26,23 +25,23 @@ FETCHED = {
     "LongMemEval, oracle": ORACLE_FILE,
     "LongMemEval, splits": SPLITS_FILE,
 }
-"""What anyone can download; the names of the rows that are printed."""
+"""Files that can be downloaded, by printed name."""
 DEVELOPMENT = {
     "MSC, approximate: conversations": CONVERSATIONS_FILE,
     "MSC, approximate: questions": QUESTIONS_FILE,
 }
-"""What cannot be downloaded, but is verified where it is."""
+"""Files that cannot be downloaded but are verified if present."""
 BROUGHT = {"LongMemEval, S": (S_NAMES, S_URL), "MSC, official": ((OFFICIAL_NAME,), OFFICIAL_URL)}
-"""What the user brings unverified: the names it may have, and where it is to be had."""
+"""Unverified files that the user brings: allowed names and source."""
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Print a line for every file; DataError when one is damaged or cannot be downloaded."""
+    """Print one line per file; raise DataError if one is damaged or cannot be downloaded."""
     parser = argparse.ArgumentParser(prog="python -m data", description=__doc__.split("\n", 1)[0])
-    parser.add_argument("folder", type=Path, nargs="?", help="a folder to look at (default: the cache, and fill it)")
+    parser.add_argument("folder", type=Path, nargs="?", help="folder to check (default: fill and check the cache)")
     folder: Path | None = parser.parse_args(arguments).folder
     if folder is not None and not folder.is_dir():
-        raise DataError(f"{folder}: found no such folder, allowed: the folder where the benchmarks' files lie")
+        raise DataError(f"{folder}: found no such folder, allowed: the folder with the benchmark files")
     where = folder or cache_folder() / "data"
     bad = 0
     for name, file in FETCHED.items():
@@ -61,12 +60,12 @@ def main(arguments: Sequence[str]) -> int:
         else:
             sys.stdout.write(f"{name}: there, not verified ({found})\n")
     if bad:
-        raise DataError(f"{where}: {bad} of the files above cannot be used; each line says what to do")
+        raise DataError(f"{where}: {bad} of the files above cannot be used; follow the advice on their lines")
     return 0
 
 
 def _say(name: str, file: PublishedFile, path: Path | None) -> bool:
-    """Read the file at `path` (None: from the cache, fetched first); say whether it is whole."""
+    """Print and return whether the file at `path` is intact; None fetches it into the cache first."""
     try:
         file.read(path)
     except DataError as error:
@@ -81,7 +80,7 @@ def _missing(name: str, names: Sequence[str], url: str) -> None:
 
 
 def _first(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of these files that is in the folder, or in its folder `msc`."""
+    """Return the first of these files found in the folder or its subfolder `msc`."""
     candidates = [place / name for place in (folder, folder / "msc") for name in names]
     return next((path for path in candidates if path.is_file()), None)
 

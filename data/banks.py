@@ -1,4 +1,4 @@
-"""Memory banks along a dialogue: what gold operations or noted observations have in it before each turn."""
+"""Memory banks along a dialogue: their entries before each turn, from gold operations or noted observations."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind
 
 Entries = tuple[MemoryEntry, ...]
 GoldOperations = Mapping[str, Sequence[Operation]]
-"""Turn id to the turn's gold operations, with the ids a `MemoryBank` gives when all are played from an empty one."""
+"""Turn id to the turn's gold operations, with the ids that a `MemoryBank` assigns if all are played from empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """A fact that somebody noted down, about whom, and the turns it comes from (in dialogue order)."""
+    """A noted fact, the speaker it is about, and its source turns in dialogue order."""
 
     speaker: str
     text: str
@@ -50,7 +50,7 @@ class Banks(Mapping[str, Entries]):
 
 
 def gold_banks(dialogue: Dialogue, gold: GoldOperations) -> Banks:
-    """The banks that the gold operations make, played in order from an empty bank.
+    """Play the gold operations in order from an empty bank.
 
     Raises:
         DataError: `gold` names a turn the dialogue lacks, or an entry the bank lacks at that point.
@@ -80,7 +80,7 @@ def turn_banks(dialogue: Dialogue) -> Banks:
 
 
 def observation_banks(dialogue: Dialogue, observations: Iterable[Observation]) -> Banks:
-    """Banks of the observations whose turns all lie before the turn, one entry each: ADD only, nothing is revised.
+    """Add one entry per observation, after the last of its turns; nothing is revised.
 
     Observations without turns cannot be placed and are left out.
     """
@@ -105,7 +105,7 @@ def observation_banks(dialogue: Dialogue, observations: Iterable[Observation]) -
 
 
 def refuse_unknown_turns(dialogue: Dialogue, turn_ids: Iterable[str], what: str) -> None:
-    """Raise DataError where one of `turn_ids` is no turn of the dialogue; `what` names them."""
+    """Raise DataError if one of `turn_ids` is not a turn of the dialogue; `what` describes them in the error."""
     known = {turn.turn_id for turn in dialogue.turns()}
     unknown = [turn_id for turn_id in turn_ids if turn_id not in known]
     if unknown:

@@ -1,4 +1,4 @@
-"""Published data files: found, fetched into the cache, and checked to be the bytes that were published."""
+"""Find published data files, fetch them into the cache, and check that their bytes are the published ones."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class PublishedFile:
     sha256: str
 
     def read(self, path: Path | str | None = None, cache: Path | str | None = None, *, verify: bool = True) -> bytes:
-        """The file's bytes from `path` (the file, or a folder that holds it) or, without one, from the cache.
+        """Read the file from `path` (the file or its folder) or, without one, from the cache.
 
         Raises:
             ChecksumError: `verify` is on and the bytes are not the published ones.
-            DataError: there is no such file, or it cannot be fetched.
+            DataError: There is no such file, or it cannot be fetched.
         """
         found = self.find(path, cache)
         content = read_bytes(found, f"{self.name} or a folder that holds it ({self.url})")
@@ -45,20 +45,17 @@ class PublishedFile:
     def document(
         self, path: Path | str | None = None, cache: Path | str | None = None, *, verify: bool = True
     ) -> JsonField:
-        """The file's JSON; raises as `read`, and DataError where it is malformed."""
+        """Parse the file as JSON; raise like `read`, and DataError if it is malformed."""
         found = self.find(path, cache)
         return parse_document(self.read(found, verify=verify), found, f"{self.name} as published")
 
     def find(self, path: Path | str | None = None, cache: Path | str | None = None) -> Path:
-        """Where the file lies: `path` itself, in the folder `path`, or without one in the cache, fetched first."""
+        """Return the file's path: `path` itself, inside the folder `path`, or, without one, fetched into the cache."""
         found = self.fetch(cache) if path is None else Path(path)
         return found / self.name if found.is_dir() else found
 
     def fetch(self, cache: Path | str | None = None) -> Path:
-        """The file's path in the cache; downloaded there first where it is not there yet, all of it or nothing.
-
-        The cache is `cache`, else the folder that MEMORY_R1_CACHE names, else ~/.cache/memory_r1.
-        """
+        """Return the file's path in the cache (see `cache_folder`); download it whole or not at all if missing."""
         target = self.cached(cache)
         if target.exists():
             return target
@@ -78,11 +75,11 @@ class PublishedFile:
         return target
 
     def cached(self, cache: Path | str | None = None) -> Path:
-        """Where the file lies in the cache, or would lie."""
+        """Return the file's path in the cache, whether or not it exists."""
         return cache_folder(cache) / "data" / self.name
 
     def check(self, content: bytes, path: Path) -> None:
-        """Raise ChecksumError, naming `path`, unless `content` is what was published."""
+        """Raise ChecksumError, naming `path`, unless `content` is the published bytes."""
         found = hashlib.sha256(content).hexdigest()
         if found == self.sha256:
             return
@@ -93,7 +90,7 @@ class PublishedFile:
         )
 
     def _download(self, part: Path) -> None:
-        """Stream the URL into `part`; the progress bar goes to standard error, which no result is printed on."""
+        """Stream the URL into `part`; the progress bar goes to standard error, away from printed results."""
         with (
             urllib.request.urlopen(self.url, timeout=_TIMEOUT_SECONDS) as response,
             part.open("wb") as file,
@@ -106,5 +103,5 @@ class PublishedFile:
 
 
 def cache_folder(cache: Path | str | None = None) -> Path:
-    """Where downloads are kept: `cache`, else what MEMORY_R1_CACHE names, else ~/.cache/memory_r1."""
+    """Return the download folder: `cache`, else the value of MEMORY_R1_CACHE, else ~/.cache/memory_r1."""
     return Path(cache or os.environ.get(CACHE_VARIABLE) or "~/.cache/memory_r1").expanduser()

@@ -1,7 +1,7 @@
-"""Memories of other dialogues that fill a small bank, so that a warm start sees prompts as full as those it is for.
+"""Fill small banks with memories of other dialogues, so that warm-start prompts are as full as later ones.
 
 A generated dialogue has a dozen facts, a LoCoMo bank several hundred: without fillers, supervised prompts would show 13
-memories where reinforcement learning and evaluation show 60.
+memories, whereas reinforcement learning and evaluation show 60.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from memory_r1.types import AnswerTuple, Dialogue, ManagerTuple, MemoryEntry
 Tuple = TypeVar("Tuple", bound=ManagerTuple | AnswerTuple)
 
 FIRST_ID = 1_000_000
-"""Id of the first filler: above all that a bank gives itself."""
+"""Id of the first filler, above all ids that a bank assigns."""
 
 
 def with_fillers(
@@ -25,15 +25,15 @@ def with_fillers(
 ) -> list[Tuple]:
     """Add up to `count` entries of other dialogues to each tuple's bank.
 
-    A filler says what it said, of the person it was about, as if one of this dialogue's speakers had told it by then.
-    It comes from no turn of this dialogue, so that it is evidence of no question. Dialogues with a speaker of the same
-    name are left out: nothing may contradict what is known of the tuple's own speakers.
+    A filler keeps its text and the person it is about, as if one of this dialogue's speakers had mentioned it. It has
+    no source turn, so it is evidence for no question. Dialogues that share a speaker name with the tuple are skipped,
+    so that nothing contradicts the facts about its own speakers.
 
     Args:
-        tuples: What is filled; gold operations keep their ids.
-        pool: Dialogues that may be drawn from, with their entries; of training data only.
-        count: Fillers for each bank; 0 changes nothing.
-        seed: With the tuple's id, decides which.
+        tuples: Tuples to fill; gold operations keep their ids.
+        pool: Training dialogues to draw from, with their entries.
+        count: Fillers per bank; 0 changes nothing.
+        seed: Decides, with the tuple's id, which entries are drawn.
     """
     if count == 0:
         return list(tuples)

@@ -1,4 +1,4 @@
-"""What answers are worth that need no training: what any trained system is to beat on generated dialogues."""
+"""Scores of untrained baselines, which any trained system must beat on generated dialogues."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from memory_r1.types import Dialogue, Question, Turn
 
 
 def floors(dialogues: Sequence[Dialogue], train: Sequence[Dialogue]) -> dict[str, float]:
-    """What untrained answers are worth on `dialogues`: mean SQuAD F1, and how often a turn holds the answer.
+    """Return the mean SQuAD F1 of untrained answers, and how often a copied turn holds the answer.
 
-    `none` says "unknown" to everything, `most_frequent` says the commonest answer of `train`, `newest_turn_f1` copies
-    the whole turn that shares most words with the question (of several the newest; a turn's words include its
-    speaker), `newest_turn_holds` is how often that turn contains the answer at all.
+    `none` always answers "unknown". `most_frequent` gives the commonest answer of `train`. `newest_turn_f1` copies the
+    turn that shares most words with the question (the newest of equals; a turn's words include its speaker), and
+    `newest_turn_holds` is how often that turn contains the answer.
     """
     answers = Counter(question.answer for dialogue in train for question in dialogue.questions)
     commonest = min(answers, key=lambda answer: (-answers[answer], answer))

@@ -1,7 +1,7 @@
-"""What all loaders of benchmarks share.
+"""Code shared by the benchmark loaders.
 
-A loader reads a path (a file or a folder that holds it; without one, the cache) into dialogues. What is malformed is
-refused with file, line or field, what was found and what is allowed. `python -m data.<loader> PATH` prints its counts.
+A loader reads a path (a file or its folder; without one, the cache) into dialogues. Errors name the file, the line or
+field, what was found and what is allowed. `python -m data.<loader> PATH` prints the counts of every split and category.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Counts = dict[str, object]
 
 
 def count(dialogues: Sequence[Dialogue]) -> Counts:
-    """How many dialogues, sessions, turns and questions there are, and how many questions of each category."""
+    """Count dialogues, sessions, turns and questions, and the questions per category."""
     categories = Counter(question.category for dialogue in dialogues for question in dialogue.questions)
     return {
         "dialogues": len(dialogues),
@@ -34,7 +34,7 @@ def count(dialogues: Sequence[Dialogue]) -> Counts:
 
 
 def print_counts(counts_of: Callable[[Path], Counts], what: str, arguments: Sequence[str] | None = None) -> int:
-    """The command behind `python -m data.<loader> PATH`: counts as JSON, or an error in one line and status 1."""
+    """Run `python -m data.<loader> PATH`: print counts as JSON, or a one-line error with status 1."""
     parser = argparse.ArgumentParser(description=f"Print the counts of {what} as JSON.")
     parser.add_argument("path", type=Path, help=what)
 
@@ -46,7 +46,7 @@ def print_counts(counts_of: Callable[[Path], Counts], what: str, arguments: Sequ
 
 
 def check_name(what: str, name: str, allowed: Iterable[str], hint: str = "") -> None:
-    """Raise ConfigurationError unless `name` is allowed; `what` says what it names, `hint` ends the error."""
+    """Raise ConfigurationError unless `name` is allowed; `what` is its kind, and `hint` ends the error."""
     if name not in allowed:
         raise ConfigurationError(f"found {what} {name!r}, allowed: {', '.join(allowed)}{hint}")
 

@@ -1,10 +1,8 @@
 """LoCoMo (Maharana et al. 2024): ten long dialogues with questions, in the split of the Memory-R1 paper.
 
-CC BY-NC 4.0: loaded from a path or the cache, never shipped. What is repaired on the way in: answers that are numbers,
-evidence ids that are misspelt, several to a string, repeated or without a turn. `locomo_repairs` counts the repairs.
-Wrong labels and repeated questions are left as published, so that scores compare.
-
-`python -m data.locomo PATH` prints the counts of every split and category as JSON.
+CC BY-NC 4.0: loaded from a path or the cache, never shipped. The loader repairs numeric answers and evidence ids that
+are misspelt, joined in one string, repeated or without a turn; `locomo_repairs` counts the repairs. Wrong labels and
+repeated questions stay as published, so that scores are comparable.
 """
 
 from __future__ import annotations
@@ -42,11 +40,11 @@ CATEGORY_NAMES: Mapping[str, Mapping[str, str]] = {
     "4": {"locomo": "single-hop", "mem0": "open-domain"},
     "5": {"locomo": "adversarial", "mem0": "adversarial"},
 }
-"""A category by the authors' code, and by the tables of Mem0 and Memory-R1, which name them differently."""
+"""Category names in the authors' code and in the tables of Mem0 and Memory-R1, which differ."""
 SCORED_CATEGORIES = ("1", "2", "3", "4")
 NOT_MENTIONED = "not mentioned"
-"""The answer of every category 5 question: the words by which LoCoMo's own metric knows a refusal. The wrong answers
-that the file offers for these (`adversarial_answer`) are not read."""
+"""Gold answer of every category 5 question, which LoCoMo's own metric recognises as a refusal. The wrong answers in the
+file (`adversarial_answer`) are not read."""
 REPAIRS = (
     "integer_answers",
     "malformed_evidence",
@@ -67,34 +65,34 @@ _DATE_FORMAT = "%I:%M %p on %d %B, %Y"
 
 
 def load_locomo(path: Path | str | None = None, cache: Path | str | None = None, verify: bool = True) -> list[Dialogue]:
-    """All ten dialogues with the questions of all five categories.
+    """Load all ten dialogues with the questions of all five categories.
 
-    `path` is locomo10.json or a folder that holds it; without one the file comes from the cache, downloaded there if
-    need be. Turn ids are the file's `dia_id`, question ids the dialogue's id and the index in its `qa`
-    (`conv-26:12`), categories the file's numbers as strings. A shared photo is in its turn's text as the caption says;
-    the search `query` behind it is not, since no speaker says it.
+    `path` is locomo10.json or its folder; without one, the file comes from the cache, downloaded if missing. A turn id
+    is the file's `dia_id`, a question id the dialogue id and the index in its `qa` (`conv-26:12`), and a category the
+    file's number as a string. A turn's text includes the caption of a shared photo, but not the search `query` behind
+    it, since no speaker says it.
 
     Raises:
-        ChecksumError: `verify` is on and these are not the published bytes (cut short, or another version).
-        DataError: there is no such file, it cannot be downloaded, or it is malformed.
+        ChecksumError: `verify` is on and the bytes are not the published ones.
+        DataError: There is no such file, it cannot be downloaded, or it is malformed.
     """
     conversations = _conversations(path, cache, verify)
     return [_parse_conversation(item, Counter()) for item in conversations]
 
 
 def download_locomo(cache: Path | str | None = None) -> Path:
-    """The file in the cache, downloaded and checked first where it is not there yet; raises as `load_locomo`."""
+    """Return the file's path in the cache; download and check it if missing; raise like `load_locomo`."""
     return LOCOMO_FILE.fetch(cache)
 
 
 def locomo_split(
     dialogues: Iterable[Dialogue], split: str, categories: Collection[str] = SCORED_CATEGORIES
 ) -> list[Dialogue]:
-    """The dialogues of "train", "validation" or "test", with the questions of these categories only.
+    """Return the dialogues of "train", "validation" or "test", with the questions of these categories only.
 
     Raises:
-        ConfigurationError: there is no such split or category.
-        DataError: a dialogue of the split is missing.
+        ConfigurationError: There is no such split or category.
+        DataError: A dialogue of the split is missing.
     """
     check_name("LoCoMo split", split, SPLITS)
     for category in categories:
@@ -114,10 +112,10 @@ def locomo_split(
 def locomo_repairs(
     path: Path | str | None = None, cache: Path | str | None = None, verify: bool = True
 ) -> dict[str, int]:
-    """How often each of `REPAIRS` was needed; the last two are only counted, the questions stay as they are.
+    """Count each of `REPAIRS`; the last two change nothing.
 
-    Evidence is counted by the string or id at fault, `questions_without_evidence` after repair, and
-    `repeated_questions` as those whose wording an earlier question of the dialogue has.
+    Evidence counts are per faulty string or id. `questions_without_evidence` counts after repair, and
+    `repeated_questions` counts questions worded like an earlier one of the dialogue.
     """
     repairs: Counter[str] = Counter()
     for item in _conversations(path, cache, verify):
@@ -131,7 +129,7 @@ def locomo_repairs(
 def locomo_observations(
     path: Path | str | None = None, cache: Path | str | None = None, verify: bool = True
 ) -> dict[str, list[Observation]]:
-    """Dialogue id to the facts the file notes about each speaker, by session; machine-made, by the authors."""
+    """Return by dialogue id the facts that the authors' model noted about each speaker, by session."""
     observations: dict[str, list[Observation]] = {}
     for item in _conversations(path, cache, verify):
         dialogue = _parse_conversation(item, Counter())
@@ -147,7 +145,7 @@ def locomo_observations(
 
 
 def locomo_counts(path: Path | str | None = None, verify: bool = True) -> Counts:
-    """The counts of the whole file and of each split (categories 1 to 4), the category names and the repairs."""
+    """Return the counts of the file and of each split (categories 1 to 4), the category names and the repairs."""
     dialogues = load_locomo(path, verify=verify)
     splits = {split: count(locomo_split(dialogues, split)) for split in SPLITS}
     return {
@@ -221,7 +219,7 @@ def _parse_observation(field: JsonField, speaker: str, order: Mapping[str, int])
 
 
 def _turn_ids(cited: Iterable[str], order: Mapping[str, int], repairs: Counter[str]) -> tuple[str, ...]:
-    """The existing turns that these strings cite, once each and in dialogue order, whatever their spelling."""
+    """Return the existing turns that these strings cite in any spelling, once each and in dialogue order."""
     found: set[str] = set()
     for text in cited:
         repairs["malformed_evidence"] += not _WELL_FORMED_ID.fullmatch(text)
@@ -236,7 +234,7 @@ def _turn_ids(cited: Iterable[str], order: Mapping[str, int], repairs: Counter[s
 
 
 def _numbered(members: Mapping[str, JsonField], pattern: re.Pattern[str]) -> dict[int, str]:
-    """Session number to key, in order, of the keys that this pattern matches."""
+    """Map session numbers to the keys that match the pattern, in order."""
     matches = [match for key in members if (match := pattern.fullmatch(key))]
     return {int(match[1]): match[0] for match in sorted(matches, key=lambda match: int(match[1]))}
 

@@ -1,9 +1,7 @@
-"""Which gold answers of LoCoMo are wrong, by the audit of dial481/locomo-audit (February 2026, CC BY-NC 4.0).
+"""Wrong gold answers of LoCoMo, from the audit dial481/locomo-audit (February 2026, CC BY-NC 4.0).
 
-156 findings on the 1,540 questions of categories 1 to 4, made by a language model and reviewed by people. Loaded from a
-path or the cache, never shipped.
-
-`python -m data.locomo_audit PATH` prints as JSON the findings by kind, and how many answers of each split are wrong.
+A language model made its 156 findings on the 1,540 questions of categories 1 to 4, and people reviewed them. Loaded
+from a path or the cache, never shipped.
 """
 
 from __future__ import annotations
@@ -32,20 +30,20 @@ ERROR_TYPES = (
     "INCOMPLETE",
 )
 CORRUPTING = tuple(kind for kind in ERROR_TYPES if kind != "WRONG_CITATION")
-"""The findings that make a score wrong. Where only the citation is wrong, the answer is right."""
+"""Findings that distort scores; with a wrong citation alone, the answer is right."""
 
 _CONVERSATIONS = (*SPLITS["train"], *SPLITS["validation"], *SPLITS["test"])  # the order of locomo10.json
 _QUESTION_ID = re.compile(r"locomo_([0-9])_qa(\d+)")
 
 
 def load_audit(path: Path | str | None = None, cache: Path | str | None = None, verify: bool = True) -> dict[str, str]:
-    """Question key (`<dialogue_id>/<question_id>`, as in `conv-26/conv-26:2`) to the kind of error found.
+    """Return the kind of error by question key (`<dialogue_id>/<question_id>`, as in `conv-26/conv-26:2`).
 
-    `path` is the file or a folder that holds it; without one it comes from the cache, downloaded there if need be.
+    `path` is the file or its folder; without one, the file comes from the cache, downloaded if missing.
 
     Raises:
-        ChecksumError: `verify` is on and these are not the published bytes.
-        DataError: there is no such file, it cannot be downloaded, or it is malformed.
+        ChecksumError: `verify` is on and the bytes are not the published ones.
+        DataError: There is no such file, it cannot be downloaded, or it is malformed.
     """
     errors: dict[str, str] = {}
     for item in AUDIT_FILE.document(path, cache, verify=verify).items(at_least=1):
@@ -61,11 +59,11 @@ def load_audit(path: Path | str | None = None, cache: Path | str | None = None, 
 
 
 def find_audit(path: Path | str | None = None, cache: Path | str | None = None) -> dict[str, str] | None:
-    """The audit that lies beside `path` (locomo10.json or its folder), or in the cache; None where there is none.
+    """Load the audit beside `path` (locomo10.json or its folder) or from the cache; return None if there is none.
 
     Raises:
-        ChecksumError: a file is there, but it is not the published one.
-        DataError: a file is there and cannot be read.
+        ChecksumError: The file exists but is not the published one.
+        DataError: The file exists but cannot be read.
     """
     folder = AUDIT_FILE.cached(cache).parent if path is None else Path(path)
     file = (folder if folder.is_dir() else folder.parent) / AUDIT_FILE.name
@@ -73,7 +71,7 @@ def find_audit(path: Path | str | None = None, cache: Path | str | None = None) 
 
 
 def audit_counts(path: Path | str, verify: bool = True) -> Counts:
-    """How many findings of each kind there are, and how many questions of each split have a wrong answer."""
+    """Count the findings of each kind and the wrong answers of each split."""
     errors = load_audit(path, verify=verify)
     spoilt = [key.split("/")[0] for key, kind in errors.items() if kind in CORRUPTING]
     return {

@@ -1,11 +1,8 @@
-"""LongMemEval (Wu et al. 2025): 500 questions, each on a chat history of its own between a user and an assistant.
+"""LongMemEval (Wu et al. 2025): 500 questions, each with its own chat history between a user and an assistant.
 
-Two forms: `oracle`, whose histories are the evidence sessions alone, and `s`, which hides them among some 40 others.
-The same question has other dates in the other form, so the two are never mixed. MIT: loaded from a path or the cache.
-What is repaired on the way in: sessions out of order, answers that are numbers, a session that is in a history twice,
-turns without text.
-
-`python -m data.longmemeval PATH` prints the counts of every split and category as JSON.
+It has two forms: `oracle` histories hold only the evidence sessions, and `s` hides them among some 40 others. The forms
+date the same question differently, so they are never mixed. MIT licence; loaded from a path or the cache. The loader
+repairs unsorted sessions, numeric answers, sessions repeated within a history, and turns without text.
 """
 
 from __future__ import annotations
@@ -38,7 +35,7 @@ SPLITS_FILE = PublishedFile(
     size=8_702,
     sha256="e9b777da5185ead332ef5e2ac0681c39678bb4891436ab9db0d62526e17e67c7",
 )
-"""The question ids of MemBuilder's split (MIT): 50 `sft`, 50 `rl`, 400 `test`."""
+"""Question ids of MemBuilder's split (MIT): 50 `sft`, 50 `rl`, 400 `test`."""
 S_NAMES = ("longmemeval_s_cleaned.json", "longmemeval_s.json")
 S_URL = f"{_HUB}/{S_NAMES[0]}"
 FORMS = ("oracle", "s")
@@ -51,9 +48,9 @@ CATEGORIES = (
     "temporal-reasoning",
     "knowledge-update",
 )
-"""The authors' question types. The answers of `single-session-preference` are rubrics: F1 says nothing there."""
+"""The authors' question types. Answers of `single-session-preference` are rubrics, so their F1 is meaningless."""
 ABSTENTION = "_abs"
-"""How the id of a question ends that the history does not answer; it keeps the type of the one it was made from."""
+"""Suffix of the id of a question that the history does not answer; it keeps the original question's type."""
 SPLITS: Mapping[str, tuple[str, ...]] = {
     "train": ("sft", "rl"),
     "sft": ("sft",),
@@ -61,13 +58,13 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
     "test": ("test",),
     "all": ("sft", "rl", "test"),
 }
-"""A split by the lists of `SPLITS_FILE` that it is made of; nobody has published a validation split."""
+"""Split to its lists in `SPLITS_FILE`; there is no published validation split."""
 SHARED_WITH_TRAINING = frozenset({
     "0862e8bf_abs", "15745da0", "2311e44b_abs", "6aeb4375_abs", "80ec1f4f", "88432d0a_abs", "89941a93", "a96c20ee",
     "bc8a6e93_abs", "eeda8a6d_abs", "f685340e", "gpt4_372c3eed", "gpt4_468eb063", "gpt4_e061b84g", "gpt4_fe651585_abs",
 })  # fmt: skip
-"""Published test questions with an evidence session that a training question has too, word for word (though mostly
-under another id). `test` leaves them out, in both forms."""
+"""Published test questions that share an evidence session with a training question, word for word though mostly under
+another id. `test` leaves them out, in both forms."""
 REPAIRS = (
     "integer_answers",
     "unsorted_histories",
@@ -81,17 +78,17 @@ REPAIRS = (
 def load_longmemeval(
     path: Path | str | None = None, form: str = "oracle", cache: Path | str | None = None, verify: bool = True
 ) -> list[Dialogue]:
-    """All questions of a form, each with its history as a dialogue of its own that has the question's id.
+    """Load all questions of a form; each question and its history become a dialogue with the question's id.
 
-    `path` is the file or a folder that holds it; without one, the oracle comes from the cache (downloaded there if need
-    be), and so does S, which has to be put there. Sessions are sorted by date. One that a history holds a second time
-    is `<id>#2`; turn ids are `<session id>:<n>`, n counting from 1 in the file. Evidence is the turns marked
-    `has_answer`. A session later on the day of the question than the question itself is kept, as its authors do.
+    `path` is the file or its folder; without one, the file comes from the cache, where oracle is downloaded if missing
+    and S must be put by hand. Sessions are sorted by date; a repeated one is named `<id>#2`. Turn ids are
+    `<session id>:<n>`, n counting from 1 in the file. Evidence is the turns marked `has_answer`. As in the authors'
+    code, a session later on the question's day than the question is kept.
 
     Raises:
-        ConfigurationError: there is no such form.
+        ConfigurationError: There is no such form.
         ChecksumError: `verify` is on and this is not the published oracle file; S is not checked.
-        DataError: there is no such file, it is malformed, or it is of the other form.
+        DataError: There is no such file, it is malformed, or it is of the other form.
     """
     return _parse(path, form, cache, verify, Counter())
 
@@ -103,14 +100,15 @@ def longmemeval_split(
     cache: Path | str | None = None,
     verify: bool = True,
 ) -> list[Dialogue]:
-    """The dialogues of a split, in their own order. `path` is as in `load_longmemeval`: the split file lies there too.
+    """Return the dialogues of a split, in the order given; warn if questions of the split are missing.
 
-    `test` is the published one less `SHARED_WITH_TRAINING`. A question of the split that `dialogues` lack is warned of.
+    `path` is as in `load_longmemeval`; the split file is expected there too. `test` is the published split without
+    `SHARED_WITH_TRAINING`.
 
     Raises:
-        ConfigurationError: there is no such split.
+        ConfigurationError: There is no such split.
         ChecksumError: `verify` is on and the split file is not the published one.
-        DataError: the split file is missing or malformed.
+        DataError: The split file is missing or malformed.
     """
     why = "; none is published for validation, hold out some of train" if split == "validation" else ""
     check_name("LongMemEval split", split, SPLITS, why)
@@ -129,7 +127,7 @@ def longmemeval_split(
 
 
 def longmemeval_counts(path: Path | str, verify: bool = True) -> Counts:
-    """The counts of every split, the abstention questions in each, and the repairs; the form is told by file names."""
+    """Return the counts of every split, its abstention questions, and the repairs; file names decide the form."""
     form = _form_of(Path(path))
     repairs: Counter[str] = Counter()
     dialogues = _parse(path, form, None, verify, repairs)
@@ -164,7 +162,7 @@ def _parse(
             ORACLE_FILE.check(content, where)
         raise
     records = document.items(at_least=1)
-    # Before the checksum, which would only call a file of the other form "changed".
+    # Check this first: the checksum would only call a file of the other form "changed".
     for record in records:
         _refuse_other_form(record, form)
     if verify:
@@ -184,7 +182,7 @@ def _read_s(path: Path | str | None, cache: Path | str | None) -> tuple[Path, by
 
 
 def _form_of(path: Path) -> str:
-    """By file name, in a folder the oracle first."""
+    """Tell the form by file name; in a folder, oracle comes first."""
     if path.is_dir():
         has_s = any((path / name).is_file() for name in S_NAMES)
         return "s" if has_s and not (path / ORACLE_FILE.name).is_file() else "oracle"
@@ -192,7 +190,7 @@ def _form_of(path: Path) -> str:
 
 
 def _refuse_other_form(record: JsonField, form: str) -> None:
-    """Tell the forms apart by their histories: S alone has sessions that are no evidence."""
+    """Tell the forms apart by their histories: only S has sessions without evidence."""
     members = record.members(("question_id", "haystack_session_ids", "answer_session_ids"), closed=False)
     history, evidence = (
         {item.text() for item in members[key].items()} for key in ("haystack_session_ids", "answer_session_ids")
@@ -202,8 +200,8 @@ def _refuse_other_form(record: JsonField, form: str) -> None:
         allowed, other = ("none", "s") if form == "oracle" else ("some", "oracle")
         raise DataError(
             f"{record.where}: question {members['question_id'].text()}: found {others} of {len(history)} sessions that "
-            f"are no evidence, allowed in form {form}: {allowed}; this is form {other}, whose dates are other ones: "
-            f"load it as that, and never mix the two"
+            f"are no evidence, allowed in form {form}: {allowed}; load it as form {other}, whose dates differ, and "
+            f"never mix the two"
         )
 
 
@@ -232,7 +230,7 @@ def _parse_record(field: JsonField, repairs: Counter[str]) -> Dialogue:
 
 
 def _parse_history(field: JsonField, repairs: Counter[str]) -> tuple[tuple[Session, ...], Collection[str]]:
-    """The sessions, oldest first (of one date as the file has them), and the ids of their evidence turns."""
+    """Return the sessions, oldest first (equal dates in file order), and the ids of their evidence turns."""
     keys = ("haystack_session_ids", "haystack_dates", "haystack_sessions")
     members = field.members(keys, closed=False)
     names, dates, contents = (members[key].items(at_least=1) for key in keys)

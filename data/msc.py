@@ -1,14 +1,12 @@
-"""Multi-Session Chat (Xu et al. 2022) with one question a conversation about what was said before.
+"""Multi-Session Chat (Xu et al. 2022) with one question per conversation about earlier sessions.
 
-Two sources, each a benchmark under its own name. `msc`: MSC-Self-Instruct (Packer et al. 2023), the official questions
-on five sessions, from a file the user has. `msc-approximate`: a development set of four sessions of MSC's validation
-conversations, matched to reworded questions by rare words; numbers on it compare with nobody else's.
-MSC states no licence for its data: loaded from a path, never shipped.
+Each of its two sources is a benchmark of its own. `msc` is MSC-Self-Instruct (Packer et al. 2023), the official
+questions on five sessions, from a file that the user brings. `msc-approximate` is a development set: four sessions of
+MSC's validation conversations, matched to reworded questions by rare words; its numbers compare with nobody else's.
+MSC states no licence for its data, so it is loaded from a path and never shipped.
 
-MSC knows no dates, only how long before the newest session an earlier one was. Timestamps here count back from a
-made-up day, `REFERENCE`: their distances mean something, the dates themselves nothing.
-
-`python -m data.msc PATH` prints the counts of every split and category as JSON.
+MSC gives no dates, only how long before the newest session an earlier one took place. Timestamps count back from the
+made-up day `REFERENCE`; only their distances mean anything.
 """
 
 from __future__ import annotations
@@ -42,16 +40,16 @@ QUESTIONS_FILE = PublishedFile(
     sha256="1f61d0d2e35efbc10870d7d846749874a1224e4c365f86a55bea91d526d2e54b",
 )
 BENCHMARKS = {"official": "msc", "approximate": "msc-approximate"}
-"""The name under which results of a form are reported."""
+"""Form to the benchmark name in its results."""
 SPLITS = {"official": ("test", "all"), "approximate": ("validation", "all")}
-"""A form's splits, the default first; both are all there is."""
+"""Form to its splits, the default first; both names mean the whole set."""
 CATEGORY = "earlier-session"
-"""MSC-Self-Instruct has questions of one kind only."""
+"""MSC-Self-Instruct has one kind of question."""
 SPEAKERS = ("Speaker 1", "Speaker 2")
 ASKED = "Speaker 2 asks Speaker 1: {question}"
-"""The official questions say "you" and "I"; DMR's prompt says who is who, here the question does."""
+"""The official questions say "you" and "I"; DMR's prompt says who is who, and here the question does."""
 REFERENCE = datetime(2024, 1, 1, 12)
-"""When the session takes place that `time_back` counts from."""
+"""Time of the session from which `time_back` counts."""
 
 _SPAN = re.compile(r"(\d+)\s+(week|day|hour|minute)s?")
 _UNITS = {name: timedelta(**{f"{name}s": 1}) for name in ("week", "day", "hour", "minute")}
@@ -60,17 +58,17 @@ _UNITS = {name: timedelta(**{f"{name}s": 1}) for name in ("week", "day", "hour",
 def load_msc(
     path: Path | str | None = None, form: str | None = None, cache: Path | str | None = None, verify: bool = True
 ) -> list[Dialogue]:
-    """Every question with its conversation, as a dialogue of its own.
+    """Load every question with its conversation, as a dialogue of its own.
 
-    `path` is the official file, or a folder that holds it or the two files of the development set (perhaps in a folder
-    `msc`); without one, the cache is looked into. `form` is "official", "approximate", or None for what is there, the
-    official file first. No turn is marked as evidence, since none is published. A question of the development set
-    calls its speaker `Speaker_<n>_A`: so the conversation's first speaker is called, and the second `Speaker_<n>_B`.
+    `path` is the official file, or a folder that holds it or the development set's two files, perhaps in a subfolder
+    `msc`; the default is the cache. `form` is "official", "approximate", or None for what is there, the official file
+    first. No turn is marked as evidence, since no evidence is published. As the development set's questions call the
+    first speaker `Speaker_<n>_A`, the second is called `Speaker_<n>_B`.
 
     Raises:
-        ConfigurationError: there is no such form.
+        ConfigurationError: There is no such form.
         ChecksumError: `verify` is on and the development set's files were changed; the official file is not checked.
-        DataError: a file is missing or malformed.
+        DataError: A file is missing or malformed.
     """
     form = form or msc_form(path, cache)
     check_name("MSC form", form, BENCHMARKS)
@@ -81,7 +79,7 @@ def load_msc(
 
 
 def msc_form(path: Path | str | None = None, cache: Path | str | None = None) -> str:
-    """Which form lies at `path`: "approximate" where only the development set does, else "official"."""
+    """Return the form at `path`: "approximate" if only the development set is there, else "official"."""
     folder = _folder(path, cache)
     if folder.is_file():
         return "approximate" if folder.name in (CONVERSATIONS_FILE.name, QUESTIONS_FILE.name) else "official"
@@ -90,16 +88,16 @@ def msc_form(path: Path | str | None = None, cache: Path | str | None = None) ->
 
 
 def msc_split(dialogues: Sequence[Dialogue], split: str, form: str) -> list[Dialogue]:
-    """All dialogues, under a name that the form has; ConfigurationError for any other."""
+    """Return all dialogues; raise ConfigurationError if the form has no such split."""
     if split not in SPLITS[form]:
         raise ConfigurationError(f"found split {split!r} of {BENCHMARKS[form]}, allowed: {', '.join(SPLITS[form])}")
     return list(dialogues)
 
 
 def msc_counts(path: Path | str, verify: bool = True) -> Counts:
-    """The counts of every split; of the development set also those of its conversations, asked about or not.
+    """Return the counts of every split, and those of all conversations of the development set, asked about or not.
 
-    `speakers_by_place` are the turns whose speaker the file does not name, told by their place in the session.
+    `speakers_by_place` counts the turns whose unnamed speaker is inferred from their place in the session.
     """
     form = msc_form(path)
     dialogues = load_msc(path, form, verify=verify)
@@ -118,7 +116,7 @@ def msc_counts(path: Path | str, verify: bool = True) -> Counts:
 
 
 _Said = tuple[timedelta | None, list[tuple[int, str]]]
-"""A session as read: how long before `REFERENCE` (None: not told), and who of the two said what."""
+"""A session as read: how long before `REFERENCE` (None if unknown), and its turns as (speaker 0 or 1, text)."""
 
 
 def _load_official(folder: Path) -> list[Dialogue]:
@@ -186,11 +184,10 @@ def _dialogue(
 
 
 def _timestamps(backs: Sequence[timedelta | None]) -> list[str]:
-    """A time for each session, strictly rising.
+    """Return strictly rising times, one per session.
 
-    The first session after the last that tells its distance is at `REFERENCE`, further ones follow day by day. Before
-    it, a session that does not tell its distance is a day before the next, and one that tells too small a distance an
-    hour.
+    The first session after the last known distance is at `REFERENCE`, and later ones follow day by day. Before it, a
+    session without a distance is a day before the next; one whose distance is too small is an hour before the next.
     """
     told = [place for place, back in enumerate(backs) if back]
     newest = told[-1] + 1 if told else 0
@@ -203,7 +200,7 @@ def _timestamps(backs: Sequence[timedelta | None]) -> list[str]:
 
 
 def _time_back(field: JsonField | None) -> timedelta | None:
-    """What `6 days 3 hours ago` says; None where it says nothing."""
+    """Parse `6 days 3 hours ago`; return None if the field is missing or blank."""
     if field is None or field.value is None or not field.text(blank=True).strip():
         return None
     spans = _SPAN.findall(field.text())
@@ -213,7 +210,7 @@ def _time_back(field: JsonField | None) -> timedelta | None:
 
 
 def _turns(field: JsonField, key: str, names: tuple[object, object], repairs: Counter[str]) -> list[tuple[int, str]]:
-    """Who of the two said what; where `key` names neither, the first speaker begins and they take turns."""
+    """Return (speaker 0 or 1, text) per turn; if `key` names neither, speakers alternate from the first."""
     said = []
     for place, item in enumerate(field.items(at_least=1)):
         turn = item.members(("text",), closed=False)
@@ -231,7 +228,7 @@ def _lines(content: bytes, path: Path) -> Iterator[JsonField]:
 
 
 def _folder(path: Path | str | None, cache: Path | str | None) -> Path:
-    """The folder to look into, or the one file that was given."""
+    """Return the folder to search, or the file given."""
     return cache_folder(cache) / "data" if path is None else Path(path)
 
 

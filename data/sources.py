@@ -1,4 +1,4 @@
-"""Where training dialogues come from, with whatever labels they have; validation never shares a dialogue with them."""
+"""Training and validation dialogues of a dataset, with any labels; the two never share a dialogue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from memory_r1.types import Dialogue, Operation
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A dialogue with its gold operations (by turn id) or noted observations, where the data has them."""
+    """A dialogue with its gold operations (by turn id) or noted observations, if the data has them."""
 
     dialogue: Dialogue
     gold: Mapping[str, tuple[Operation, ...]] | None = None
@@ -28,18 +28,18 @@ class Source:
 def training_sources(
     dataset: str, *, seed: int, first: int, count: int | None, validation: int
 ) -> tuple[list[Source], list[Source]]:
-    """Training and validation dialogues of a dataset.
+    """Return the training and validation dialogues of a dataset.
 
     Args:
         dataset: "synthetic", "everyday" (without gold operations; "everyday-labelled" has them), "locomo" (the paper's
             split: conv-26 trains, conv-30 validates) or a JSONL file, whose last `validation` dialogues validate.
         seed: Seed of the synthetic generator.
         first: Index of the first training dialogue.
-        count: Number of training dialogues; None for all there are (synthetic: must be given).
+        count: Number of training dialogues; None for all (required for synthetic).
         validation: Number of validation dialogues.
 
     Raises:
-        DataError: There are not as many dialogues as asked for.
+        DataError: There are too few dialogues.
     """
     if dataset == "synthetic":
         if count is None:

@@ -1,9 +1,9 @@
 """Training tuples of both agents, from dialogues of any source and the banks along them (`data/banks.py`).
 
 A manager tuple is a turn, the bank before it, and the questions that score the bank after it: those *linked* to the
-turn and, so that NOOP, UPDATE and DELETE can pay too, *retention* questions about facts the bank already holds.
-Whole-session credit has units of its own: session tuples, and the turns at which a group may branch.
-Questions that are not to train (a benchmark's category 5, say) are taken out of the dialogues beforehand.
+turn and, so that NOOP, UPDATE and DELETE can pay too, *retention* questions about facts already in the bank.
+Whole-session credit uses session tuples and the turns at which a group may branch.
+Callers remove questions that must not train, such as a benchmark's category 5, from the dialogues beforehand.
 """
 
 from __future__ import annotations
@@ -46,22 +46,21 @@ def manager_tuples(
     gold: GoldOperations | None = None,
     seed: int = 0,
 ) -> list[ManagerTuple]:
-    """Tuples in dialogue order.
+    """Return training tuples in dialogue order.
 
-    A question is linked to its last evidence turn. Turns with linked questions all become tuples, and of the turns
-    that are evidence of no question as many (those with retention questions first) as make up `min_unlinked_share`;
-    where there are too few of those, linked ones are sampled too, so that the share holds.
-    Turns that are evidence but no question's last are left out: nothing scored there would pay for what they say.
-    `scored_only` takes of the latter only those that a retention question scores, as reinforcement learning wants;
-    `every_turn` takes all turns instead, as supervised training on gold wants them.
+    A question is linked to its last evidence turn. All turns with linked questions become tuples, plus enough turns
+    that are evidence for no question to make up `min_unlinked_share`, those with retention questions first. If there
+    are too few of these, linked turns are sampled so that the share holds. Turns that are evidence but no question's
+    last are left out: no score there would reward what they say. `scored_only` keeps only turns that some question
+    scores, as reinforcement learning needs; `every_turn` keeps all turns, as supervised training on gold needs.
 
-    Retention questions (up to `retention_questions` a tuple) have all their evidence before the turn and among the
-    sources of the bank's entries, and are still to be asked. With `gold`, whose ids must be those of `banks`, those
-    are left out whose answer gold has by then deleted or overwritten.
+    Retention questions (up to `retention_questions` per tuple) have all their evidence before the turn and among the
+    sources of the bank's entries, and are asked later. `gold`, whose ids must be those of `banks`, removes questions
+    whose answer it has deleted or overwritten by then.
 
     Raises:
-        DataError: evidence, `gold` or `banks` does not fit the dialogue.
-        ValueError: `min_unlinked_share` is not in [0, 1), or another number is negative.
+        DataError: Evidence, `gold` or `banks` does not fit the dialogue.
+        ValueError: `min_unlinked_share` is not in [0, 1), or `retention_questions` is negative.
     """
     if not 0 <= min_unlinked_share < 1 or retention_questions < 0:
         raise ValueError("min_unlinked_share must be in [0, 1), retention_questions not negative")
@@ -124,14 +123,14 @@ def dialogue_end_tuples(dialogue: Dialogue, banks: Mapping[str, Entries]) -> lis
 def session_tuples(
     dialogue: Dialogue, banks: Mapping[str, Entries], *, retention_questions: int = 2, seed: int = 0
 ) -> list[SessionTuple]:
-    """A tuple for each session that some question scores, in dialogue order.
+    """Return a tuple for each session that some question scores, in dialogue order.
 
-    Linked are the questions whose last evidence turn the session holds; retention questions (up to
-    `retention_questions`) are sampled as those of `manager_tuples` at the session's first turn. A question asked before
-    the session is over is left out: the bank after it need not answer that one still.
+    Linked questions have their last evidence turn in the session; retention questions (up to `retention_questions`) are
+    sampled as in `manager_tuples` at the session's first turn. Questions asked before the session ends are left out:
+    the bank after it need no longer answer them.
 
     Raises:
-        DataError: evidence or `banks` does not fit the dialogue.
+        DataError: Evidence or `banks` does not fit the dialogue.
     """
     _refuse_unfit(dialogue, banks, None)
     linked = _linked(dialogue)
@@ -154,7 +153,7 @@ def session_tuples(
 
 
 def branch_points(dialogue: Dialogue) -> list[BranchPoint]:
-    """Every turn at which a group may branch, in order: where a question can score the bank after its session."""
+    """Return the turns at which a group may branch, in order: those whose session's final bank a question scores."""
     linked = _linked(dialogue)
     points = []
     earlier: list[Question] = []
@@ -169,7 +168,7 @@ def branch_points(dialogue: Dialogue) -> list[BranchPoint]:
 
 
 def answer_tuples(dialogue: Dialogue, bank: Sequence[MemoryEntry] | Banks) -> list[AnswerTuple]:
-    """A tuple for each question, in order, over `bank`; of `Banks`, over the bank as it stands when it is asked."""
+    """Return a tuple per question, in order, over `bank` or, given `Banks`, over the bank when it is asked."""
     return [
         AnswerTuple(
             tuple_id=f"{dialogue.dialogue_id}/{question.question_id}",
@@ -185,7 +184,7 @@ def answer_tuples(dialogue: Dialogue, bank: Sequence[MemoryEntry] | Banks) -> li
 def check_disjoint(
     train: Iterable[Dialogue | ManagerTuple | AnswerTuple], heldout: Iterable[Dialogue | ManagerTuple | AnswerTuple]
 ) -> None:
-    """Raise DataError where a dialogue is on both sides: splits are by dialogue, never by question."""
+    """Raise DataError if a dialogue is on both sides: splits are by dialogue, never by question."""
     both = sorted({item.dialogue_id for item in train} & {item.dialogue_id for item in heldout})
     if both:
         shown = ", ".join(both[:5]) + (", ..." if len(both) > 5 else "")
@@ -195,7 +194,7 @@ def check_disjoint(
 
 
 def _linked(dialogue: Dialogue) -> dict[str, list[Question]]:
-    """Turn id (of every turn) to the questions whose last evidence it is."""
+    """Map every turn id to the questions whose last evidence it is."""
     position = {turn.turn_id: index for index, turn in enumerate(dialogue.turns())}
     linked: dict[str, list[Question]] = {turn_id: [] for turn_id in position}
     for question in dialogue.questions:
@@ -208,7 +207,7 @@ def _linked(dialogue: Dialogue) -> dict[str, list[Question]]:
 def _retained(
     dialogue: Dialogue, banks: Mapping[str, Entries], linked: Mapping[str, list[Question]], gold: GoldOperations | None
 ) -> dict[str, list[Question]]:
-    """Turn id to the questions that the bank before the turn answers and the bank after it must answer still."""
+    """Map turn ids to the questions that the bank before the turn answers and the bank after it must still answer."""
     known: dict[str, Question] = {}
     retained = {}
     for turn in dialogue.turns():
@@ -226,27 +225,27 @@ def _retained(
 
 
 def _still_asked(questions: Iterable[Question], session: Session) -> tuple[Question, ...]:
-    """The questions that are asked after the session's last turn."""
+    """Return the questions asked after the session's last turn."""
     return tuple(question for question in questions if not _asked_before(question, session.turns[-1]))
 
 
 def _source_turns(dialogue: Dialogue, bank: Entries) -> tuple[Turn, ...]:
-    """The turns that a bank's entries come from, in dialogue order."""
+    """Return the source turns of a bank's entries, in dialogue order."""
     named = {turn_id for entry in bank for turn_id in entry.source_turn_ids}
     return tuple(turn for turn in dialogue.turns() if turn.turn_id in named)
 
 
 def _sample(questions: Sequence[Question], count: int, seed: str) -> tuple[Question, ...]:
-    """Up to `count` of the questions, in the order given."""
+    """Sample up to `count` questions, in the order given."""
     chosen = random.Random(seed).sample(range(len(questions)), min(count, len(questions)))
     return tuple(questions[index] for index in sorted(chosen))
 
 
 def _overwritten(known: Mapping[str, Question], bank: Entries, operations: Sequence[Operation]) -> set[str]:
-    """Ids of the questions whose evidence stands in an entry that these operations leave without the answer.
+    """Return ids of questions whose evidence entry loses the answer through these operations.
 
-    Whether a rewritten entry keeps the answer is judged by its words, so that a merge that keeps a fact still counts
-    as retaining it; where in doubt (a yes, a paraphrase) the question is dropped.
+    A rewritten entry keeps the answer if it has the answer's words, so a merge can retain a fact; in doubt (a yes, a
+    paraphrase), the question is dropped.
     """
     sources = {entry.entry_id: set(entry.source_turn_ids) for entry in bank}
     lost: set[str] = set()
@@ -264,7 +263,7 @@ def _overwritten(known: Mapping[str, Question], bank: Entries, operations: Seque
 def _with_share(
     tuples: Sequence[ManagerTuple], evidence: set[str], share: float, choice: random.Random
 ) -> list[ManagerTuple]:
-    """Linked tuples and as few unlinked ones as make up `share`, in the order given."""
+    """Keep linked tuples and just enough unlinked ones to make up `share`, in the order given."""
     linked = [item for item in tuples if item.linked]
     unlinked = [item for item in tuples if item.turn.turn_id not in evidence]
     n_linked = len(linked)
@@ -280,13 +279,13 @@ def _with_share(
         )
     wanted = _unlinked_needed(n_linked, share)
     choice.shuffle(unlinked)
-    unlinked.sort(key=lambda item: not item.retention)  # stable: those that something scores first
+    unlinked.sort(key=lambda item: not item.retention)  # stable; scored tuples first
     kept = {item.tuple_id for item in [*choice.sample(linked, n_linked), *unlinked[:wanted]]}
     return [item for item in tuples if item.tuple_id in kept]
 
 
 def _unlinked_needed(n_linked: int, share: float) -> int:
-    """The smallest u with u / (u + n_linked) >= share."""
+    """Return the smallest u with u / (u + n_linked) >= share."""
     needed = math.floor(n_linked * share / (1 - share))
     return needed if needed >= share * (needed + n_linked) else needed + 1  # the quotient may be rounded down
 
@@ -305,10 +304,10 @@ def _asked_before(question: Question, turn: Turn) -> bool:
 
 
 def _refuse_unfit(dialogue: Dialogue, banks: Mapping[str, Entries], gold: GoldOperations | None) -> None:
-    """Banks must cover every turn, and gold operations name entries of the bank they stand on (or add them)."""
+    """Raise DataError unless banks cover every turn and gold operations apply to the bank before their turn."""
     for turn in dialogue.turns():
         if turn.turn_id not in banks:
-            raise DataError(f"the banks of dialogue {dialogue.dialogue_id} lack turn {turn.turn_id}; give one a turn")
+            raise DataError(f"dialogue {dialogue.dialogue_id} has no bank for turn {turn.turn_id}; give one per turn")
     if gold is None:
         return
     refuse_unknown_turns(dialogue, gold, "gold operations")

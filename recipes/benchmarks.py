@@ -1,4 +1,4 @@
-"""What can be evaluated on: one table of benchmarks, with the options that choose among their data."""
+"""The table of benchmarks, and the options that select their data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "SmolLM2-135M-Instruct"
 SYNTHETIC_DIALOGUES = 20
-# Options that make another run of an evaluation, with their defaults.
+# Options that distinguish evaluation runs, with their defaults.
 NAMED_OPTIONS: dict[str, object] = {
     "seed": 0,
     "dialogues": SYNTHETIC_DIALOGUES,
@@ -58,33 +58,33 @@ class Benchmark:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that choose what is asked, as a group of their own."""
+    """Add the options that select the questions, as one group."""
     on = parser.add_argument_group("on what")
     on.add_argument("--benchmark", required=True, choices=BENCHMARKS)
-    on.add_argument("--split", metavar="NAME", help="train, validation or test (default: test, or all there is)")
-    on.add_argument("--form", metavar="NAME", help=f"which data of {_forms()}")
-    on.add_argument("--data", type=Path, metavar="FOLDER", help="where the benchmark's files lie (default: the cache)")
-    on.add_argument("--file", type=Path, metavar="JSONL", help="own dialogues, for --benchmark dialogues")
+    on.add_argument("--split", metavar="NAME", help="train, validation or test (default: test if there is one)")
+    on.add_argument("--form", metavar="NAME", help=f"variant of the data ({_forms()})")
+    on.add_argument("--data", type=Path, metavar="FOLDER", help="folder of the benchmark's files (default: the cache)")
+    on.add_argument("--file", type=Path, metavar="JSONL", help="your own dialogues, for --benchmark dialogues")
     on.add_argument(
         "--dialogues",
         type=int,
         default=SYNTHETIC_DIALOGUES,
         metavar="N",
-        help=f"generated dialogues (default: {SYNTHETIC_DIALOGUES})",
+        help=f"number of generated dialogues (default: {SYNTHETIC_DIALOGUES})",
     )
-    on.add_argument("--sessions", type=int, metavar="N", help="play the first N sessions, ask what they answer")
-    on.add_argument("--limit", type=int, metavar="N", help="ask at most N questions, drawn in proportion")
+    on.add_argument("--sessions", type=int, metavar="N", help="play the first N sessions and ask what they can answer")
+    on.add_argument("--limit", type=int, metavar="N", help="ask at most N questions, sampled proportionally")
     on.add_argument(
         "--max-turn-tokens", type=int, metavar="N", help="cut every turn to its first N tokens (default: whole turns)"
     )
-    on.add_argument("--seed", type=int, default=0, help="draws generated dialogues and limited questions (default: 0)")
+    on.add_argument("--seed", type=int, default=0, help="seed of generated dialogues and of --limit (default: 0)")
 
 
 def complete(options: argparse.Namespace) -> None:
-    """Fill in what depends on the benchmark: form and split.
+    """Fill in the form and split that depend on the benchmark.
 
     Raises:
-        ConfigurationError: `--form` names none of the benchmark's forms, or `--max-turn-tokens` no number of tokens.
+        ConfigurationError: The benchmark has no such `--form`, or `--max-turn-tokens` is below 1.
     """
     benchmark = BENCHMARKS[options.benchmark]
     if options.form is not None and options.form not in benchmark.forms:
@@ -107,16 +107,16 @@ def load_benchmark(options: argparse.Namespace) -> list[Dialogue]:
     """Return the dialogues of the chosen benchmark and split.
 
     Raises:
-        ConfigurationError: An option is missing, not one of the benchmark's, or names no split.
+        ConfigurationError: An option is missing or does not fit the benchmark.
         DataError: A file cannot be read.
     """
     if (options.benchmark == "dialogues") != (options.file is not None):
-        raise ConfigurationError("--file names own dialogues: give it with --benchmark dialogues, and only there")
+        raise ConfigurationError("--file and --benchmark dialogues belong together: give both or neither")
     return BENCHMARKS[options.benchmark].load(options)
 
 
 def reported_name(options: argparse.Namespace) -> str:
-    """Return the name that results carry: that of the benchmark, or of the stand-in for its official data."""
+    """Return the benchmark's name in results; the approximate MSC data has its own."""
     if options.benchmark != "msc":
         return str(options.benchmark)
     from data.msc import BENCHMARKS as NAMES
@@ -125,7 +125,7 @@ def reported_name(options: argparse.Namespace) -> str:
 
 
 def folder_name(options: argparse.Namespace, system: str) -> str:
-    """Return the default name of an evaluation's folder: what was chosen."""
+    """Return the default name of an evaluation's folder, made from its options."""
     form = "-s" if options.form == "s" else ""
     file = f"-{options.file.stem}" if options.file else ""
     parts = [f"{reported_name(options)}{form}{file}-{options.split}-{system}"]
@@ -140,7 +140,7 @@ def folder_name(options: argparse.Namespace, system: str) -> str:
 
 
 def category_names(benchmark: str) -> dict[str, dict[str, str]]:
-    """Return the names by which papers know the benchmark's numbered categories."""
+    """Return the papers' names for the benchmark's numbered categories."""
     if benchmark != "locomo":
         return {}
     from data.locomo import CATEGORY_NAMES
@@ -149,7 +149,7 @@ def category_names(benchmark: str) -> dict[str, dict[str, str]]:
 
 
 def data_configuration(options: argparse.Namespace, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
-    """Return what `run.json` says of the data: its form, and which gold answers an audit found fault with."""
+    """Return the data's entries in `run.json`: its form, and the gold answers that an audit found faulty."""
     configuration: dict[str, Any] = {"form": options.form} if options.form else {}
     if options.benchmark == "locomo":
         from data.locomo_audit import AUDIT_FILE, find_audit
@@ -166,26 +166,26 @@ def data_configuration(options: argparse.Namespace, dialogues: Sequence[Dialogue
 def cut_turns(
     dialogues: Sequence[Dialogue], max_tokens: int | None, tokenizer: Any
 ) -> tuple[list[Dialogue], dict[str, int]]:
-    """Cut every turn to its first `max_tokens` tokens, at a whole character; None leaves all as they are.
+    """Cut every turn to its first `max_tokens` tokens, at a whole character; None cuts nothing.
 
     Returns:
-        The dialogues, and what `run.json` says of it: the bound, and how many of how many turns were longer.
+        The dialogues, and entries for `run.json`: the bound, the number of turns cut, and the number of turns.
 
     Raises:
-        ConfigurationError: The tokenizer cannot say where in the text its tokens stand.
+        ConfigurationError: The tokenizer does not know the positions of its tokens in the text.
     """
     if max_tokens is None:
         return list(dialogues), {}
     if not tokenizer.is_fast:
-        raise ConfigurationError("--max-turn-tokens needs a fast tokenizer, which this model has not: leave it out")
+        raise ConfigurationError("--max-turn-tokens needs a fast tokenizer, which this model lacks: leave it out")
 
     def cut(turn: Turn) -> Turn:
-        # Not verbose: a turn longer than the model's window is no reason to warn here.
+        # Not verbose: turns longer than the model's window are expected here.
         encoded = tokenizer(turn.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
         spans = encoded["offset_mapping"]
         if len(spans) <= max_tokens:
             return turn
-        # Several tokens may share one character: then none of them is kept, unless it is the first.
+        # If the cut splits a character into tokens, drop the whole character, unless it is the first.
         kept = max_tokens
         while kept > 1 and spans[kept - 1][1] > spans[kept][0]:
             kept -= 1
@@ -251,7 +251,9 @@ def _dialogues(options: argparse.Namespace) -> list[Dialogue]:
     from memory_r1.dialogue_file import read_dialogues
 
     if options.split != "all":
-        raise ConfigurationError(f"--split is {options.split!r}: own dialogues have none, all of a file is asked")
+        raise ConfigurationError(
+            f"--split is {options.split!r}: own dialogues have none; leave it out to ask the whole file"
+        )
     dialogues = read_dialogues(options.file)
     if not any(dialogue.questions for dialogue in dialogues):
         raise DataError(f"{options.file}: found no question, needed: at least one; add questions to the file")
@@ -262,7 +264,7 @@ def _forms() -> str:
     return "; ".join(f"{name}: {', '.join(of.forms)}" for name, of in BENCHMARKS.items() if of.forms)
 
 
-# The paper recalls 30 a speaker on LoCoMo; generated dialogues are so small that 30 would be all there is.
+# The paper recalls 30 per speaker on LoCoMo, which would return all memories of a generated dialogue.
 BENCHMARKS = {
     "synthetic": Benchmark(_synthetic, recall_per_speaker=2),
     "everyday": Benchmark(_everyday, recall_per_speaker=2),

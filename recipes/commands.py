@@ -1,4 +1,4 @@
-"""Running one recipe from another: each in a process of its own, as a user would."""
+"""Commands that run one recipe from another, each in its own process, as a user would."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run_python(*arguments: str) -> None:
     """Run a Python command from the checkout's root.
 
     Raises:
-        TrainingError: It failed; its own error message stands above.
+        TrainingError: It failed, after printing its own error message.
     """
     status = subprocess.run([sys.executable, *arguments]).returncode
     if status != 0:
@@ -26,13 +26,13 @@ def run_python(*arguments: str) -> None:
 
 
 def training(agent: str, method: str, **options: object) -> list[str]:
-    """The Python command that trains `agent` with `method`, launched as its recipe says; `options` override fields."""
+    """Return the Python arguments that train `agent` with `method`; `options` override recipe fields."""
     recipe = RECIPES / f"{agent}_{method}.yaml"
     engine = yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8"))["accelerate"]
     return [
         "-m",
         "accelerate.commands.launch",
-        "--quiet",  # a failing recipe explains itself; the launcher would add a traceback of its own
+        "--quiet",  # a failing recipe explains itself; the launcher would add its own traceback
         f"--config_file={engine}",
         f"recipes/{method}.py",
         "--config",
@@ -42,9 +42,9 @@ def training(agent: str, method: str, **options: object) -> list[str]:
 
 
 def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | None) -> list[str]:
-    """The Python command that evaluates a system on the held-out dialogues; an agent without an adapter is the base.
+    """Return the Python arguments that evaluate a system on the held-out dialogues; without an adapter, on the base.
 
-    Precision and lengths are given, so that base, SFT and GRPO differ in their adapters alone.
+    Precision and lengths are fixed, so that base, SFT and GRPO differ only in their adapters.
     """
     adapters = {"manager": manager, "answer": answer}
     return [

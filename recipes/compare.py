@@ -3,9 +3,9 @@
     python recipes/compare.py outputs/eval/locomo-test-rag outputs/eval/locomo-test-memory-r1
     python recipes/compare.py --merge-seeds 'outputs/reproduce/seed*/eval/rag' 'outputs/reproduce/seed*/eval/memory-r1'
 
-The first is what the others are compared with: a difference is theirs less the first's, on the same questions, with its
-95% bootstrap interval and the sign test. With --merge-seeds every FOLDER is a quoted pattern whose matches are seeds of
-one run; their intervals come from a hierarchical bootstrap over seeds and dialogues. Prints a table and writes
+The others are compared with the first: each difference is theirs minus the first's on the same questions, with a 95%
+bootstrap interval and a sign test. With --merge-seeds every FOLDER is a quoted pattern that matches the seeds of one
+run; intervals then come from a hierarchical bootstrap over seeds and dialogues. Prints a table and writes
 comparison.json, with every metric and category, and comparison.html into the output folder.
 """
 
@@ -34,21 +34,21 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("folders", nargs="+", metavar="FOLDER", help="folder of an evaluation; the first is the base")
     parser.add_argument("--merge-seeds", action="store_true", help="FOLDER is a pattern that matches a run's seeds")
-    parser.add_argument("--names", nargs="+", metavar="NAME", help="one a FOLDER (default: system, or folder)")
-    parser.add_argument("--metrics", nargs="+", default=SHOWN, metavar="NAME", help="rows of the table printed")
+    parser.add_argument("--names", nargs="+", metavar="NAME", help="one per FOLDER (default: its system or folder)")
+    parser.add_argument("--metrics", nargs="+", default=SHOWN, metavar="NAME", help="metrics in the printed table")
     parser.add_argument("--output", type=Path, default=Path("outputs/compare"), help="default: outputs/compare")
     parser.add_argument("--no-report", action="store_true", help="write no comparison.html")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
     if len(options.folders) == 1 and not options.merge_seeds:
-        parser.error("one FOLDER alone has nothing to be compared with: give another, or --merge-seeds and a pattern")
+        parser.error("one FOLDER cannot be compared: give another, or --merge-seeds and a pattern")
     if options.names and len(options.names) != len(options.folders):
         parser.error(f"found {len(options.names)} names for {len(options.folders)} folders: give one each")
     return options
 
 
 def matches(pattern: str, merge_seeds: bool) -> list[Path]:
-    """The evaluation folders that one argument names, in natural order.
+    """Return the evaluation folders that one argument names, in natural order.
 
     Raises:
         ConfigurationError: A pattern matches no evaluation.
@@ -67,7 +67,7 @@ def matches(pattern: str, merge_seeds: bool) -> list[Path]:
 
 
 def names_of(folders: Sequence[Sequence[Path]], patterns: Sequence[str]) -> list[str]:
-    """A name for each side: its memory system, or where sides share one, what it was called on the command line."""
+    """Return a name per side: its memory system, or its command-line argument if sides share a system."""
     from memory_r1.evaluation.records import read_run
 
     systems = [read_run(of_side[0]).system for of_side in folders]
@@ -76,7 +76,7 @@ def names_of(folders: Sequence[Sequence[Path]], patterns: Sequence[str]) -> list
 
 
 def show(comparison: Mapping[str, Any], metrics: Sequence[str]) -> None:
-    """Print the scores of every side and the differences from the first, and say what could not be compared."""
+    """Print all sides' scores, their differences from the first, and the metrics left out."""
     from rich.console import Console
     from rich.table import Table
 
@@ -120,7 +120,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def write_page(path: Path, sides: Sequence[Side]) -> None:
-    """Write the page that shows the runs beside each other, every seed as a run of its own."""
+    """Write the page that shows the runs side by side, every seed as its own run."""
     from memory_r1.evaluation.report.write import write_comparison_report
 
     titles = [

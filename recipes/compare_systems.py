@@ -3,9 +3,9 @@
     make compare BENCHMARK=locomo SPLIT=validation LIMIT=40 DATA=folder
     python recipes/compare_systems.py --benchmark synthetic --systems none rag memory-r1 --manager DIR --answer DIR
 
-Each system is one run of recipes/evaluate.py with the same Answer Agent; options that are not listed here go to it as
-they are. Started again with the same options, finished systems are not run again and a cut one goes on. Differences are
-to the first system.
+Each system is one run of recipes/evaluate.py with the same Answer Agent; options not listed here are passed to it.
+The same command resumes an interrupted comparison without rerunning finished systems. Differences are from the first
+system.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ console = Console()
 
 
 def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the options of the comparison, and those of the evaluations."""
+    """Return the comparison's own options, and those passed to the evaluations."""
     parser = argparse.ArgumentParser(
         prog="compare_systems.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="as for recipes/evaluate.py")
-    parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: all there are")
+    parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager, for the systems with one")
     parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by what is run"
+        "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by the options"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options, others = parser.parse_known_args(arguments)
@@ -42,10 +42,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
 
 
 def settled(options: argparse.Namespace, others: Sequence[str]) -> argparse.Namespace:
-    """Return the options of an evaluation with both adapters; fill in the comparison's folder, named by them."""
+    """Return an evaluation's options with both adapters, and set the comparison's default folder."""
     common = [f"--benchmark={options.benchmark}", *([f"--manager={options.manager}"] if options.manager else [])]
     evaluated = evaluate.parse_arguments([*common, *others])
-    complete(evaluated)  # before the adapters' settings look like options
+    complete(evaluated)  # name the folder before the adapters' settings fill in options
     options.output = options.output or Path("outputs") / "compare" / folder_name(evaluated, "systems")
     return evaluate.complete(evaluated)
 
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.systems.table import SYSTEMS, system_spec
 
     evaluated = settled(options, others)
-    # A system without a manager reads no manager's adapter, and is to be as precise as those that do.
+    # A system without a manager cannot read settings from its adapter, but must share them with the others.
     shared = [f"--{n}={getattr(evaluated, n)}" for n in SHARED if evaluated.settings_from[n] == "manager adapter"]
     specs = {
         name: system_spec(name) for name in options.systems or SYSTEMS

@@ -1,8 +1,7 @@
-"""What a training run will need, before it needs it: tokens a step, and the memory of a process at its peak.
+"""Estimate a training run's tokens per step and its peak memory per process; `--dry-run` prints the estimate.
 
-`--dry-run` behind any training command prints it. No weights are loaded; `sizes.py` takes the model's shape from its
-configuration and measures a prompt on the first training dialogue. On a CPU the peak is meant to be right within a
-third (docs/engines.md has what was measured).
+No weights are loaded; `sizes.py` takes the model's shape from its configuration and measures a prompt on the first
+training dialogue. On a CPU the peak should be right within a third (docs/engines.md has measurements).
 """
 
 from __future__ import annotations
@@ -17,30 +16,30 @@ from memory_r1.training.sharding import sharding_of
 from recipes.sizes import Shape, prompt_tokens, shape_of
 
 GIB = 2**30
-LIBRARIES = 1.0 * GIB  # Python's on a CPU, with the embedder; CUDA's context on a GPU
-FOUR_BIT = 4.127 / 8  # bytes a weight of 4-bit NormalFloat with doubly quantised constants (QLoRA, section 3)
-ADAPTER_BYTES = 4  # PEFT keeps adapters in float32; so are their gradients and Adam's two moments
-# TRL's fused head projects so many tokens on so much of the vocabulary at a time, and off the GPU works on five such
-# tiles of float32 at once. A CPU's freed tiles are not used again by the next pass: activations lie between them.
+LIBRARIES = 1.0 * GIB  # Python's libraries and the embedder on a CPU; the CUDA context on a GPU
+FOUR_BIT = 4.127 / 8  # bytes per weight of 4-bit NormalFloat with doubly quantised constants (QLoRA, section 3)
+ADAPTER_BYTES = 4  # adapters are float32 in PEFT, as are their gradients and Adam's two moments
+# TRL's fused head projects one tile of tokens by vocabulary at a time; off the GPU it works on five float32 tiles at
+# once. On a CPU the next pass cannot reuse freed tiles, because activations lie between them.
 TILE_TOKENS, TILE_VOCABULARY = 4096, 32768
 TILES = 5
-SFT_LOGITS = 4  # of a whole batch in float32: logits, their softmax and both gradients
+SFT_LOGITS = 4  # float32 copies for a whole batch: logits, their softmax and both gradients
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What one process has to hold: in a micro-batch, and in a rollout.
+    """The work of one process in a micro-batch and in a rollout.
 
     Attributes:
-        rows: Rows of a rollout, all processes.
+        rows: Rows of a rollout, over all processes.
         prompt: P, tokens of a typical prompt.
         completion: T, tokens of the longest completion.
         micro_rows: Rows of a micro-batch.
-        micro_prompts: Prompts that are read in a micro-batch.
-        rollout_rows: Rows of a rollout that this process generates; 0 where vLLM does.
+        micro_prompts: Prompts read in a micro-batch.
+        rollout_rows: Rows that this process generates in a rollout; 0 if vLLM does.
         rollout_prompts: Prompts that it reads for them.
-        passes: Passes of a step that end in the head: one forward with the reference or the old policy, if there is
-            one, the training pass's forward, and its backward.
+        passes: Passes per step that end in the head: one forward with the reference or old policy, if there is one,
+            and the training pass's forward and backward.
     """
 
     rows: int
@@ -64,7 +63,7 @@ class Load:
 
 
 def describe_run(method: str, arguments: MemoryArguments, config: Any, model: Any, source: Source) -> str:
-    """The whole report, one line a number; `source` is the dialogue that stands for all."""
+    """Return the report, one number per line, with `source` as the typical dialogue."""
     name = str(model.model_name_or_path)
     shape = shape_of(name, model.lora_r, model.lora_target_modules or "all-linear")
     load = load_of(method, arguments, config, prompt_tokens(arguments, name, source))
@@ -84,7 +83,7 @@ def describe_run(method: str, arguments: MemoryArguments, config: Any, model: An
 
 
 def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -> Load:
-    """What the recipe's fields make of a step, on prompts of so many tokens."""
+    """Return the load that the recipe's fields make of prompts of `prompt` tokens."""
     rows = config.per_device_train_batch_size
     accumulated = config.gradient_accumulation_steps
     if method == "sft":
@@ -93,9 +92,9 @@ def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -
     generations = config.num_generations
     mine = rows * config.steps_per_generation
     shared = config.shared_prefix
-    # The old policy's log-probabilities take a pass of their own where the policy moves before it has used them up.
+    # The old policy's log-probabilities need a pass of their own if the policy is updated before it has used them all.
     old = method == "ppo" or config.num_iterations > 1 or config.steps_per_generation > accumulated or config.use_vllm
-    # Branches are played on from banks of their own, so from prompts of their own.
+    # Branches continue from different banks, hence with different prompts.
     apart = not shared or arguments.credit == "branch"
     return Load(
         rows=mine * config.world_size,
@@ -112,9 +111,9 @@ def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -
 def memory_of(
     method: str, shape: Shape, load: Load, arguments: MemoryArguments, config: Any, model: Any, *, cpu: bool
 ) -> dict[str, float]:
-    """Bytes a process needs at its peak, by what for, and their sum.
+    """Return the bytes that a process needs by purpose, and their peak.
 
-    Rollout and training pass take turns, so only the larger one counts in the sum.
+    Rollout and training pass alternate, so only the larger one counts in the peak.
     """
     width = 4 if str(model.dtype) in ("float32", "auto", "None") else 2
     processes, stage = config.world_size, sharding_of(config)
@@ -142,24 +141,24 @@ def memory_of(
 
 
 def _activations(shape: Shape, load: Load, width: int, checkpointing: bool, cpu: bool) -> float:
-    """What a training pass keeps for its backward pass.
+    """Return the bytes of activations kept for the backward pass.
 
-    Inputs of a layer's products and non-linearities, with grouped keys and a gated feed-forward block (after
-    Korthikanti et al. 2022, section 4), those of its two norms in float32, and what attention adds.
+    They are the inputs of a layer's products and non-linearities, with grouped keys and a gated feed-forward block
+    (after Korthikanti et al. 2022, section 4), those of its two norms in float32, and the part of attention.
     """
     a_token = 2 * shape.hidden + 3 * shape.queries + 2 * shape.keys + 4 * shape.feed_forward
     of_a_layer, of_a_pass = _attention(shape, load, width, cpu)
     a_layer = load.micro_tokens * (a_token * width + 2 * shape.hidden * 4) + of_a_layer
-    if checkpointing:  # a layer's input for each, and the inside of the one that is run again
+    if checkpointing:  # every layer's input, and the inside of the one layer being recomputed
         return load.micro_tokens * shape.layers * shape.hidden * width + a_layer + of_a_pass
     return shape.layers * a_layer + of_a_pass
 
 
 def _attention(shape: Shape, load: Load, width: int, cpu: bool) -> tuple[float, float]:
-    """What attention keeps in each layer, and once for all of them.
+    """Return the bytes that attention keeps per layer, and once for all layers.
 
     Products on a CPU (`inference/cpu_attention.py`) keep their weights. Fused kernels keep none, but read a tree's
-    mask: a row for each completion token and query head of a key head, as booleans and as what kernels make of them.
+    mask: one row per completion token and query head of a key head, as booleans and in the kernel's own format.
     """
     shared = load.micro_prompts < load.micro_rows
     completions = load.micro_rows * load.completion * shape.heads

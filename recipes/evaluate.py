@@ -2,9 +2,9 @@
 
     python recipes/evaluate.py --benchmark synthetic --manager outputs/manager --answer outputs/answer
 
-Plays every turn of every dialogue into the system, asks all questions on what it then holds, and writes
-predictions.jsonl, operations.jsonl, run.json, results.json and report.html into the output folder. A run that was cut
-short goes on when the same command is given again.
+Plays every turn of every dialogue into the system, asks all questions of the resulting memory, and writes
+predictions.jsonl, operations.jsonl, run.json, results.json and report.html into the output folder. The same command
+resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from recipes.benchmarks import (
 )
 from recipes.benchmarks import complete as complete_options
 
-logger = logging.getLogger("recipes.evaluate")  # not __name__, which is __main__ in the command
+logger = logging.getLogger("recipes.evaluate")  # __name__ is __main__ in the command
 
 if TYPE_CHECKING:
     from memory_r1.inference.language_model import LocalLanguageModel
@@ -55,7 +55,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     what.add_argument("--answer", metavar="DIR", help="adapter of the Answer Agent (default: the base model)")
     add_options(parser)
     settings = parser.add_argument_group(
-        "settings", "By default each is the adapter's, as it was trained; without an adapter, what stands in brackets."
+        "settings", "Default: the adapter's setting from training or, without an adapter, the value in brackets."
     )
     settings.add_argument(
         "--recall-per-speaker",
@@ -80,24 +80,24 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     settings.add_argument("--embedder", metavar="NAME", help="sentence model (all-MiniLM-L6-v2)")
     how = parser.add_argument_group("how")
     how.add_argument(
-        "--budget-tokens", type=int, metavar="N", help="bound of what is recalled (default: what the model can read)"
+        "--budget-tokens", type=int, metavar="N", help="maximum recalled text (default: the model's window)"
     )
     how.add_argument("--batch-size", type=int, default=32, metavar="N", help="rows computed together (default: 32)")
     how.add_argument(
-        "--banks", type=Path, metavar="FOLDER", help="where banks are kept for reuse (default: 'banks' beside --output)"
+        "--banks", type=Path, metavar="FOLDER", help="cache of memory banks (default: 'banks' beside --output)"
     )
-    how.add_argument("--rebuild-banks", action="store_true", help="write banks anew even where they are kept")
+    how.add_argument("--rebuild-banks", action="store_true", help="rebuild banks even if they are cached")
     how.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/eval, named by what is run"
+        "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/eval, named by the options"
     )
-    how.add_argument("--restart", action="store_true", help="discard what an earlier run left in the output folder")
+    how.add_argument("--restart", action="store_true", help="discard an earlier run in the output folder")
     how.add_argument("--quiet", action="store_true", help="no progress bars")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
 
 
 def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySystem:
-    """Return the memory system with the parts it needs; an embedder is loaded only for systems that search."""
+    """Build the memory system; load an embedder only for systems that search."""
     from memory_r1.agents.memory_manager import MemoryManager
     from memory_r1.agents.prompts import EXAMPLES
     from memory_r1.memory.embedder import SentenceEmbedder
@@ -130,14 +130,14 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
 
 def main(arguments: Sequence[str]) -> int:
     options = complete(parse_arguments(arguments))
-    # The libraries below tell what they load; here only this project speaks.
+    # Show only this project's messages, not the libraries'.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for package in ("memory_r1", "data", "recipes"):
         logging.getLogger(package).setLevel(logging.INFO)
     from memory_r1.evaluation.selection import select
     from memory_r1.systems.table import system_spec
 
-    # Whatever is mistyped is said before a model is loaded.
+    # Report mistakes in the options before loading a model.
     spec = system_spec(options.system)
     if options.manager and (spec.prompted or not spec.needs_manager):
         has = "an untrained manager" if spec.prompted else "no manager"
@@ -206,7 +206,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def complete(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in the defaults that depend on other options; ConfigurationError where an option does not fit."""
+    """Fill in the defaults that depend on other options; raise ConfigurationError if an option does not fit."""
     complete_options(options)
     for option in (
         "recall_per_speaker",
@@ -225,12 +225,12 @@ def complete(options: argparse.Namespace) -> argparse.Namespace:
 
 
 def settle(options: argparse.Namespace) -> None:
-    """Settle each setting: by its option, by the adapter as it was trained, or by its default.
+    """Take each setting from its option, the adapter's training or its default; `options.settings_from` says which.
 
-    `options.settings_from` says which it was. The Answer Agent's depth holds for every memory system.
+    The Answer Agent's recall depth holds for every memory system.
 
     Raises:
-        ConfigurationError: The two adapters contradict each other in what they share.
+        ConfigurationError: The two adapters disagree on a shared setting.
     """
     from memory_r1.adapter_settings import AgentSettings, agree
     from memory_r1.agents.prompts import ANSWER_TOKENS
@@ -262,7 +262,7 @@ def settle(options: argparse.Namespace) -> None:
     settle_one("manager_tokens", "max_new_tokens", ["manager"], 48)
     settle_one("constrained", "constrained", [], system_spec(options.system).prompted)
     settle_one("answer_style", "answer_style", ["answer"], "ids")
-    # A length that was trained for one style says nothing of the other.
+    # A length trained for one style says nothing about the other.
     as_trained = trained["answer"].answer_style in (None, options.answer_style)
     settle_one("answer_tokens", "max_new_tokens", ["answer"] if as_trained else [], ANSWER_TOKENS[options.answer_style])
     settle_one("dtype", "dtype", both, "float32")
@@ -285,7 +285,7 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
 
 
 def show(results: dict[str, Any], folder: Path) -> None:
-    """Print the overall metrics with their intervals, and where everything lies."""
+    """Print the overall metrics with their intervals, and the report's path."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,8 +1,8 @@
-"""Write what may be published of an evaluation: its results and each question's ids and metrics, no text of the data.
+"""Write the publishable part of an evaluation: results and each question's ids and metrics, but no text of the data.
 
     python recipes/export_results.py outputs/eval/locomo-test-rag --output docs/results/locomo-test-rag.json
 
-Questions, answers, memories and turns stay in the evaluation's folder. The hash says which rows the figures are from.
+Questions, answers, memories and turns stay in the evaluation's folder. The hash identifies the scored predictions.
 """
 
 from __future__ import annotations

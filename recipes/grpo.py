@@ -1,4 +1,4 @@
-"""GRPO of one agent against the other, frozen one.
+"""Train one agent with GRPO against the other, frozen one.
 
 accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/grpo.py \\
     --config recipes/smollm2-135m/manager_grpo.yaml
@@ -48,7 +48,7 @@ def reinforce(
     from recipes.training_data import load_sources, rl_rows
     from rewards import build_rewards, check_rewards
 
-    # The recipe, and what it asks for.
+    # The recipe, its rewards and its dialogues.
     arguments, config, model = parse_recipe(config_class, list(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     check_rewards(
@@ -71,14 +71,14 @@ def reinforce(
         logger.info("%s: already trained with this recipe; remove the folder to train again", config.output_dir)
         return 0
 
-    # Rows, over banks that are rebuilt or played.
+    # Rows, over rebuilt or played banks.
     started = time.monotonic()
     with assembly.whole_models(config):
         retriever = assembly.load_retriever(arguments.embedder)
         datasets, rollout = rl_rows(arguments, config, model, retriever, train, validation)
     refuse_too_few(len(datasets["training"]), config)
 
-    # The policy, and beside it who answers from a manager's banks.
+    # The policy, and beside it the frozen agent that answers from a manager's banks.
     policy, tokenizer, base_source = assembly.policy_of(arguments, config, model)
     prompts = [prompt for rows in datasets.values() for prompt in rows["prompt"]]
     refuse_past_window(prompts, int(config.max_completion_length or 0), LocalLanguageModel(policy, tokenizer))

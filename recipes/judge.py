@@ -4,9 +4,9 @@
     python recipes/judge.py outputs/eval/locomo-test-rag --local SmolLM2-135M-Instruct --rubric strict
     python recipes/judge.py outputs/eval/locomo-test-rag --local SmolLM2-135M-Instruct --audit --limit 100
 
-Writes verdicts.jsonl and judge.json into the folder and computes its results.json again; with --audit it writes
-judge_audit.json and judge_audit.jsonl instead. The key of a server is read from the environment. A run that was cut
-short goes on when the same command is given again, and asks nothing twice.
+Writes verdicts.jsonl and judge.json into the folder and recomputes its results.json; with --audit it writes
+judge_audit.json and judge_audit.jsonl instead. A server's key is read from the environment. The same command resumes an
+interrupted run and asks nothing twice.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("folder", type=Path, help="folder of a finished evaluation")
     parser.add_argument(
-        "--rubric", choices=RUBRICS, help="how strictly (default: longmemeval on that benchmark, otherwise lenient)"
+        "--rubric", choices=RUBRICS, help="judging rules (default: longmemeval on that benchmark, otherwise lenient)"
     )
     who = parser.add_argument_group("who judges")
     who.add_argument("--endpoint", metavar="URL", help="an OpenAI-compatible server, as in http://127.0.0.1:8000/v1")
-    who.add_argument("--model", metavar="NAME", help="the name of the model on that server")
-    who.add_argument("--local", metavar="NAME", help="a model run here: hub id, folder, or the embedded one")
+    who.add_argument("--model", metavar="NAME", help="model name on that server")
+    who.add_argument("--local", metavar="NAME", help="a local model: hub id, folder, or the embedded one")
     who.add_argument(
         "--key-variable",
         default="OPENAI_API_KEY",
@@ -45,35 +45,31 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help="environment variable that holds the server's key (default: OPENAI_API_KEY)",
     )
     what = parser.add_argument_group("what is judged")
-    what.add_argument("--audit", action="store_true", help="judge made-up right and wrong answers, to know the judge")
-    what.add_argument("--limit", type=int, metavar="N", help="audit on N questions, drawn by the hash of their ids")
+    what.add_argument("--audit", action="store_true", help="test the judge on made-up right and wrong answers")
+    what.add_argument("--limit", type=int, metavar="N", help="audit on N questions, sampled by the hash of their ids")
     how = parser.add_argument_group("how")
-    how.add_argument("--concurrency", type=int, default=16, metavar="N", help="requests under way (default: 16)")
-    how.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="of one attempt (default: 60)")
+    how.add_argument("--concurrency", type=int, default=16, metavar="N", help="concurrent requests (default: 16)")
+    how.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="per attempt (default: 60)")
     how.add_argument("--retries", type=int, default=3, metavar="N", help="attempts after the first (default: 3)")
     how.add_argument("--batch-size", type=int, default=16, metavar="N", help="of a local judge (default: 16)")
     how.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"), help="of a local judge")
     how.add_argument(
-        "--reply-tokens", type=int, metavar="N", help="longest reply (default: 256; 10 for longmemeval's yes or no)"
+        "--reply-tokens", type=int, metavar="N", help="maximum reply (default: 256; 10 for longmemeval's yes or no)"
     )
-    how.add_argument("--cache", type=Path, metavar="FOLDER", help="where replies are kept (default: the cache, /judge)")
+    how.add_argument("--cache", type=Path, metavar="FOLDER", help="cache of replies (default: judge/ in the cache)")
     how.add_argument("--quiet", action="store_true", help="no progress bar")
     how.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
 
 
 def check(options: argparse.Namespace) -> None:
-    """Refuse options that do not go together, before anything is loaded or asked.
-
-    Raises:
-        ConfigurationError: The message names the options.
-    """
+    """Raise ConfigurationError if options contradict each other, before anything is loaded or asked."""
     if (options.endpoint is None) == (options.local is None):
-        raise ConfigurationError("who judges? give either --endpoint URL with --model NAME, or --local NAME")
+        raise ConfigurationError("no single judge named: give either --endpoint URL with --model NAME, or --local NAME")
     if (options.endpoint is None) != (options.model is None):
-        raise ConfigurationError("--endpoint URL and --model NAME belong together; a model run here is --local NAME")
+        raise ConfigurationError("--endpoint URL and --model NAME belong together; a local model is --local NAME")
     if options.limit is not None and not options.audit:
-        raise ConfigurationError("--limit is for --audit: an evaluation is judged on all of its questions")
+        raise ConfigurationError("--limit works only with --audit: an evaluation is judged on all of its questions")
     for name, least in (("concurrency", 1), ("batch_size", 1), ("retries", 0)):
         if getattr(options, name) < least:
             flag = name.replace("_", "-")
@@ -83,7 +79,7 @@ def check(options: argparse.Namespace) -> None:
 
 
 def build_judge(options: argparse.Namespace) -> JudgeModel:
-    """Return the judge that the options name; a local one under a name that changes with its weights."""
+    """Build the judge that the options name; a local judge's name includes a hash of its weights."""
     from memory_r1.evaluation.judging.judge_model import LocalJudge, ServerJudge
 
     if options.endpoint is not None:
@@ -141,7 +137,7 @@ def show_verdicts(rubric: str, summary: dict[str, Any]) -> None:
 
 
 def show_audit(rubric: str, content: dict[str, Any]) -> None:
-    """Print what share of each kind of probe the judge accepted."""
+    """Print the share of each kind of probe that the judge accepted."""
     from rich.console import Console
     from rich.table import Table
 
@@ -159,7 +155,7 @@ def show_audit(rubric: str, content: dict[str, Any]) -> None:
 
 
 def cost_line(cost: dict[str, Any]) -> str:
-    """Requests, replies from the cache and tokens in one line."""
+    """Format requests, cached replies and tokens in one line."""
     return (
         f"cost: {cost['requests']} requests, {cost['cache_hits']} from the cache, {cost['prompt_tokens']} prompt and "
         f"{cost['completion_tokens']} completion tokens"

@@ -1,4 +1,4 @@
-"""Curves and sampled completions out of a training run's folder, for a report."""
+"""Read curves and sampled completions from a training run's folder, for a report."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from memory_r1.evaluation.report.write import Curve, Sample
 from memory_r1.jsonl import read_json, read_rows
 
-# Chart title to the names (in a run's log) of the series it shows.
+# Chart title to its series, by their names in a run's log.
 CHARTS = {
     "reward": ("reward", "eval_score"),
     "groups without a signal": ("groups/flat", "groups/zero_variance", "groups/all_zero"),
@@ -19,7 +19,7 @@ SAMPLES = 8
 
 
 def curves(agent: str, folder: Path) -> Iterator[Curve]:
-    """The charts of a run for which its log has a series."""
+    """Yield the charts of a run that have a series in its log."""
     history = read_json(folder / "training_summary.json")["log_history"]
     for title, names in CHARTS.items():
         series = {
@@ -32,7 +32,7 @@ def curves(agent: str, folder: Path) -> Iterator[Curve]:
 
 
 def samples(agent: str, folder: Path, stage: str = "grpo") -> Iterator[Sample]:
-    """Sampled completions of the first and the last step, the best and the worst of each."""
+    """Yield the best and worst completions of the first and last step."""
     rows = read_rows(folder / "completions.jsonl")
     for step in sorted({rows[0]["step"], rows[-1]["step"]}) if rows else ():
         sampled = sorted((row for row in rows if row["step"] == step), key=lambda row: -_outcome(row))
@@ -41,5 +41,5 @@ def samples(agent: str, folder: Path, stage: str = "grpo") -> Iterator[Sample]:
 
 
 def _outcome(row: dict[str, Any]) -> float:
-    """The first reward of a row, which in our recipes is the one on the final answer."""
+    """Return the first reward of a row, which in our recipes is the one on the final answer."""
     return next(iter(row["rewards"].values())) or 0.0

@@ -1,4 +1,4 @@
-"""PPO with a critic of one agent against the other, frozen one; `grpo.py` has the way that both go.
+"""Train one agent with PPO and a critic against the other, frozen one; the steps shared with GRPO are in `grpo.py`.
 
 accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/ppo.py \\
     --config recipes/smollm2-135m/manager_ppo.yaml

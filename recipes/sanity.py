@@ -1,9 +1,9 @@
-"""What the metrics give on a benchmark for its gold answers (the ceiling) and for those of other questions (chance).
+"""Score a benchmark's gold answers (the ceiling) and the gold answers of other questions (chance), without a model.
 
     python recipes/sanity.py --benchmark locomo --data folder
 
-Prints a table by category and, where a metric does not give the gold 1.0, why and how often. Asks no model. Ends with
-status 1 where a score is not what the metric's definition says.
+Prints a table by category and, if a metric scores gold answers below 1.0, why and how often. Exits with status 1 if a
+score contradicts the metric's definition.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         prog="sanity.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_options(parser)
-    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="shufflings that are averaged (10)")
+    parser.add_argument("--repeats", type=int, default=10, metavar="N", help="number of shuffles to average (10)")
     parser.add_argument("--output", type=Path, metavar="JSON", help="also write the numbers to this file")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.set_defaults(recall_per_speaker=None)
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def show(report: dict[str, Any], title: str, names: dict[str, dict[str, str]]) -> None:
-    """Print the means by category, then what keeps gold answers below 1.0."""
+    """Print the means by category, then the reasons for gold scores below 1.0."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""Supervised warm start of one agent from few labelled dialogues.
+"""Warm-start one agent by supervised training on a few labelled dialogues.
 
 accelerate launch --config_file recipes/accelerate/cpu.yaml recipes/sft.py \\
     --config recipes/smollm2-135m/manager_sft.yaml
@@ -28,7 +28,7 @@ def main(argv: Sequence[str]) -> int:
     from recipes.dry_run import describe_run
     from recipes.training_data import load_sources, sft_rows
 
-    # The recipe, and what it asks for.
+    # The recipe and its dialogues.
     arguments, config, model = parse_recipe(MemorySFTConfig, list(argv))
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train, validation = load_sources(arguments)
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
     )
     restore_start = RestoreStart(Path(config.output_dir), "eval_loss", greater_is_better=False)
     restore_start.trainer = trainer
-    if arguments.warm_start is not None:  # a new adapter says nothing yet: it is always beaten
+    if arguments.warm_start is not None:  # an untrained adapter is never worth restoring
         trainer.add_callback(restore_start)
     if trainer.accelerator.is_main_process:
         runs.claim_run(config.output_dir, recipe)

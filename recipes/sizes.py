@@ -1,4 +1,4 @@
-"""Sizes that a dry run starts from: of the model, and of a typical prompt."""
+"""Inputs of a dry run: the sizes of the model and of a typical prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from memory_r1.types import MemoryEntry, Session, Turn
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A model's size. `linear` counts the weights of its linear layers, which 4-bit loading quantises."""
+    """A model's sizes; `linear` counts the weights that 4-bit loading quantises."""
 
     parameters: int
     linear: int
@@ -31,7 +31,7 @@ class Shape:
 
 
 def shape_of(model: str, lora_r: int, targets: list[str] | str) -> Shape:
-    """Sizes from the configuration alone: the model is built without memory (on PyTorch's meta device)."""
+    """Read the sizes from the configuration; the model is built without memory, on PyTorch's meta device."""
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -65,7 +65,7 @@ def shape_of(model: str, lora_r: int, targets: list[str] | str) -> Shape:
 
 
 def prompt_tokens(arguments: MemoryArguments, model: str, source: Source) -> int:
-    """P, tokens of a prompt of the recipe's agent with a full recall, measured on a training dialogue."""
+    """Return P, the tokens of the agent's prompt with full recall, measured on a training dialogue."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
@@ -78,7 +78,7 @@ def prompt_tokens(arguments: MemoryArguments, model: str, source: Source) -> int
 def typical_prompt(
     source: Source, agent: str, recall_per_speaker: int, credit: str = "turn", style: str = "ids"
 ) -> list[dict[str, str]]:
-    """A prompt of the agent's with all the memories that it may recall, each as long as a turn of the dialogue's."""
+    """Build the agent's prompt with as many memories as it may recall, each as long as a turn of the dialogue."""
     dialogue = source.dialogue
     turns = dialogue.turns()
     if credit == "session":
@@ -95,7 +95,7 @@ def typical_prompt(
 
 
 def _session_memories(earlier: list[Session], last: Session, recall_per_speaker: int) -> list[MemoryEntry]:
-    """What the turns of the last session recall together: different memories of what was said before, at most."""
+    """Return the most that the last session's turns can recall together: distinct memories of earlier turns."""
     said: dict[str, list[Turn]] = {}
     for turn in (turn for session in earlier for turn in session.turns):
         said.setdefault(turn.speaker, []).append(turn)

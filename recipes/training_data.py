@@ -1,4 +1,4 @@
-"""From a recipe's dialogues to the rows that its trainer reads, over banks rebuilt beforehand."""
+"""Turn a recipe's dialogues into training rows, over banks rebuilt beforehand."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 def load_sources(arguments: MemoryArguments) -> tuple[list[Source], list[Source]]:
-    """Training and validation dialogues of a recipe.
+    """Load a recipe's training and validation dialogues.
 
     Raises:
-        DataError: There are not as many as asked for, or none of them has a question.
+        DataError: There are too few of them, or none has a question.
     """
     train, validation = training_sources(
         arguments.dataset,
@@ -63,7 +63,7 @@ def rl_rows(
     train: Sequence[Source],
     validation: Sequence[Source],
 ) -> tuple[dict[str, Dataset], dict[str, Any]]:
-    """Rows for training and validation, and the trainer's `rollout_func` if it has one."""
+    """Return training and validation rows, and the trainer's `rollout_func` if it has one."""
     branching = arguments.credit == "branch"
     played = validation if branching else [*train, *validation]  # branches play the training dialogues themselves
     banks = load_banks(arguments, played, model, retriever, banks_folder(config), manager_tokens(arguments, config))
@@ -95,7 +95,7 @@ def sft_rows(
     train: Sequence[Source],
     validation: Sequence[Source],
 ) -> dict[str, Dataset]:
-    """Labelled rows for training and validation."""
+    """Return labelled rows for training and validation."""
     pool = (
         [(source.dialogue, gold_banks(source.dialogue, _gold(source)).final) for source in train]
         if arguments.filler_memories
@@ -116,7 +116,7 @@ def sft_rows(
 
 
 def banks_folder(config: Any) -> Path:
-    """Where the banks that a manager plays are kept: beside the runs, which share them."""
+    """Return the folder of the banks that a manager builds, which is shared by the runs beside it."""
     return Path(config.output_dir).parent / "banks"
 
 
@@ -128,9 +128,9 @@ def load_banks(
     folder: Path,
     longest: int,
 ) -> list[Banks]:
-    """The bank before each turn of each dialogue, as the recipe's `banks` says; `longest` bounds a completion.
+    """Return each dialogue's banks, built as the recipe's `banks` says; `longest` bounds a completion, in tokens.
 
-    A manager's banks are kept in `folder` (see `BankCache`): runs beside each other play a manager on a dialogue once.
+    A manager's banks are cached in `folder` (see `BankCache`), so that runs sharing it play each dialogue once.
     """
     if arguments.banks == "gold":
         return [gold_banks(source.dialogue, _gold(source)) for source in sources]
@@ -151,7 +151,7 @@ def load_banks(
     )
     dialogues = [source.dialogue for source in sources]
     log = ListLog(ScopeState())
-    with PartialState().main_process_first(), cache.lock():  # a run beside this one plays the same
+    with PartialState().main_process_first(), cache.lock():  # another run may be playing the same dialogues
         taken = cache.take(log, dialogues)
         missing = [dialogue for dialogue in dialogues if dialogue.dialogue_id not in taken]
         if missing:
@@ -176,7 +176,7 @@ def _played(records: Sequence[Record]) -> Banks:
 
 
 def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[ManagerTuple]:
-    """Training tuples of the Memory Manager for reinforcement learning: no gold operation is used."""
+    """Return the Memory Manager's tuples for reinforcement learning, which uses no gold operations."""
     return [
         item
         for source, bank in zip(sources, banks, strict=True)
@@ -191,7 +191,7 @@ def manager_units(arguments: MemoryArguments, sources: Sequence[Source], banks: 
 
 
 def session_units(arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks]) -> list[SessionTuple]:
-    """Sessions as the Memory Manager's training tuples."""
+    """Return the Memory Manager's tuples with one session each."""
     return [
         item
         for source, bank in zip(sources, banks, strict=True)
@@ -205,7 +205,7 @@ def session_units(arguments: MemoryArguments, sources: Sequence[Source], banks: 
 
 
 def labelled_manager_units(sources: Sequence[Source]) -> list[ManagerTuple]:
-    """Every turn with its gold operations."""
+    """Return a tuple per turn, with its gold operations."""
     return [
         item
         for source in sources
@@ -216,14 +216,14 @@ def labelled_manager_units(sources: Sequence[Source]) -> list[ManagerTuple]:
 
 
 def answer_units(sources: Sequence[Source], banks: Sequence[Banks]) -> list[AnswerTuple]:
-    """Every question with the bank it is asked of."""
+    """Return a tuple per question, with the bank it is asked of."""
     return [item for source, bank in zip(sources, banks, strict=True) for item in answer_tuples(source.dialogue, bank)]
 
 
 def require_rows(rows: list[Row], limit: int | None, what: str) -> list[Row]:
-    """Up to `limit` rows spread evenly over all; DataError when there are none."""
+    """Return up to `limit` rows, spread evenly; raise DataError if there are none."""
     if not rows:
-        raise DataError(f"no {what} row came out of the dialogues; give dialogues with questions (and labels for SFT)")
+        raise DataError(f"the dialogues yield no {what} row; give dialogues with questions (and labels for SFT)")
     if limit is None or len(rows) <= limit:
         return rows
     return [rows[index * len(rows) // limit] for index in range(limit)]
@@ -232,7 +232,7 @@ def require_rows(rows: list[Row], limit: int | None, what: str) -> list[Row]:
 def _rows(
     arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks], retriever: Retriever
 ) -> list[Row]:
-    """One row for each tuple, over the banks rebuilt beforehand."""
+    """Return one row per tuple, over the banks rebuilt beforehand."""
     depth = arguments.recall_per_speaker
     if arguments.agent == "answer":
         return answer_rows(answer_units(sources, banks), retriever, depth, arguments.answer_style)

@@ -1,4 +1,4 @@
-"""Reward functions in TRL's signature, one theme a module, and the table a recipe names them by."""
+"""Reward functions in TRL's signature, one theme per module, and the names that recipes use for them."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SCORES = {
     "answer_f1_mem0": f1_mem0,
     "answer_bleu1": bleu1,
 }
-"""Scores of a final answer. For the Answer Agent it is the completion's; for the Memory Manager it is what the frozen
-Answer Agent answers from the bank that the completion leaves."""
+"""Scores of a final answer: the Answer Agent's completion, or, for the Memory Manager, the frozen Answer Agent's answer
+from the bank that the completion leaves."""
 JUDGE, LENGTH = "llm_judge", "length"
 CONTAINMENT, LIKELIHOOD = "answer_containment", "answer_likelihood"
 OUTCOMES = {"manager": (*SCORES, JUDGE, CONTAINMENT, LIKELIHOOD), "answer": (*SCORES, JUDGE)}
@@ -56,14 +56,14 @@ REWARDS = {agent: (*OUTCOMES[agent], *plain, LENGTH) for agent, plain in PLAIN.i
 
 @dataclass(frozen=True, slots=True)
 class RewardContext:
-    """What rewards are made from.
+    """Dependencies and settings of the rewards.
 
     Attributes:
         agent: The agent that is trained.
         recall: How a manager's banks are asked; a `FrozenAnswering` answers too.
         entry_cost: What a live entry costs a manager whose banks are asked; 0 is nothing.
-        longest: Tokens that a completion may have.
-        length_margin: Tokens before `longest` in which the length reward falls; default: a fifth of `longest`.
+        longest: Maximum completion length, in tokens.
+        length_margin: Tokens before `longest` over which the length reward falls; default: a fifth of `longest`.
         judge: The server that grades answers.
     """
 
@@ -83,11 +83,11 @@ def check_rewards(
     has_answer_agent: bool,
     has_judge: bool = False,
 ) -> None:
-    """Refuse what `build_rewards` could not build, before a model is loaded.
+    """Check the arguments of `build_rewards` before any model is loaded.
 
     Raises:
-        ConfigurationError: No name is given, a name is unknown for this agent, a file is unusable, the Answer Agent or
-            the judge that a reward needs is missing, or there is not one weight a name.
+        ConfigurationError: No name is given, the agent has no such reward, a file is unusable, a reward lacks its
+            Answer Agent or judge, or the number of weights differs from the number of names.
     """
     allowed = f"allowed for the {agent} agent: {', '.join(REWARDS[agent])}, or path/to/file.py:name"
     if not names:
@@ -106,16 +106,16 @@ def check_rewards(
             )
     if weights is not None and len(weights) != len(names):
         raise ConfigurationError(
-            f"reward_weights: found {len(weights)} of them, allowed: one for each of the {len(names)} reward_funcs"
+            f"reward_weights: found {len(weights)}, allowed: one for each of the {len(names)} reward_funcs"
         )
 
 
 def build_rewards(
     names: Sequence[str], context: RewardContext, weights: Sequence[float] | None = None
 ) -> tuple[list[RewardFunction], list[float]]:
-    """The reward functions that a recipe names, in order, and their weights; raises as `check_rewards`.
+    """Return the named reward functions in order, and their weights; raise like `check_rewards`.
 
-    Outcome rewards of a manager are followed by what entries cost, at weight 1.
+    If a manager has outcome rewards and entries cost something, `EntryCost` is appended with weight 1.
     """
     has_answer_agent, has_judge = isinstance(context.recall, FrozenAnswering), context.judge is not None
     check_rewards(names, context.agent, weights, has_answer_agent=has_answer_agent, has_judge=has_judge)
@@ -145,17 +145,17 @@ def _build(name: str, context: RewardContext) -> RewardFunction:
 
 
 def _from_file(name: str) -> RewardFunction:
-    """Load `path/to/file.py:function`: the user's own code, run because the user's recipe names it."""
+    """Load `path/to/file.py:function`; this runs the user's own code because the user's recipe names it."""
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
-        raise ConfigurationError(f"reward_funcs: found '{name}', but {path} is no file; allowed: path/to/file.py:name")
+        raise ConfigurationError(f"reward_funcs: found '{name}', but {path} is no file; use path/to/file.py:name")
     reward = getattr(_module(Path(path).resolve()), function, None)
     if not callable(reward):
         raise ConfigurationError(f"reward_funcs: {path} has no function '{function}'")
     return reward
 
 
-@cache  # checked first and built later, a file is executed once
+@cache  # check_rewards and build_rewards both load it; execute it once
 def _module(path: Path) -> Any:
     spec = importlib.util.spec_from_file_location(f"user_reward_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -163,6 +163,6 @@ def _module(path: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # the user's own code: whatever it raises is said in one line
+    except Exception as error:  # user code may raise anything; report it in one line
         raise ConfigurationError(f"reward_funcs: {path} cannot be loaded ({type(error).__name__}: {error})") from error
     return module

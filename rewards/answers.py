@@ -1,4 +1,4 @@
-"""Rewards on the Answer Agent's final answer, and how answers are scored, here and behind a manager's bank."""
+"""Rewards on the Answer Agent's final answer, and the scorers shared with the Memory Manager's outcome reward."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class GivenAnswer:
 
 
 Scorer = Callable[[Sequence[GivenAnswer], LogMetric | None], list[float | None]]
-"""Answers of a whole batch to numbers in [0, 1], in order; None for one that could not be scored."""
+"""Maps a batch of answers to scores in [0, 1], in order; None if an answer could not be scored."""
 
 
 def one_by_one(score: Callable[[str, str], float]) -> Scorer:
-    """A scorer from a metric of (prediction, gold)."""
+    """Turn a metric of (prediction, gold) into a scorer."""
 
     def scorer(answers: Sequence[GivenAnswer], log_metric: LogMetric | None) -> list[float | None]:
         return [score(answer.prediction, answer.gold) for answer in answers]
@@ -34,13 +34,13 @@ def one_by_one(score: Callable[[str, str], float]) -> Scorer:
 
 
 def log_share(log_metric: LogMetric | None, name: str, part: int, whole: int) -> None:
-    """Log a share under `name` where there is a log, as in training but not in validation."""
+    """Log `part / whole` under `name`; do nothing without a log, as in validation."""
     if log_metric is not None:
         log_metric(name, part / max(1, whole))
 
 
 class AnswerReward:
-    """Scores the text after the answer marker against the gold answer (Memory-R1, equation 4, when exact match).
+    """Score the text after the answer marker against the gold answer (Memory-R1, equation 4, for exact match).
 
     Args:
         name: Key under which the reward is logged.
@@ -60,7 +60,7 @@ class AnswerReward:
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """One reward a completion, in order; None for one that the scorer could not score."""
+        """Return one reward per completion, in order; None if the scorer could not score it."""
         predictions = [parse_answer(completion[0]["content"]) for completion in completions]
         answers = [GivenAnswer(*row) for row in zip(question, answer, predictions, strict=True)]
         return self.scorer(answers, log_metric)

@@ -1,7 +1,7 @@
 """Rewards on distillation: do the memories that the Answer Agent names come from the question's evidence?
 
-Memory-R1 (section 3.2) trains distillation by the final answer alone. These two look at the memories named. Neither is
-meant to stand alone: naming every memory earns full recall, naming one sure memory full precision.
+Memory-R1 (section 3.2) trains distillation by the final answer alone. Combine these two with an answer reward: naming
+every memory earns full recall, and naming one sure memory earns full precision.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Share = Callable[[Sequence[str], Sequence[Sequence[str]]], float]
 
 
 class EvidenceReward:
-    """Scores the memories that a completion names by the turns they come from.
+    """Score the memories that a completion names by their source turns.
 
-    None (not applicable) where the question has no evidence or retrieval missed all of it: no completion of such a row
-    could earn more than another.
+    The reward is None (not applicable) if the question has no evidence or retrieval missed all of it: all completions
+    of such a row would earn the same.
 
     Args:
         name: Key under which the reward is logged.
-        share: (evidence turn ids, source turn ids of each memory named) to a number in [0, 1].
+        share: Maps (evidence turn ids, source turn ids of each memory named) to a number in [0, 1].
     """
 
     def __init__(self, name: str, share: Share) -> None:
@@ -40,7 +40,7 @@ class EvidenceReward:
         answer_style: Sequence[str],
         **columns: Any,
     ) -> list[float | None]:
-        """One reward a completion, in order."""
+        """Return one reward per completion, in order."""
         rows = zip(completions, evidence, sources, texts, answer_style, strict=True)
         return [
             self._reward(completion[0]["content"], wanted, found, shown, style)
@@ -50,7 +50,7 @@ class EvidenceReward:
     def _reward(
         self, text: str, evidence: Sequence[str], sources: Sequence[Sequence[str]], shown: Sequence[str], style: str
     ) -> float | None:
-        """`sources` are the source turn ids of every memory `shown`, by its number in the prompt."""
+        """Score one completion; `sources` and `shown` are indexed by a memory's number in the prompt."""
         if not any(set(evidence).intersection(turn_ids) for turn_ids in sources):
             return None
         named = parse_relied_on(text, range(len(sources)), shown, style)
@@ -58,11 +58,11 @@ class EvidenceReward:
 
 
 def recall_share(evidence: Sequence[str], named: Sequence[Sequence[str]]) -> float:
-    """Share of the evidence turns that a memory named comes from."""
+    """Return the share of evidence turns that are a source of some named memory."""
     return evidence_recall(evidence, [turn_id for sources in named for turn_id in sources]) or 0.0
 
 
 def precision_share(evidence: Sequence[str], named: Sequence[Sequence[str]]) -> float:
-    """Share of the memories named that come from an evidence turn; 0 where none is named."""
+    """Return the share of named memories that come from an evidence turn; 0 if none is named."""
     relevant = sum(not set(evidence).isdisjoint(sources) for sources in named)
     return relevant / len(named) if named else 0.0

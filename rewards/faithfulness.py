@@ -1,7 +1,7 @@
-"""A reward for losing nothing: does the bank after the operations still support what it supported before?
+"""A reward for losing nothing: does the bank after the operations still support the answers it supported before?
 
-No model is asked, so it is cheap and exact, and blind to paraphrase. It is meant as a guard beside an outcome reward,
-against policies that write a new fact over an old one; alone, it pays most for doing nothing.
+It asks no model, so it is cheap and exact but blind to paraphrase. Use it beside an outcome reward, to keep a policy
+from overwriting old facts; alone, it pays most for doing nothing.
 """
 
 from __future__ import annotations
@@ -25,19 +25,18 @@ def operation_faithfulness_reward(
     retention: Sequence[str],
     **columns: Any,
 ) -> list[float | None]:
-    """Share of the retention questions supported before that are supported after; 0 for a parse failure.
+    """Return the share of retention questions supported before that still are; 0 for a parse failure.
 
-    None where the bank supported none of them before.
+    None if the bank supported none of them before.
     """
     left = banks_after(completions, turn, bank, recalled_ids)
     return [_faithfulness(*row) for row in zip(left, bank, retention, strict=True)]
 
 
 def is_supported(question: Question, entries: Sequence[MemoryEntry]) -> bool:
-    """Whether every evidence turn is a source of a live entry, and every answer word stands in such an entry.
+    """Return whether every evidence turn is a source of a live entry and these entries hold every answer word.
 
-    An answer to evidence of several turns may be spread over the entries of that evidence. A question without evidence
-    is supported by nothing.
+    The words may be spread over several entries. A question without evidence is never supported.
     """
     evidence = set(question.evidence)
     telling = [entry for entry in entries if not evidence.isdisjoint(entry.source_turn_ids)]

@@ -1,4 +1,4 @@
-"""Rewards on form alone: small weights that keep completions readable. Alone they teach nothing about memory."""
+"""Rewards on format alone. At a small weight they keep completions readable; alone they teach nothing about memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def operation_format_reward(
     turn: Sequence[str | None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
-    """Share of a completion's operations that pass the checks; 0 for a parse failure and for an empty array."""
+    """Return the share of each completion's operations that pass the checks; 0 for a parse failure or empty array."""
     rewards: list[float | None] = []
     turns = turn if turn is not None else [None] * len(completions)
     for completion, shown, said in zip(completions, recalled_ids, turns, strict=True):
@@ -28,7 +28,7 @@ def operation_format_reward(
 def answer_format_reward(
     completions: Sequence[list[dict[str, str]]], *, answer_style: Sequence[str], **columns: Any
 ) -> list[float | None]:
-    """1 for memories, named in one line or quoted in any number, then one line with the answer; 0 for anything else."""
+    """Return 1 for memories (ids on one line, or any number of quoted lines) and one answer line, else 0."""
     return [
         1.0 if _is_well_formed(completion[0]["content"], style) else 0.0
         for completion, style in zip(completions, answer_style, strict=True)

@@ -1,4 +1,4 @@
-"""Rewards on how much is written: the completion's tokens, and the bank's words against those of their sources."""
+"""Rewards on length: the completion's tokens, and the bank's words relative to its source turns."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rewards.outcome import asked_banks, banks_after
 
 
 class LengthReward:
-    """A soft penalty on completions that come close to the longest allowed (DAPO, Yu et al. 2025, equation 13).
+    """A soft penalty on completions near the maximum length (DAPO, Yu et al. 2025, equation 13).
 
-    0 up to `longest - margin` tokens, then falling linearly to -1 at `longest` and staying there. A completion cut off
-    at `longest` thus earns -1 without a second rule.
+    The reward is 0 up to `longest - margin` tokens, falls linearly to -1 at `longest`, and stays there. A completion
+    cut off at `longest` thus earns -1 without a second rule.
 
     Args:
-        longest: Tokens a completion may have (DAPO's L_max).
-        margin: Tokens before that in which the penalty grows (DAPO's L_cache).
+        longest: Maximum completion length, in tokens (DAPO's L_max).
+        margin: Tokens before `longest` over which the penalty grows (DAPO's L_cache).
     """
 
     __name__ = "length"
@@ -31,7 +31,7 @@ class LengthReward:
     def __call__(
         self, completions: Sequence[Any], *, completion_ids: Sequence[Sequence[int]], **columns: Any
     ) -> list[float | None]:
-        """One reward in [-1, 0] a completion, in order."""
+        """Return one reward in [-1, 0] per completion, in order."""
         return [-min(1.0, max(0.0, (len(ids) - self.longest + self.margin) / self.margin)) for ids in completion_ids]
 
 
@@ -69,10 +69,10 @@ def compression_reward(
     source_words: Sequence[str],
     **columns: Any,
 ) -> list[float | None]:
-    """1 less the words of the live entries over those of the turns they come from, at least 0.
+    """Return 1 - (words of the live entries / words of their source turns), at least 0.
 
-    0 as well for an empty bank, which compresses nothing, and for a parse failure; None where no source of any entry is
-    known. It does not ask what the words say: it belongs beside an outcome reward.
+    An empty bank, which compresses nothing, and a parse failure earn 0; None if no entry has a known source. This
+    ignores what the words say, so use it beside an outcome reward.
     """
     left = banks_after(completions, turn, bank, recalled_ids)
     return [_compression(*row) for row in zip(left, turn, source_words, strict=True)]
@@ -83,7 +83,7 @@ def _compression(after: Sequence[MemoryEntry] | None, turn: str, source_words: s
     words |= {now.turn_id: len(now.text.split()) for now in turns_from_json(turn)}
     if not after:
         return 0.0
-    # An entry without a known source would count as text from nowhere.
+    # Skip entries of unknown source: their words would have nothing to compare with.
     known = [entry for entry in after if entry.source_turn_ids and words.keys() >= set(entry.source_turn_ids)]
     said = sum(words[turn_id] for turn_id in {turn_id for entry in known for turn_id in entry.source_turn_ids})
     if said == 0:

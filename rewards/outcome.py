@@ -77,9 +77,9 @@ class OutcomeReward:
     Every question weighs the same, as at a dialogue's end. (Averaging two means, one per side, let a single linked
     answer pay for losing several known facts, which taught a policy to overwrite.)
 
-    A completion that cannot be parsed earns 0, as if nothing could be answered: it is no NOOP, and never pays more than
-    one. A row with an answer that its server did not give, that did not fit the window or that could not be scored
-    earns None and is counted in `outcome/failed_rows`.
+    A completion that does not parse earns 0, as if nothing could be answered; it is not a NOOP and never pays more than
+    one. If the server gave no answer, or an answer did not fit the window or could not be scored, the row earns None
+    and counts in `outcome/failed_rows`.
 
     Args:
         name: Key under which the reward is logged.
@@ -138,11 +138,11 @@ class OutcomeReward:
 class EntryCost:
     """Minus a cost for each live entry of the bank that is asked.
 
-    It is charged once, however many outcome rewards a recipe has. A completion that cannot be parsed pays for the bank
-    as it was. None where no outcome reward scores the row: nothing should pay for emptying a bank that nobody asks.
+    It is charged once, however many outcome rewards a recipe has. A completion that does not parse pays for the
+    unchanged bank. None if no outcome reward scores the row: without questions, emptying the bank must not pay.
 
     Args:
-        cost: Cost of an entry.
+        cost: Cost per entry.
         outcomes: The recipe's outcome rewards.
     """
 

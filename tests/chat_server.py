@@ -1,4 +1,4 @@
-"""A local stand-in for an OpenAI-compatible chat server, as well-behaved or broken as a test wants it."""
+"""A local stand-in for an OpenAI-compatible chat server, well-behaved or broken as a test needs."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Answer = tuple[int, Any]
-"""Status and content: JSON, bytes as they are, or an iterator of bytes that are sent slowly."""
+"""Status and content: JSON, raw bytes, or an iterator of bytes to send slowly."""
 
 
 def reply(text: str, prompt_tokens: int = 0, completion_tokens: int = 0) -> Answer:
-    """A chat completion as servers send it."""
+    """Build a chat completion as servers send it."""
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens}
     return 200, {"choices": [{"message": {"role": "assistant", "content": text}}], "usage": usage}
 
 
 class ChatServer:
-    """Serves on a free loopback port inside a `with` block; `requests` keeps (body, headers) of each call.
+    """Serves on a free loopback port inside a `with` block; `requests` records (body, headers) of each call.
 
     Args:
-        answer: (body, headers) of a request to its answer; called from several threads.
+        answer: Maps a request's (body, headers) to its answer; called from several threads.
         keep_alive: Leave connections open for further requests (HTTP/1.1).
-        requests_a_connection: Close a connection, unannounced, after so many; 0 never does.
+        requests_a_connection: Close a connection without notice after this many requests; 0 never does.
     """
 
     def __init__(

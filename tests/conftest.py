@@ -1,4 +1,4 @@
-"""Settings and fixtures that all tests share: no network, few threads, and a tiny model made on the spot."""
+"""Settings and fixtures shared by all tests: no network, few threads, and a tiny model made on the spot."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _has_gpu() -> bool:
 
 @pytest.fixture(autouse=True)
 def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refuse connections to other machines, so that a test that would download fails everywhere alike."""
+    """Refuse connections to other machines, so that a test that downloads fails everywhere."""
     if request.node.get_closest_marker("network"):
         return
     connect = socket.socket.connect
@@ -55,7 +55,7 @@ def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a random two-layer Llama (hidden size 64) and a tokenizer of 512 tokens with a ChatML template."""
+    """Make a folder with a random two-layer Llama (hidden size 64) and a 512-token ChatML tokenizer."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -90,7 +90,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _train_tokenizer() -> Any:
-    """A byte-level BPE tokenizer learnt from a few lines of what the agents read and write."""
+    """Train a byte-level BPE tokenizer on a few lines of agents' prompts and completions."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     corpus = [

@@ -16,7 +16,7 @@ WRONG = Completion('They differ.\n{"label": "WRONG"}', 100, 10)
 
 
 class ScriptedJudge:
-    """Answers from a function of the conversation's text, and notes what it was asked."""
+    """Answers by a function of the conversation's text, and records what it was asked."""
 
     def __init__(self, script: Callable[[str], Outcome], name: str = "scripted") -> None:
         self.script = script
@@ -32,12 +32,12 @@ class ScriptedJudge:
 
 
 def fair(text: str) -> Completion:
-    """The reply of a judge that knows right from wrong: an answer is right where it names Rome."""
+    """Reply as a fair judge: an answer is right if it names Rome."""
     return CORRECT if "Rome" in text.split("<answer>")[1] else WRONG
 
 
 def write_answers(folder: Path, *answers: str, benchmark: str = "locomo", **fields: Any) -> Path:
-    """An evaluation folder with one question an answer; `fields` are those of its predictions."""
+    """Write an evaluation folder with one question per answer; `fields` go into its predictions."""
     common = {"dialogue_id": "d1", "category": "4", "metrics": {}, "gold": "Rome"}
     rows = [
         Prediction(**{**common, "question_id": f"q{n}", "question": f"Where is {n}?", **fields}, prediction=answer)

@@ -1,4 +1,4 @@
-"""Stand-ins for the commands that a pipeline of recipes runs: they leave the folders that the real ones leave."""
+"""Stand-ins for the commands that a pipeline of recipes runs; they leave the same folders as the real ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ N_QUESTIONS = 4
 STEPS = {"sft": 24, "grpo": 10}
 WALL_SECONDS = {"sft": 60.0, "grpo": 900.0}
 LOOP_SECONDS = {"sft": 30.0, "grpo": 100.0}
-# How many of the questions an Answer Agent of each method gets right; the base model has no adapter.
+# Questions that each method's Answer Agent gets right; the base model has no adapter.
 RIGHT = {"base": 0, "sft": 1, "sft_continued": 2, "grpo": 3, "sft_all_labels": 4}
 
 
 class FakeProcess:
-    """A process that has ended, under a number that no process has."""
+    """A process that has ended, with an unused process id."""
 
     pid = 2**30
 
@@ -37,7 +37,7 @@ class FakeProcess:
 class FakeCommands:
     """`task_graph.start`, whose commands end at once; `calls` names the folder (or module) of each, in order.
 
-    The command with the name `fail_at` ends with status 1 and leaves nothing but its log.
+    The command named `fail_at` ends with status 1 and leaves only its log.
     """
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class FakeCommands:
 
 
 def write_evaluation(folder: Path, system: str, answer: str | None) -> None:
-    """An evaluation folder of two dialogues with two questions each; the Answer Agent's adapter decides the scores."""
+    """Write an evaluation of two dialogues with two questions each; the Answer Agent's adapter decides the scores."""
     right = RIGHT[Path(answer).name.split("_", 1)[1] if answer else "base"]
     rows = []
     for number in range(N_QUESTIONS):

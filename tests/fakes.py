@@ -1,4 +1,4 @@
-"""Stand-ins for models: small, deterministic, and honest about the interface they stand in for."""
+"""Stand-ins for models: small, deterministic, and true to the real interface."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from memory_r1.memory.embedder import text_key
 
 
 class FakeEmbedder:
-    """Hashed bag of words: texts that share words are similar, the same text always gives the same vector.
+    """Hashed bag of words: texts that share words are similar, and equal texts have equal vectors.
 
     `calls` lists the texts of every `embed` call that it was not told to remember, for tests that count them.
     """
@@ -47,11 +47,11 @@ class FakeEmbedder:
 
 
 class ScriptedLanguageModel:
-    """Completes each prompt with what `script(prompt, adapter)` returns; a token is a word.
+    """Completes each prompt with `script(prompt, adapter)`; a token is a word.
 
-    `batches` lists the prompts (their last message) of every call. With `fail_after`, the call that would complete more
-    prompts than that raises, as a process that is killed would stop. With `window`, a prompt that does not fit it with
-    its longest completion is refused, as `LocalLanguageModel` refuses it.
+    `batches` lists the prompts (their last message) of every call. With `fail_after`, the call that would exceed this
+    number of prompts raises, like a kill. With `window`, a prompt that does not fit together with its longest
+    completion is refused, as by `LocalLanguageModel`.
     """
 
     def __init__(
@@ -99,10 +99,10 @@ class ScriptedLanguageModel:
 
 
 def keeping_script(prompt: Messages, adapter: str | None) -> str:
-    """Plays both agents over turns such as "lives in Rome", which become memories such as "Ann lives in Rome".
+    """Play both agents over turns such as "lives in Rome", which become memories such as "Ann lives in Rome".
 
     The manager: "hm" is a NOOP, "noise" does not parse, "ghost" names an id that was not shown, "never mind" deletes
-    the first memory shown; a memory that begins with the same two words is updated, anything else added. The Answer
+    the first memory shown; a fact updates a memory with the same first two words, and is added otherwise. The Answer
     Agent relies on the first memory shown and repeats it.
     """
     shown = dict(re.findall(r"^(\d+)\. (.*?)(?: \[[^]]*\])?$", prompt[-1]["content"], re.MULTILINE))

@@ -1,4 +1,4 @@
-"""Where the published benchmark files lie, for tests that count them; they are never in the repository."""
+"""Find the published benchmark files, for tests that count them; they are never in the repository."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 
 
 def real_folder(name: str) -> Path | None:
-    """The folder that holds the file `name`: MEMORY_R1_DATA, or the shared data beside a checkout."""
+    """Return the folder with the file `name`: MEMORY_R1_DATA, or the shared data beside a checkout."""
     folders = [os.environ.get("MEMORY_R1_DATA"), Path(__file__).parents[2] / "shared" / "data"]
     return next((Path(folder) for folder in folders if folder and (Path(folder) / name).exists()), None)
 
 
 def needs(name: str) -> pytest.MarkDecorator:
-    """Skip a test where the file is not at hand."""
+    """Skip a test if the file is missing."""
     return pytest.mark.skipif(real_folder(name) is None, reason=f"{name} is not here; set MEMORY_R1_DATA to its folder")

@@ -1,4 +1,4 @@
-"""Report pages as tests read them, and small evaluation folders to draw them from."""
+"""Parsed report pages, and small evaluation folders to draw them from."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DIALOGUE = Dialogue(
 
 
 def write_folder(folder: Path, rows: Sequence[Prediction], operations: Sequence[OperationRow], run: RunInfo) -> Path:
-    """An evaluation folder that holds these records and nothing else."""
+    """Write an evaluation folder with only these records."""
     rewrite_rows(folder / "predictions.jsonl", [row.to_dict() for row in rows])
     rewrite_rows(folder / "operations.jsonl", [row.to_dict() for row in operations])
     write_run(folder, run)
@@ -36,7 +36,7 @@ def write_folder(folder: Path, rows: Sequence[Prediction], operations: Sequence[
 
 
 def write_hostile_folder(folder: Path) -> Path:
-    """Five questions, four of them wrong, with markup wherever an evaluation holds text."""
+    """Write five questions, four of them wrong, with markup in every text of the evaluation."""
     common: dict[str, Any] = {"question": f"Where? {HOSTILE}", "gold": "Oslo", "prediction": HOSTILE}
     common |= {"evidence": ("t1",), "recalled": (ENTRY,), "distilled": (ENTRY,), "tokens": 40, "seconds": 0.5}
     rows = [Prediction(f"q{i}", f"d{i % 2 + 1}", HOSTILE, METRICS, **common) for i in range(4)]
@@ -45,7 +45,7 @@ def write_hostile_folder(folder: Path) -> Path:
 
 
 class Page(HTMLParser):
-    """Collects the tags of a page, and the content of its scripts as a browser would cut them."""
+    """Collects the tags of a page and its scripts as a browser would cut them."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -68,6 +68,6 @@ class Page(HTMLParser):
 
 
 def embedded(page: Page) -> dict[str, Any]:
-    """What the page's script reads."""
+    """Return the data that the page's script reads."""
     content: dict[str, Any] = json.loads(page.scripts[0])
     return content

@@ -1,4 +1,4 @@
-"""Evaluations of two small dialogues with a scripted model, for the tests of runner, resuming, banks and asking."""
+"""Evaluations of two small dialogues with a scripted model, shared by several tests."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def rows(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 def comparable(results: dict[str, Any]) -> dict[str, Any]:
-    """Results without the clock's part, the revision, and how many rows were computed together."""
+    """Return results without times, the revision and the batch size."""
     cost = {name: value for name, value in results["cost"].items() if "seconds" not in name}
     config = {name: value for name, value in results["config"].items() if name != "batch_size"}
     return {**results, "cost": cost, "config": config, "git_revision": None}

@@ -1,4 +1,4 @@
-"""The Accelerate configurations load, and launch what their names say."""
+"""The Accelerate configurations load and match their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JSONL format of users' own dialogues: what is read, what is refused and how it says so."""
+"""The JSONL format of users' own dialogues: valid files, refused ones and their errors."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_bad_field_is_refused_in_one_line(
     with pytest.raises(DataError) as error:
         read_dialogues(path)
 
-    # the second dialogue stands on the third line
+    # the second dialogue is on the third line
     assert str(error.value).startswith(f"{path}:3: ")
     assert message in str(error.value)
     assert "\n" not in str(error.value)

@@ -1,4 +1,4 @@
-"""What README.md promises exists: its make targets, commands with their flags, files of the tree, and links."""
+"""README.md's make targets, commands with their flags, tree of files and links all exist."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TREE_INDENT = re.compile(r"^[\s│├└─]*")
 
 
 def expand_braces(text: str) -> list[str]:
-    """`a-{b,c}` as the shell reads it: `a-b` and `a-c`."""
+    """Expand `a-{b,c}` like the shell, into `a-b` and `a-c`."""
     match = re.search(r"\{([^{}]*,[^{}]*)\}", text)
     if match is None:
         return [text]
@@ -31,12 +31,12 @@ def expand_braces(text: str) -> list[str]:
 
 
 def commands(text: str) -> Iterator[list[str]]:
-    """The words of each make, python and accelerate command in shell blocks and inline code, comments left out."""
+    """Yield the words of each make, python and accelerate command in shell blocks and inline code, without comments."""
     blocks = [body.replace("\\\n", " ") for language, body in FENCE.findall(text) if language in SHELL]
     lines = [line.removeprefix("$ ") for block in blocks for line in block.splitlines()]
     lines += re.findall(r"`([^`\n]+)`", FENCE.sub("", text))
     for line in itertools.chain.from_iterable(re.split(r"&&|;|\|\s", line) for line in lines):
-        # Placeholders such as [RECIPE=...] and <folder> are no words of the command.
+        # Placeholders such as [RECIPE=...] and <folder> are not part of the command.
         words = shlex.split(re.sub(r"\[[^\]]*\]|<[^>]*>", " ", line), comments=True)
         while words and re.fullmatch(r"[A-Z][A-Z0-9_]*=.*", words[0]):
             words = words[1:]
@@ -87,7 +87,7 @@ def help_of(command: tuple[str, ...]) -> str:
 
 
 def problem(words: list[str]) -> str:
-    """Why a command of the README does not work as written, or an empty string."""
+    """Return why a command of the README does not work as written, or an empty string."""
     program, rest = Path(words[0]).name, words[1:]
     if program == "make":
         return make_problem(rest)
@@ -100,14 +100,14 @@ def problem(words: list[str]) -> str:
 
 
 def tree_paths(text: str) -> list[str]:
-    """The paths in the README's file tree: the code block that has `memory_r1/` at the start of a line."""
+    """Return the paths in the README's file tree, the code block with `memory_r1/` at the start of a line."""
     blocks = [body for _, body in FENCE.findall(text) if re.search(r"^[\s│├└─]*memory_r1/", body, re.MULTILINE)]
     found: list[str] = []
     for block in blocks:
         folders: list[tuple[int, str]] = []
         for line in block.splitlines():
             indent = len(TREE_INDENT.match(line)[0])  # type: ignore[index]
-            # Names stand before the description, which two spaces or a '#' set off.
+            # Two spaces or a '#' separate names from descriptions.
             names = [
                 name for name in re.split(r"\s{2,}|\s#", line[indent:])[0].split() if name not in ("·", "...", ".")
             ]

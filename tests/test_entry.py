@@ -101,7 +101,7 @@ def watched(body: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def sleeping() -> tuple[subprocess.Popen[str], int]:
-    """A watched command that sleeps, and the process in which its `main` does so."""
+    """Start a watched command that sleeps; return it and the process of its `main`."""
     started = subprocess.Popen(
         [sys.executable, "-c", WATCHED.format(body=SLEEP)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

@@ -1,4 +1,4 @@
-"""Tests cannot reach other machines, and libraries know that they are offline."""
+"""Tests cannot reach other machines, and libraries are set offline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Imports point down only (docs/architecture.md), and the ground floor starts without torch and FAISS."""
+"""Imports point down only (docs/architecture.md), and the lowest layers start without torch and FAISS."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("memory_r1", "rewards", "data", "recipes")
-# The parts of the library from the ground up; a part imports itself and what lies below it, nothing beside it.
+# The layers of the library, lowest first; a part imports only itself and lower layers.
 LIBRARY_LAYERS = (
     {"types", "errors"},
     {"json_field"},
@@ -48,7 +48,7 @@ HEAVY = ("torch", "faiss", "transformers")
 
 
 def imported_modules(path: Path, root: Path) -> Iterator[str]:
-    """Every project module that a file imports, at any depth of the code, by its full name."""
+    """Return the full names of all project modules that a file imports, at any depth of the code."""
     package = path.relative_to(root).with_suffix("").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), filename=str(path))):
         if isinstance(node, ast.Import):
@@ -62,12 +62,12 @@ def imported_modules(path: Path, root: Path) -> Iterator[str]:
 
 
 def layer(part: str) -> int:
-    """The height of a part of the library; the package itself stands on top."""
+    """Return the height of a part of the library; the package itself is on top."""
     return next((height for height, parts in enumerate(LIBRARY_LAYERS) if part in parts), len(LIBRARY_LAYERS))
 
 
 def forbidden(importer: str, imported: str) -> str:
-    """Why the module `importer` must not import `imported`, or an empty string."""
+    """Return why `importer` must not import `imported`, or an empty string."""
     package, target = importer.split(".")[0], imported.split(".")[0]
     part, target_part = (f"{name}.".split(".")[1] for name in (importer, imported))
     if target not in PACKAGES:
@@ -165,7 +165,7 @@ def light_modules() -> list[str]:
 
 @pytest.mark.parametrize("module", light_modules())
 def test_module_starts_without_torch_and_faiss(module: str) -> None:
-    # A fresh interpreter: in this one, other tests may have imported torch already.
+    # Use a fresh interpreter: other tests may have imported torch into this one.
     code = f"import sys, {module}; print([name for name in {HEAVY!r} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

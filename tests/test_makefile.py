@@ -1,4 +1,4 @@
-"""The Makefile's commands as make would run them: options only where they have a value, one per target in the help."""
+"""The Makefile's commands as make would run them: only options with a value, and one help line per target."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TRAINING = [target for target in TARGETS if target.startswith("train-")]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
-    # The variables given to the `make test` that runs these tests are not meant for them.
+    # Do not inherit the variables of the `make test` that runs these tests.
     environment = {
         name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")
     }
@@ -24,7 +24,7 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def last_command(*arguments: str) -> str:
-    """What make would run last for these arguments, without running it."""
+    """Return the last command that make would run for these arguments."""
     result = make("--dry-run", *arguments)
     assert result.returncode == 0, result.stderr
     return result.stdout.replace("\\\n", " ").rstrip().splitlines()[-1].strip()

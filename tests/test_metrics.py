@@ -44,13 +44,13 @@ def test_exact_match(prediction: str, gold: str, expected: float) -> None:
         ("The blue car", "a blue old car", 0.8),
         # Multisets: one "yes" in common, 2*1 / (3+1).
         ("yes yes yes", "yes", 0.5),
-        # The apostrophe goes, the words match.
+        # Without the apostrophe, the words match.
         ("it's red!", "its red", 1.0),
         # No stemming.
         ("running dogs", "dog runs", 0.0),
         # [cats and dogs] and [cats dogs]: "and" counts, 2*2 / (3+2).
         ("cats and dogs", "cats dogs", 0.8),
-        # Nothing is left of either side: they agree.
+        # Both sides are empty, so they agree.
         ("the", "", 1.0),
         ("blue", "", 0.0),
     ],

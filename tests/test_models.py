@@ -20,7 +20,7 @@ WEIGHTS = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.ones(4, dt
 
 
 class FakePackage:
-    """Stands in for a model's package and counts how often the model was written."""
+    """Stands in for a model's package and counts how often it wrote the model."""
 
     def __init__(self) -> None:
         self.written = 0
@@ -379,7 +379,7 @@ def test_embedded_language_model_talks_and_ends_its_turn() -> None:
     folder = models.resolve_model("SmolLM2-135M-Instruct")
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
-    # One token a digit, as the original tokenizer splits them, and one for the empty line before them.
+    # One token per digit, as in the original tokenizer, and one for the empty line before them.
     assert tokenizer.tokenize("\n\n2023") == ["ĊĊ", "2", "0", "2", "3"]
     assert tokenizer.eos_token == "<|im_end|>"
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id == 2

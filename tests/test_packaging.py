@@ -1,4 +1,4 @@
-"""What is installed and shipped: one version, pins that fit the ranges, and a wheel with the library alone."""
+"""Packaging: one version, pins that fit the ranges, and a wheel with only the library."""
 
 from __future__ import annotations
 

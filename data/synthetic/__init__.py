@@ -1,1 +1,1 @@
-"""Generated dialogues with gold operations: what happens (`plan`), how it is said (`wording`), and with which words."""
+"""Generated dialogues with gold operations: their facts and events (`plan`), phrasing (`wording`) and words."""

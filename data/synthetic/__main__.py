@@ -1,8 +1,4 @@
-"""Counts of generated dialogues: `python -m data.synthetic PATH`.
-
-Prints the counts of every split and category of a folder or JSONL file as JSON; a folder that does not exist is written
-first.
-"""
+"""Print the counts of every split and category of generated dialogues as JSON; generate a missing folder first."""
 
 from __future__ import annotations
 
@@ -18,10 +14,10 @@ from memory_r1.entry import run_main
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Generate what is to be counted and is not there, and print the counts."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m data.synthetic", description=__doc__)
     parser.add_argument("path", type=Path, help="folder or JSONL file to count; a missing folder is generated")
-    parser.add_argument("--dialogues", type=int, default=6, help="dialogues in each split generated (default: 6)")
+    parser.add_argument("--dialogues", type=int, default=6, help="dialogues generated per split (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: 0)")
     options = parser.parse_args(arguments)
     if not options.path.exists() and options.path.suffix != ".jsonl":

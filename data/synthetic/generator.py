@@ -1,8 +1,8 @@
-"""Seeded multi-session dialogues with gold memory operations and questions, small enough to learn from on a CPU.
+"""Seeded multi-session dialogues with gold memory operations and questions, small enough to train on with a CPU.
 
-Two speakers state, refine, change, withdraw and repeat facts amid small talk. Training, validation and held-out
-dialogues share no person and no value; held-out phrasing shares no masked 4-gram with training phrasing (validation
-uses the training phrasing). The words are in `phrases` and `values`.
+Two speakers state, refine, change, withdraw and repeat facts amid small talk. Splits share no person and no value;
+held-out phrasing shares no masked 4-gram with training phrasing, which validation uses too. The words are in `phrases`
+and `values`.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEMO_SHAPE = DialogueShape()
 MAX_WORDS = 25
 """Longest turn, in words."""
 
-# Before the months of the split's dates, so that what is planned lies ahead.
+# Before the months of the split's dates, so that planned events lie in the future.
 _FIRST_DAY = {"train": "2023-10-02", "validation": "2023-04-03", "heldout": "2023-07-03"}
 _ATTEMPTS = 300
 
@@ -116,11 +116,11 @@ class _Draft:
 
 
 def _drafts(facts: Sequence[Fact], writer: Writer, shape: DialogueShape, rng: random.Random) -> list[_Draft]:
-    """One unanswerable and one multi-hop question a dozen, the rest one a fact, in the shape's number."""
+    """Draft the shape's questions: per dozen one unanswerable and one multi-hop, the rest one per fact."""
     each = shape.questions // 12
     hard = [*_take(_unanswerable(facts, writer, rng), each), *_take(_multi_hop(facts, writer, rng), max(1, each))]
     plain = [_plain(fact, writer) for fact in facts if fact.asked]
-    # Questions on what changed come first: they are what a memory is for.
+    # Questions about changed facts come first: a memory exists for them.
     plain.sort(key=lambda draft: (draft.category == "recall", rng.random()))
     chosen = (hard + plain)[: shape.questions]
     return rng.sample(chosen, len(chosen))
@@ -131,7 +131,7 @@ def _take(drafts: Iterator[_Draft], count: int) -> list[_Draft]:
 
 
 def _plain(fact: Fact, writer: Writer) -> _Draft:
-    """The question on one fact, with its answer at the end of the dialogue."""
+    """Draft the question on one fact, with its answer at the end of the dialogue."""
     text = writer.question(fact, fact.speaker)
     if fact.kept_after is not None:
         return _Draft("deletion", text, fact.value, (fact.turn_ids[0], fact.kept_after.turn_ids[-1]))
@@ -144,7 +144,7 @@ def _plain(fact: Fact, writer: Writer) -> _Draft:
 
 
 def _multi_hop(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> Iterator[_Draft]:
-    """Questions that name the person by one fact and ask for another, or ask for the animal behind a pet's name."""
+    """Draft questions that name the person by one fact and ask for another, or ask which animal a pet is."""
     pets = [fact for fact in facts if fact.attribute == "pet" and fact.then == "r"]
     if pets and rng.random() < 0.3:
         pet = rng.choice(pets)
@@ -154,12 +154,12 @@ def _multi_hop(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> Ite
     pairs = [(a, t) for a in anchors for t in targets if a is not t and a.speaker == t.speaker]
     for anchor, target in rng.sample(pairs, len(pairs)):
         text = writer.question(target, writer.person_with(anchor))
-        anchored = anchor.turn_ids[0 if anchor in pets else -1]  # a pet's name adds nothing to which animal it is
+        anchored = anchor.turn_ids[0 if anchor in pets else -1]  # a pet's name does not tell its animal
         yield _Draft("multi-hop", text, target.current, (anchored, target.turn_ids[-1]))
 
 
 def _unanswerable(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> Iterator[_Draft]:
-    """Questions about what only the other speaker has told: each has a distractor."""
+    """Draft questions about facts that only the other speaker has stated, which are their distractors."""
     told = {(fact.speaker, fact.attribute) for fact in facts}
     speakers = sorted({fact.speaker for fact in facts})
     lone = [(f, s) for f in facts for s in speakers if f.attribute in SINGLES and (s, f.attribute) not in told]
@@ -168,7 +168,7 @@ def _unanswerable(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> 
 
 
 def counts_of_path(path: Path) -> Counts:
-    """The counts of a folder's splits, or of one JSONL file (its name is the split's)."""
+    """Count the splits of a folder, or one JSONL file, whose name is the split."""
     files = [path / f"{split}.jsonl" for split in SPLITS] if path.is_dir() else [path]
     found = [file for file in files if file.is_file()]
     if not found:

@@ -1,15 +1,15 @@
 """Phrasing of the synthetic dialogues, from the text files in `phrases/`: a training pool and a held-out pool.
 
-The pools share no masked 4-gram. A file has a line for each phrase, in sections with a `[name]`.
+The pools share no masked 4-gram. A file has one phrase per line, in sections headed `[name]`.
 
-`facts_<pool>.txt` has a section for each attribute, and its lines are `kind: text`. Facts are `turn => entry`: what the
-speaker says, and the memory written from it. Placeholders: {v} {av} the value, alone and with its article; {old} {aold}
-the value it replaces; {d} a date; {x} a pet's name; {n} the speaker; {who} the person asked about; {m} the entry as it
-stood. Kinds: `s` state, `c` change, `r` refine, `w` withdraw, `q` question, `a` who-clause of a multi-hop question, `u`
-state without a date (dated attributes), `k` question across two turns (pets).
+`facts_<pool>.txt` has a section per attribute with lines `kind: text`. Facts are `turn => entry`: the speaker's words
+and the memory written from them. Placeholders: {v} {av} the value, alone and with its article; {old} {aold} the value
+it replaces; {d} a date; {x} a pet's name; {n} the speaker; {who} the person asked about; {m} the entry before the turn.
+Kinds: `s` state, `c` change, `r` refine, `w` withdraw, `q` question, `a` who-clause of a multi-hop question, `u` state
+without a date (dated attributes), `k` question across two turns (pets).
 
-`talk_<pool>.txt` has what stands around facts: names for people, openers, joiners (one may be empty), repeaters, and
-small talk, where `*` marks what answers the other speaker and {o} is that speaker.
+`talk_<pool>.txt` has the text around facts: names for people, openers, joiners (one may be empty), repeaters, and small
+talk, where `*` marks replies to the other speaker, {o}.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _POOLS = ("train", "heldout")
 
 
 def _sections(name: str) -> dict[str, tuple[str, ...]]:
-    """A file's sections, each with its lines in order; the empty line before a section belongs to neither."""
+    """Read a file's sections, each as its lines in order; the empty line before a section belongs to neither."""
     sections: dict[str, list[str]] = {}
     for line in (_FOLDER / name).read_text(encoding="utf-8").split("\n"):
         if line.startswith("[") and line.endswith("]"):

@@ -1,4 +1,4 @@
-"""What happens in a synthetic dialogue, before any wording: its facts, and in which turn what becomes of them."""
+"""The plot of a synthetic dialogue, before any wording: its facts, and the turns that state and change them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from data.synthetic.values import VALUES
 from memory_r1.errors import ConfigurationError
 
 SETS = ("class", "club", "magazine", "charity", "wish")
-"""Attributes of which a speaker may have several at a time."""
+"""Attributes that may have several values at a time."""
 
 DATED = ("trip", "appointment", "concert", "exam")
-"""Attributes whose fact is a thing and a date."""
+"""Attributes whose facts have a value and a date."""
 
 UNCHANGING = ("sister",)
 SINGLES = tuple(name for name in TRAIN if name not in (*SETS, *DATED, "pet"))
@@ -45,15 +45,15 @@ class DialogueShape:
         if self.sessions < 2:
             raise ConfigurationError(f"sessions={self.sessions}: at least 2, since facts change in a later session")
         if self.questions < 1 or self.turns < self.sessions:
-            raise ConfigurationError(f"{self}: at least one question, and one turn a session")
+            raise ConfigurationError(f"{self}: at least one question and one turn per session")
 
 
 @dataclass(eq=False)
 class Fact:
-    """One thing a speaker states, and what has become of it while the dialogue is written.
+    """A fact that a speaker states, and its memory entry as the dialogue is written.
 
-    `then` is the later event (c change, r refine, w withdraw, p repeat; empty: none), `new` the value or date it
-    changes to, `kept_after` the other member of a set, which is withdrawn.
+    `then` is the later event (c change, r refine, w withdraw, p repeat; empty: none), `new` the changed value or date,
+    and `kept_after` the other member of a set, which is withdrawn.
     """
 
     speaker: str
@@ -71,18 +71,18 @@ class Fact:
 
     @property
     def current(self) -> str:
-        """The value that holds at the end of the dialogue."""
+        """The value at the end of the dialogue."""
         return self.new if self.then == "c" and self.attribute not in DATED else self.value
 
     @property
     def undated(self) -> bool:
-        """Whether the fact is stated without its date, which comes with the refinement."""
+        """Whether the fact is stated without its date, which the refinement adds."""
         return self.attribute in DATED and self.then == "r"
 
 
 @dataclass(eq=False)
 class Event:
-    """What a turn does to a fact: s(tate), u (state without a date), c, r, w, or p (repeat)."""
+    """An event in a fact's life: s (state), u (state without a date), or a kind of `Fact.then`."""
 
     kind: str
     fact: Fact
@@ -90,7 +90,7 @@ class Event:
 
 
 Group = tuple[Event, ...]
-"""The events of one turn: none is small talk, two are two facts stated together."""
+"""The events of one turn: none for small talk, two for facts stated together."""
 
 
 class Planner:
@@ -106,9 +106,9 @@ class Planner:
         self._facts: list[Fact] = []
 
     def facts(self, count: int) -> list[Fact]:
-        """Exactly `count` facts, in rounds of all kinds.
+        """Plan exactly `count` facts, in rounds of all kinds.
 
-        Most single-valued attributes go to both speakers, with different values: each is a distractor to the other.
+        Most single-valued attributes go to both speakers with different values, which are each other's distractors.
 
         Raises:
             ConfigurationError: `count` is more than one dialogue can hold.
@@ -128,7 +128,7 @@ class Planner:
         return self._rng.sample(items, len(items))
 
     def _draw(self, pool: str) -> str:
-        """A value that shares no word with those drawn before, or at least not with the last of them."""
+        """Draw a new value that shares no word with earlier ones, or at least none with the last, if possible."""
         drawn = self._drawn.setdefault(pool, [])
         fresh = [value for value in self._shuffled(VALUES[pool][self._split]) if value not in drawn]
         apart = [value for value in fresh if not _share_words(value, drawn)]
@@ -136,21 +136,21 @@ class Planner:
         return drawn[-1]
 
     def _alone(self, room: int) -> list[Fact]:
-        """An attribute of one speaker: the other may be asked about it in vain."""
+        """Plan an attribute of one speaker; the same question about the other is unanswerable."""
         if not self._singles or not room:
             return []
         attribute = self._singles.pop()
         return [Fact(self._rng.choice(self._speakers), attribute, self._draw(attribute))]
 
     def _repeated(self, room: int) -> list[Fact]:
-        """A fact that is said twice and never asked about."""
+        """Plan a fact that is stated twice and never asked about."""
         made = self._alone(room)
         for fact in made:
             fact.asked, fact.then = False, "p"
         return made
 
     def _pair(self, room: int) -> list[Fact]:
-        """One attribute of both speakers; the first one's changes later."""
+        """Plan one attribute for both speakers; one of the values changes later."""
         if not self._singles or room < 2:
             return []
         attribute = self._singles.pop()
@@ -161,7 +161,7 @@ class Planner:
         return [changing, Fact(second, attribute, self._draw(attribute))]
 
     def _set(self, room: int) -> list[Fact]:
-        """Two members of a set, of which one is withdrawn later."""
+        """Plan two members of a set; one is withdrawn later."""
         if not self._set_slots or room < 2:
             return []
         attribute, speaker = self._set_slots.pop(0)
@@ -169,20 +169,20 @@ class Planner:
         return [leaving, Fact(speaker, attribute, self._draw(attribute), kept_after=leaving)]
 
     def _dated(self, room: int) -> list[Fact]:
-        """A date that stays, moves, or is told later: every other one may do more than stay."""
+        """Plan a fact whose date stays or, for every other one, may also move or be told later."""
         if not self._dated_slots or not room:
             return []
         attribute, speaker = self._dated_slots.pop(0)
         fact = Fact(speaker, attribute, self._draw(attribute), self._draw("date"))
         if len(self._dated_slots) % 2:
             fact.then = self._rng.choice("cr")
-        if fact.then == "c":  # things are put off, never brought forward
+        if fact.then == "c":  # dates are postponed, never brought forward
             both = (fact.date, self._draw("date"))
             fact.date, fact.new = sorted(both, key=VALUES["date"][self._split].index)
         return [fact]
 
     def _pet(self, room: int) -> list[Fact]:
-        """A pet, whose name is told later."""
+        """Plan a pet whose name is told later."""
         if not self._pet_slots or not room:
             return []
         return [Fact(self._pet_slots.pop(), "pet", self._draw("pet"), pet_name=self._draw("pet_name"), then="r")]
@@ -195,7 +195,7 @@ def _share_words(value: str, others: Sequence[str]) -> bool:
 def schedule(
     facts: Sequence[Fact], speakers: tuple[str, str], shape: DialogueShape, rng: random.Random
 ) -> list[list[tuple[str, Group]]] | None:
-    """The turns of each session, as speaker and events; None when this draw does not fit the shape (draw again)."""
+    """Return each session's turns as (speaker, events); None if this draw does not fit the shape (draw again)."""
     events = _events(facts, shape.sessions, rng)
     small_talk = max(3, shape.turns // 8)
     groups = _merged(events, max(0, len(events) + small_talk - shape.turns), rng)
@@ -210,7 +210,7 @@ def schedule(
 
 
 def _events(facts: Sequence[Fact], sessions: int, rng: random.Random) -> list[Event]:
-    """Every event with its session, evenly loaded; what becomes of a fact comes in a later session than the fact."""
+    """Spread all events evenly over the sessions; a fact changes in a later session than the one that states it."""
     load = [0] * sessions
     stated: dict[Fact, int] = {}
     events: list[Event] = []
@@ -224,7 +224,7 @@ def _events(facts: Sequence[Fact], sessions: int, rng: random.Random) -> list[Ev
     for fact in rng.sample(facts, len(facts)):
         more_to_come = fact.then or fact.kept_after
         stated[fact] = place("u" if fact.undated else "s", fact, 0, sessions - bool(more_to_come))
-    # The withdrawal comes after both members of the set, so that the turn which settles the answer is the withdrawal.
+    # The withdrawal comes after both members of the set, so that it is the turn that settles the answer.
     both = {f.kept_after: max(stated[f], stated[f.kept_after]) for f in facts if f.kept_after}
     for fact in facts:
         if fact.then:
@@ -233,7 +233,7 @@ def _events(facts: Sequence[Fact], sessions: int, rng: random.Random) -> list[Ev
 
 
 def _merged(events: Sequence[Event], count: int, rng: random.Random) -> list[Group] | None:
-    """The events as turns, `count` of which join two statements of one speaker; None when there are not so many."""
+    """Group events into turns, `count` of which join two statements of a speaker; None if there are too few pairs."""
     single = rng.sample(events, len(events))
     pairs: list[Group] = []
     for first in list(single):
@@ -253,7 +253,7 @@ def _fit_one_turn(first: Event, second: Event) -> bool:
 
 
 def _alternating(groups: Sequence[Group], speakers: tuple[str, str], rng: random.Random) -> list[tuple[str, Group]]:
-    """Order a session so that the speakers take turns where they can; small talk is anybody's."""
+    """Order a session so that speakers alternate if possible; either may make small talk."""
     left = rng.sample(groups, len(groups))
     ordered: list[tuple[str, Group]] = []
     last = rng.choice(speakers)

@@ -11,7 +11,7 @@ Bella Carl Doris Emil Flora Gavin Holly Isaac Julia Kurt Lydia Marcus Nadia Osca
 | Jasmin Karim Leila Mateo Noor Orla Pavel Quinn Rafael Selma Tariq Uma Viktor Willa Xavier Zelda
 """
 
-# One line a slice, items separated by commas. Composed pools (car, drink, date) multiply two such lists.
+# Slices are separated by "|", items by commas. Composed pools (car, drink, date) combine two lists.
 _POOLS = {
     "city": """
 Lyon, Ghent, Porto, Leeds, Turin, Malmo, Graz, Basel, Seville, Krakow, Bergen, Tampere, Utrecht, Bilbao, Dresden,
@@ -188,4 +188,4 @@ NAMES: dict[str, tuple[str, ...]] = _slices(_NAMES, None)
 """First names of the speakers, by split."""
 
 VALUES: dict[str, dict[str, tuple[str, ...]]] = _load_pools()
-"""Pool name to split to its values; no value occurs in two splits, nor in two pools."""
+"""Values by pool and split; no value occurs in two splits or two pools."""

@@ -1,4 +1,4 @@
-"""Wording of the synthetic dialogues: planned events become turns with gold operations, facts become questions."""
+"""Turn planned events into turns with gold operations, and facts into questions."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ _NOOP = Operation(OperationKind.NOOP)
 
 @dataclass(frozen=True, slots=True)
 class Phrase:
-    """What is said (`turn`) and the memory written from it (`entry`; `{m}` stands for the entry as it stood)."""
+    """A spoken phrase (`turn`) and the memory written from it (`entry`)."""
 
     turn: str
     entry: str = ""
 
 
 def phrasing_of(split: str) -> str:
-    """The phrasing pool of a split: validation reads the training phrasing."""
+    """Return the phrasing pool of a split; validation uses the training pool."""
     return "heldout" if split == "heldout" else "train"
 
 
 def phrases(split: str) -> dict[str, dict[str, tuple[Phrase, ...]]]:
-    """Attribute to kind (see `phrase_files`) to its phrases."""
+    """Return the phrases of a split by attribute and kind (see `phrase_files`)."""
     pool = HELDOUT if phrasing_of(split) == "heldout" else TRAIN
     parsed: dict[str, dict[str, tuple[Phrase, ...]]] = {}
     for attribute, block in pool.items():
@@ -41,13 +41,13 @@ def phrases(split: str) -> dict[str, dict[str, tuple[Phrase, ...]]]:
 
 
 def talk(split: str, standalone: bool = True) -> tuple[str, ...]:
-    """Small talk of a split; `{o}` is the person spoken to. Greetings and replies only where it stands alone."""
+    """Return small talk, `{o}` being the person spoken to; greetings and replies only if it stands alone."""
     lines = TALK[phrasing_of(split)]
     return tuple(line.removeprefix("* ") for line in lines if standalone or not line.startswith("* "))
 
 
 def with_article(value: str) -> str:
-    """The value after "a" or "an"."""
+    """Put "a" or "an" before the value."""
     lowered = value.lower()
     vowel = lowered[0] in "aeiou" and not lowered.startswith(("uk", "uni", "eu", "one"))
     return f"{'an' if vowel else 'a'} {value}"
@@ -58,7 +58,7 @@ def _upper_first(text: str) -> str:
 
 
 class Writer:
-    """Writes one dialogue, keeping the entry ids that a MemoryBank would give (1, 2, 3, ... in order of ADD)."""
+    """Write one dialogue, with the entry ids that a MemoryBank would assign (1, 2, 3, ... in order of ADD)."""
 
     def __init__(self, split: str, speakers: tuple[str, str], rng: random.Random) -> None:
         self._pool, self._speakers, self._rng = phrasing_of(split), speakers, rng
@@ -67,7 +67,7 @@ class Writer:
         self._next_id = 1
 
     def turn(self, group: Group, turn_id: str, speaker: str) -> tuple[str, tuple[Operation, ...]]:
-        """The text of one turn and its gold operations."""
+        """Return the text and the gold operations of one turn."""
         if not group:
             return self._chat(speaker, self._talk), (_NOOP,)
         rng = self._rng
@@ -86,18 +86,18 @@ class Writer:
         return text, tuple(operation for _, _, operation in said)
 
     def question(self, fact: Fact, who: str, kind: str = "q") -> str:
-        """A question about the fact, asked of `who`."""
+        """Write a question about this attribute of `who`."""
         text = self._choose(self._phrases[fact.attribute][kind]).turn
         return _upper_first(text.format(who=who, v=fact.value, x=fact.pet_name))
 
     def person_with(self, fact: Fact) -> str:
-        """A noun phrase that names a speaker by one of their facts."""
+        """Name a speaker by one of their facts, in a noun phrase."""
         clause = self._choose(self._phrases[fact.attribute]["a"]).turn
         clause = clause.format(v=fact.current, av=with_article(fact.current), x=fact.pet_name)
         return f"{self._rng.choice(PEOPLE[self._pool])} {clause}"
 
     def _choose(self, options: Sequence[Phrase]) -> Phrase:
-        """A phrase not yet used in this dialogue, where there is one."""
+        """Choose a phrase, if possible one that is new to this dialogue."""
         fresh = [phrase for phrase in options if phrase.turn not in self._used] or list(options)
         chosen = self._rng.choice(fresh)
         self._used.add(chosen.turn)
@@ -108,7 +108,7 @@ class Writer:
         return self._choose([Phrase(line) for line in lines]).turn.format(o=other)
 
     def _say(self, event: Event, turn_id: str) -> tuple[str, str, Operation]:
-        """The sentence, the words that must lead it (empty: any), and the gold operation; the fact is brought along."""
+        """Return the sentence, its required lead (empty: any) and the gold operation; update the fact."""
         fact, kind = event.fact, event.kind
         moved = kind == "c" and fact.attribute in DATED
         phrase = self._choose(self._phrases[fact.attribute]["s" if kind == "p" else kind])
@@ -130,7 +130,7 @@ class Writer:
 
 
 def _led(lead: str, sentence: str) -> str:
-    """The sentence behind an opener or joiner, its first letter lowered where it starts with a plain word."""
+    """Put an opener or joiner before the sentence, lowering its first letter if it starts with a plain word."""
     if not lead:
         return _upper_first(sentence)
     plain = sentence.split()[0] in _PLAIN_STARTS
@@ -138,7 +138,7 @@ def _led(lead: str, sentence: str) -> str:
 
 
 def _plain_starts() -> frozenset[str]:
-    """First words of phrases and small talk, except "I": these are no names or values, so they may lose the capital."""
+    """Return the first words of all phrases except "I"; they are neither names nor values and may be lowercase."""
     lines = [line for pool in ("train", "heldout") for line in talk(pool)]
     lines += [
         p.turn for pool in ("train", "heldout") for kinds in phrases(pool).values() for ps in kinds.values() for p in ps

@@ -1,16 +1,16 @@
-"""Training beside stock TRL, in one run: the same prompts, LoRA, dtype, threads, cache and sampling on both sides.
+"""Time training against stock TRL in one run, with the same prompts, LoRA, dtype, threads, cache and sampling.
 
     make bench                                               # about 40 minutes on 2 CPU cores
     make bench ARGS="--cases 256x4x32 --parts rollout,logprob,step"
 
 A case PxGxC is a GRPO step on prompts of P tokens with G completions of exactly C tokens each. Both sides run
-`trainer.train()` in processes of their own and take turns (ours, stock, ours, stock, ...); a row holds the medians.
+`trainer.train()` in separate processes and take turns (ours, stock, ours, stock, ...); a row holds the medians.
 
-Parts: `rollout`, `logprob` (log-probabilities and backward) and `step` (whole, with a reward that costs nothing) of
-every case; `answering` (distinct prompts of the frozen Answer Agent in batches, against one by one; and what answering
-equal requests once adds, on groups of which at least half of the operations differ) and `reward` (whole step of the
-manager with its outcome reward, and that reward alone). Rows that are written are not measured again unless --restart
-is given; docs/performance.md says what they mean.
+Parts: `rollout`, `logprob` (log-probabilities and backward) and `step` (whole, with a free reward) of every case;
+`answering` (distinct prompts of the frozen Answer Agent in batches against one by one; and the gain from answering
+equal requests once, on groups in which at least half of the operations differ) and `reward` (whole step of the manager
+with its outcome reward, and that reward alone). Finished rows are measured again only with --restart;
+docs/performance.md explains them.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ PARTS = ("rollout", "logprob", "step", "answering", "reward")
 STEP_PARTS = PARTS[:3]
 CASES = "256x4x64,256x8x64,256x16x64,1024x4x64,1024x8x64,1024x16x64,2048x8x32"
 RECALLED = 8  # K, memories in the manager's and the Answer Agent's prompts
-# The step with its reward is the committed manager recipe's on half as many prompts: 8 completions of up to 48 tokens.
+# The step of the committed manager recipe on half as many prompts: 8 completions of up to 48 tokens.
 REWARD_PROMPTS, REWARD_GENERATIONS, REWARD_COMPLETION = 2, 8, 48
 _CASE = re.compile(r"(\d+)x(\d+)x(\d+)")
 console = Console()
 
 
 def jobs_of(options: argparse.Namespace) -> list[Job]:
-    """What is to be measured, in the order of the table.
+    """Return the jobs to measure, in the order of the table.
 
     Raises:
-        ConfigurationError: A case or part is not as the help says.
+        ConfigurationError: A case, a part or a number is not allowed.
     """
     import torch
 
@@ -78,12 +78,12 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
 
 
 def default_repeats(tokens: int, on_gpu: bool) -> int:
-    """5 on a GPU; on a CPU 3 up to 3,000 of stock's tokens a step, 2 up to 10,000, and 1 of what takes minutes."""
+    """Return 5 on a GPU; on a CPU 3 up to 3,000 stock tokens per step, 2 up to 10,000, and 1 beyond (minutes)."""
     return 5 if on_gpu else 3 if tokens <= 3_000 else 2 if tokens <= 10_000 else 1
 
 
 def names_of(job: Job, parts: Sequence[str]) -> dict[str, str]:
-    """Part of a job's measurements to the name of its row."""
+    """Map the parts of a job's measurements to row names."""
     if job.kind == "steps":
         shape = f"P={job.prompt} G={job.generations} C={job.completion}"
         several = f" D={job.prompts}" if job.prompts > 1 else ""
@@ -98,18 +98,18 @@ def names_of(job: Job, parts: Sequence[str]) -> dict[str, str]:
 def measure(
     job: Job, names: dict[str, str], settings: Settings, results: Results, peak: float, advance: Any
 ) -> list[str]:
-    """Let both sides take turns at one job, and keep its rows; a side that runs out of memory leaves nulls.
+    """Let both sides take turns at one job, and store its rows, with nulls for a side that runs out of memory.
 
     Args:
-        job: What to do.
-        names: Part to row.
-        settings: Of both sides.
-        results: Where rows are kept.
-        peak: Operations a second that the machine can do.
+        job: The job.
+        names: Part to row name.
+        settings: Settings of both sides.
+        results: Receives the rows.
+        peak: The machine's peak, in operations per second.
         advance: Called after each turn.
 
     Returns:
-        A line for each row on how it came about.
+        A remark per row.
     """
     sides: dict[Side, Worker] = {}
     failed: dict[Side, str] = {}
@@ -139,26 +139,28 @@ def measure(
 
 
 def main(argv: Sequence[str]) -> int:
-    """Measure what is missing, write each row as it is done, and draw the figure."""
+    """Measure missing rows, write each as it is done, and draw the figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default=CASES, metavar="PxGxC,...", help=f"steps to measure (default: {CASES})")
     parser.add_argument("--parts", default=",".join(PARTS), metavar="PART,...", help="rows to measure (default: all)")
     parser.add_argument("--repeats", type=int, help="turns of each side (default: 3, and fewer for long steps)")
-    parser.add_argument("--prompts-per-step", type=int, default=1, metavar="D", help="distinct prompts (default: 1)")
+    parser.add_argument(
+        "--prompts-per-step", type=int, default=1, metavar="D", help="distinct prompts per step (default: 1)"
+    )
     parser.add_argument("--model", default="SmolLM2-135M-Instruct", help="folder or hub id (default: %(default)s)")
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
-    parser.add_argument("--embedder", default="all-MiniLM-L6-v2", help="of the bank's memories (default: %(default)s)")
+    parser.add_argument("--embedder", default="all-MiniLM-L6-v2", help="sentence model (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads of each side (default: PyTorch's choice)")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench"), metavar="FOLDER")
-    parser.add_argument("--restart", action="store_true", help="measure rows that are already written too")
+    parser.add_argument("--restart", action="store_true", help="measure finished rows again")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
 
-    # A benchmark has its machine for itself: on both sides threads wait by spinning, which other commands do not dare.
+    # A benchmark has the machine to itself, so threads of both sides may wait by spinning.
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     jobs = jobs_of(options)
     settings = Settings(options.model, options.dtype, options.embedder, options.threads)
-    resolve_model(settings.model)  # prepared, or refused, before two processes look for it
+    resolve_model(settings.model)  # prepare or refuse it before two processes look for it
     if {job.kind for job in jobs} - {"steps"}:
         resolve_embedder(settings.embedder)
     setup = configuration(settings)

@@ -1,7 +1,7 @@
-"""The frozen Answer Agent in the training benchmark: prompts a second, and the outcome reward's share of a step.
+"""The frozen Answer Agent in the training benchmark: prompts per second, and the outcome reward's share of a step.
 
-Completions are not what an untrained policy says, which would parse as nothing and ask nothing: each group gets
-operations of which at least half differ, so that what the reward has to answer does not depend on a checkpoint.
+An untrained policy's completions would not parse and ask nothing. Instead each group gets scripted operations, at least
+half of them different, so that the reward's work does not depend on a checkpoint.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from rewards.answers import one_by_one
 from rewards.outcome import OutcomeReward, by_answer
 
 ANSWER_TOKENS = 14
-"""Length of every answer: the longest worked answer of the generated dialogues, which a batch decodes until."""
+"""Length of every answer, in tokens: that of the longest worked answer of the generated dialogues."""
 BATCH = 32
 """Distinct prompts of the answering row, and the batch size of the frozen agent in `recipes/grpo.py`."""
 QUESTIONS = 5
-"""Questions that score each turn: the mean over the generated dialogues' turns with so full a bank."""
-_RETENTION = 8  # at most so many of them retention questions, as in recipes/smollm2-135m/manager_grpo.yaml
+"""Questions per turn: the mean over turns of generated dialogues with as full a bank."""
+_RETENTION = 8  # maximum retention questions among them, as in recipes/smollm2-135m/manager_grpo.yaml
 
 
 class CountingLanguageModel(LocalLanguageModel):
-    """Counts the tokens it runs; with `shared` off it completes by transformers' `generate`, as stock TRL would."""
+    """Counts the tokens it runs; with `shared` off it completes with transformers' `generate`, as stock TRL would."""
 
     def __init__(self, model: Any, tokenizer: Any, batch_size: int, shared: bool) -> None:
         super().__init__(model, tokenizer, batch_size)
@@ -53,7 +53,7 @@ class CountingLanguageModel(LocalLanguageModel):
         self.tokens = self.completed = 0
 
     def take_tokens(self) -> tuple[int, int]:
-        """Tokens run, and those of completions among them, since this was called last."""
+        """Return the tokens run since the last call, and how many of them were completions'."""
         taken = self.tokens, self.completed
         self.tokens = self.completed = 0
         return taken
@@ -77,13 +77,13 @@ class CountingLanguageModel(LocalLanguageModel):
 
 
 class ScriptedOutcome:
-    """The outcome reward on scripted operations in place of the completions; TRL's signature."""
+    """The outcome reward on scripted operations instead of the completions, in TRL's signature."""
 
     def __init__(self, outcome: Reward, generations: int) -> None:
         self.outcome, self.generations = outcome, generations
 
     def __call__(self, completions: Sequence[Any], *, turn: Sequence[str], **columns: Any) -> list[float | None]:
-        """Rewards of one batch; rows of a group stand together, as TRL's sampler puts them."""
+        """Score one batch; the rows of a group are adjacent, as from TRL's sampler."""
         recalled = columns["recalled_ids"]
         scripted = [
             [{"role": "assistant", "content": operations(turn[row], len(recalled[row]), row % self.generations, half)}]
@@ -94,19 +94,19 @@ class ScriptedOutcome:
 
 
 class _Asked:
-    """Stands in for the frozen agent to learn what a reward would ask."""
+    """Stands in for the frozen agent to record a reward's questions."""
 
     def __init__(self) -> None:
         self.questions: list[BankQuestion] = []
 
     def answer(self, asked: Sequence[BankQuestion]) -> list[Answer]:
-        """Note the questions; the answers are empty."""
+        """Record the questions and answer them with nothing."""
         self.questions = list(asked)
         return [Answer("", (), "")] * len(asked)
 
 
 def operations(turn: str, recalled: int, place: int, differing: int) -> str:
-    """The completion in a group's `place`: the first `differing` ones add or update, each with its own text; NOOP."""
+    """Return the completion at `place` in a group: the first `differing` add or update their own text, others NOOP."""
     if place >= differing:
         return '[{"op": "NOOP"}]'
     text = f"{json.loads(turn)['text']} ({place})"
@@ -116,7 +116,7 @@ def operations(turn: str, recalled: int, place: int, differing: int) -> str:
 
 
 def tuple_rows(retriever: Any, recalled: int, count: int) -> list[Row]:
-    """Rows of turns before which the bank holds K = `recalled` entries or more, all scored by as many questions."""
+    """Return rows of turns with at least K = `recalled` entries in the bank and exactly `QUESTIONS` questions."""
     chosen = [
         item
         for example in generate_split("train", count + 2, seed=0)
@@ -130,13 +130,13 @@ def tuple_rows(retriever: Any, recalled: int, count: int) -> list[Row]:
     ]
     if len(chosen) < count:
         raise DataError(
-            f"{len(chosen)} turns have {recalled} entries in the bank, {count} are needed; give a smaller K"
+            f"found {len(chosen)} turns with {recalled} entries in the bank, needed {count}; give a smaller K"
         )
-    return manager_rows(chosen[:count], retriever, recalled // 2)  # of each of two speakers
+    return manager_rows(chosen[:count], retriever, recalled // 2)  # per speaker, of two
 
 
 def run_reward(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
-    """Whole steps of the manager with its outcome reward."""
+    """Run whole steps of the manager with its outcome reward."""
     policy, tokenizer = load(settings, side)
     retriever = load_retriever(settings.embedder)
     model = _answerer(policy, tokenizer, side, BATCH)
@@ -156,7 +156,7 @@ def run_reward(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
 
 
 def run_answering(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
-    """Answers alone: distinct prompts in batches against one by one, or repeated requests once against each time."""
+    """Run answers alone: distinct prompts in batches or one by one, or equal requests once or each time."""
     policy, tokenizer = load(settings, side)
     retriever = load_retriever(settings.embedder)
     repeated = job.kind == "de-duplication"
@@ -184,7 +184,7 @@ def run_answering(turns: Turns, side: Side, job: Job, settings: Settings) -> Non
 
 
 def _answer(model: Any, retriever: Any, job: Job, asked: Sequence[BankQuestion], once: bool) -> int:
-    """Answer all, equal requests `once` or each time; returns how many prompts were completed."""
+    """Answer all, equal requests `once` or each time; return the number of prompts completed."""
     if once:
         frozen = _frozen(model, retriever, job)
         frozen.answer(asked)
@@ -201,7 +201,7 @@ def _answer(model: Any, retriever: Any, job: Job, asked: Sequence[BankQuestion],
 
 
 def _distinct_questions(retriever: Any, job: Job) -> list[BankQuestion]:
-    """Questions of as many different prompts as a batch holds."""
+    """Return questions for one batch of distinct prompts."""
     distinct: dict[Any, BankQuestion] = {}
     asked = _questions(tuple_rows(retriever, job.recalled, BATCH // 2), 1)
     recalls = retriever.retrieve_many(
@@ -213,7 +213,7 @@ def _distinct_questions(retriever: Any, job: Job) -> list[BankQuestion]:
 
 
 def _repeated_questions(retriever: Any, job: Job) -> list[BankQuestion]:
-    """All that the reward asks for the groups of one step."""
+    """Return all questions that the reward asks for the groups of one step."""
     return _questions(tuple_rows(retriever, job.recalled, job.prompts), job.generations)
 
 
@@ -231,13 +231,13 @@ def _outcome(answering: Any) -> Reward:
 
 
 def _frozen(model: Any, retriever: Any, job: Job) -> FrozenAnswering:
-    """The frozen agent, remembering nothing between calls, so that repeats cost what the first did."""
+    """Return the frozen agent without memory between calls, so that a repeat costs as much as the first call."""
     agent = AnswerAgent(model, adapter=FROZEN_ANSWER, max_new_tokens=ANSWER_TOKENS)
     return FrozenAnswering(agent, retriever, job.recalled // 2, remembered=0)
 
 
 def _answerer(policy: Any, tokenizer: Any, side: Side, batch_size: int) -> CountingLanguageModel:
-    """The model under a frozen adapter beside the policy's, of the same shape."""
+    """Return the model with a frozen adapter of the policy's shape beside the policy's."""
     policy.add_adapter(FROZEN_ANSWER, copy.deepcopy(policy.peft_config[POLICY]))
     for name, parameter in policy.named_parameters():
         if f".{FROZEN_ANSWER}." in name:

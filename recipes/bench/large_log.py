@@ -1,10 +1,10 @@
-"""Opening a large store and its first search, with embeddings that the store has kept and with none.
+"""Time writing and opening a large store and its first search, with and without stored embeddings.
 
     make bench-memory                             # 100,000 entries: about 5 minutes on 2 CPU cores
     make bench-memory ARGS="--entries 10000"
 
-Writes turns of random words into a store, then opens it twice with the `rag` system: the first search embeds every
-entry, the second finds the embeddings beside the entries. Prints a table and writes memory.json.
+Writes turns of random words into a store, then opens it twice with the `rag` system: the first time, its search embeds
+every entry; the second time, it finds the stored embeddings. Prints a table and writes memory.json.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from memory_r1.jsonl import write_json
 from memory_r1.types import Turn
 
 SPEAKERS = ("Ann", "Ben")
-WORDS = 10  # of a turn
+WORDS = 10  # per turn
 console = Console()
 
 
 def turns(count: int, seed: int = 0) -> list[Turn]:
-    """Turns of words drawn from the generator's phrases."""
+    """Make turns of random words from the generator's phrases."""
     from data.synthetic.phrase_files import TRAIN
 
     words = sorted({word for lines in TRAIN.values() for line in lines for word in line.split() if word.isalpha()})
@@ -45,7 +45,7 @@ def turns(count: int, seed: int = 0) -> list[Turn]:
 
 
 def measure(path: Path, count: int, embedder: str) -> dict[str, dict[str, float]]:
-    """Seconds of each part, for a store of `count` entries at `path`."""
+    """Return the seconds of each part, for a store of `count` entries at `path`."""
     from memory_r1.memory.embedder import SentenceEmbedder
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder

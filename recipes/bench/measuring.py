@@ -1,4 +1,4 @@
-"""What the two sides of the benchmark are told to do, when, and how what it cost is measured."""
+"""The jobs of the benchmark's two sides, their turns, and the meter of time and memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATUS, _CLEAR, _MEMORY = Path("/proc/self/status"), Path("/proc/self/clear_ref
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What all measurements of a run share; `threads` 0 is PyTorch's own choice."""
+    """Settings shared by all measurements of a run; `threads` 0 leaves the choice to PyTorch."""
 
     model: str
     dtype: str
@@ -30,9 +30,9 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What both sides do, `repeats` times each: D = `prompts` prompts of P = `prompt` tokens, G = `generations`
-    completions each, C = `completion` tokens a completion. Manager prompts and answers come as long as they are:
-    `prompt` is 0, and K = `recalled` memories stand in them.
+    """A job that both sides do `repeats` times: D = `prompts` prompts of P = `prompt` tokens, G = `generations`
+    completions each, C = `completion` tokens per completion. Manager and answer prompts keep their natural length:
+    `prompt` is 0, and they hold K = `recalled` memories.
     """
 
     kind: Kind
@@ -45,19 +45,19 @@ class Job:
 
     @property
     def unmeasured(self) -> int:
-        """Steps before the first turn: one where steps are cheap enough to be repeated often."""
+        """Warm-up steps before the first turn: one if steps are cheap enough to be repeated often."""
         return int(self.repeats >= 3)
 
     @property
     def steps(self) -> int:
-        """Steps that are run."""
+        """Steps to run."""
         return self.unmeasured + self.repeats
 
 
 @dataclass(slots=True)
 class Measurement:
-    """One turn of one side, by part (`rollout`, `logprob`, `step`, ...): seconds, bytes above the loaded model (None
-    where this system does not tell), tokens run through the layers, and those of them projected onto the vocabulary.
+    """One turn of one side, by part (`rollout`, `logprob`, `step`, ...): seconds, bytes above the loaded model (None if
+    the system does not report them), tokens run through the layers, and tokens projected onto the vocabulary.
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
@@ -67,35 +67,35 @@ class Measurement:
 
 
 def forward_tokens(side: Side, prompts: Sequence[int], generations: int, completion: int) -> int:
-    """Tokens that one pass runs through the layers: stock repeats each prompt G times, ours does not.
+    """Return the tokens that one pass runs through the layers: stock repeats each prompt G times, ours does not.
 
     Args:
-        side: Whose pass.
-        prompts: Lengths of the D distinct prompts.
+        side: The side, "ours" or "stock".
+        prompts: Lengths of the D distinct prompts, in tokens.
         generations: G.
-        completion: C, of every completion.
+        completion: C, the length of every completion, in tokens.
     """
     repeated = generations if side == "stock" else 1
     return sum(repeated * prompt + generations * completion for prompt in prompts)
 
 
 class Turns:
-    """The worker's end of the connection: told to go, it measures once and reports."""
+    """The worker's end of the connection: at each go it measures once and reports."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
 
     def ready(self, **notes: Any) -> None:
-        """Loaded and warm; `notes` say how this side is set up."""
+        """Report that this side is loaded and warm; `notes` describe its set-up."""
         self.connection.send(notes)
 
     def wait(self) -> None:
-        """Until it is this side's turn."""
+        """Wait for this side's turn."""
         _trim_heap()  # the other side needs the memory
         self.connection.recv()
 
     def report(self, measurement: Measurement) -> None:
-        """Hand over what the turn cost."""
+        """Report the turn's measurement."""
         self.connection.send(measurement)
 
 
@@ -108,12 +108,12 @@ class Meter:
         self.settle()
 
     def settle(self) -> None:
-        """Count from what is resident now; weights mapped from a file are so only after a first pass."""
+        """Count from the memory resident now; weights mapped from a file are resident only after a first pass."""
         self.restart()
         self.baseline = self._now()
 
     def restart(self) -> float:
-        """Forget the peak so far; returns the time."""
+        """Forget the peak so far; return the time."""
         import torch
 
         if self.on_gpu:
@@ -122,13 +122,13 @@ class Meter:
         else:
             _trim_heap()
             try:
-                _CLEAR.write_text("5")  # Linux: the peak becomes what is resident now (proc(5))
+                _CLEAR.write_text("5")  # Linux: reset the peak to the memory resident now (proc(5))
             except OSError:
                 self.can_restart = False
         return self.time()
 
     def time(self) -> float:
-        """Seconds, when all work handed to the device is done."""
+        """Wait for all work on the device; return the clock in seconds."""
         import torch
 
         if self.on_gpu:
@@ -136,7 +136,7 @@ class Meter:
         return time.perf_counter()
 
     def peak(self) -> int | None:
-        """Bytes above the baseline at the highest since the restart; None where the system cannot tell."""
+        """Return the peak since the restart, in bytes above the baseline; None if the system cannot tell."""
         now = self._now()
         return None if now is None or self.baseline is None else max(0, now - self.baseline)
 
@@ -145,7 +145,7 @@ class Meter:
 
         if self.on_gpu:
             return int(torch.cuda.max_memory_allocated())
-        # Not `ru_maxrss`: it begins at the size of the process that started this one and cannot be set back.
+        # Not `ru_maxrss`: it starts at the parent process's size and cannot be reset.
         if not self.can_restart or not _STATUS.is_file():
             return None
         line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
@@ -153,14 +153,14 @@ class Meter:
 
 
 def device() -> Any:
-    """The accelerator where there is one, else the CPU."""
+    """Return the GPU if there is one, else the CPU."""
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def available_bytes() -> int | None:
-    """Memory that a measurement may still take without swapping; None where the system does not tell."""
+    """Return the bytes that a measurement may still take without swapping; None if the system does not report them."""
     import torch
 
     if torch.cuda.is_available():
@@ -172,7 +172,7 @@ def available_bytes() -> int | None:
 
 
 def _trim_heap() -> None:
-    """Give freed memory back to the system where the C library can, so that a peak is not an earlier part's."""
+    """Return freed memory to the system if the C library can, so that peaks exclude earlier parts."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
     if trim is not None:
         trim(0)

@@ -1,7 +1,7 @@
-"""What the machine can do at most, by measurement, and what a model asks of it: a benchmark row's share of the peak.
+"""The machine's measured peak and a model's operations, for a benchmark row's share of the peak.
 
-Counted are the products with the base's frozen weights, two operations a weight and token. Attention scores, adapters,
-norms, sampling and the optimizer are left out, so that a share is a lower bound.
+Only products with the base's frozen weights count, as two operations per weight and token. Attention scores, adapters,
+norms, sampling and the optimizer are left out, so a share is a lower bound.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Any
 
 from recipes.bench.measuring import Settings, device
 
-_CPU_SIZE, _GPU_SIZE = 1024, 8192  # rows of the square matrices: large enough for full speed, a second in all
+_CPU_SIZE, _GPU_SIZE = 1024, 8192  # rows of the square matrices: enough for full speed, within about a second
 _REPEATS = 10
 
 
 def measured_peak(settings: Settings) -> float:
-    """Floating-point operations a second in the product of two square matrices of the run's dtype: the best of ten."""
+    """Return the best of ten floating-point rates of a square matrix product in the run's dtype, per second."""
     import torch
 
     if settings.threads:
@@ -25,7 +25,7 @@ def measured_peak(settings: Settings) -> float:
     size = _GPU_SIZE if place.type == "cuda" else _CPU_SIZE
     left, right = (torch.randn(size, size, device=place).to(getattr(torch, settings.dtype)) for _ in range(2))
     best = float("inf")
-    for _ in range(_REPEATS + 1):  # the first one, which warms up, is the slowest
+    for _ in range(_REPEATS + 1):  # the first one warms up
         started = time.perf_counter()
         left @ right
         if place.type == "cuda":
@@ -38,7 +38,7 @@ def measured_peak(settings: Settings) -> float:
 
 
 def flops_a_token(policy: Any) -> list[int]:
-    """Operations for each token that runs through the layers, and for each that the head projects."""
+    """Return the operations per token of the layers and per token of the head."""
     embeddings = policy.get_input_embeddings().weight
     layers = sum(
         parameter.numel()

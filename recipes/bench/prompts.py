@@ -13,10 +13,10 @@ _FILLERS = (" a", "a", ".", " 7", "7", "!")
 
 
 def prompt_of(tokenizer: Any, tokens: int, number: int) -> Messages:
-    """A chat that the tokenizer turns into exactly `tokens` tokens; another `number` differs from its first word on.
+    """Make a chat of exactly `tokens` tokens; chats with other numbers differ from the first word on.
 
     Raises:
-        ConfigurationError: The chat template alone is longer.
+        ConfigurationError: The chat template alone is longer, or no text has exactly this length.
     """
 
     def chat(text: str) -> Messages:
@@ -27,7 +27,7 @@ def prompt_of(tokenizer: Any, tokens: int, number: int) -> Messages:
 
     if length("") > tokens:
         raise ConfigurationError(f"P={tokens}: the chat template alone takes {length('')} tokens; give a larger P")
-    low, high = 0, tokens  # words: every one is a token or more
+    low, high = 0, tokens  # words, of at least one token each
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if length(_words(middle)) <= tokens else (low, middle - 1)
@@ -44,5 +44,5 @@ def _words(count: int) -> str:
 
 
 def token_ids(tokenizer: Any, prompt: Messages) -> list[int]:
-    """A prompt as the trainers tokenize it."""
+    """Tokenize a prompt as the trainers do."""
     return list(tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=True)["input_ids"])

@@ -1,4 +1,4 @@
-"""Rows of the training benchmark: kept as they come, shown as a table, drawn as a figure."""
+"""Rows of the training benchmark: stored as they are measured, shown as a table, drawn as a figure."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from recipes.bench.worker import Worker
 Row = dict[str, Any]
 KEYS = ("name", "ours_seconds", "stock_seconds", "ratio", "ideal_ratio", "peak_memory_ratio")
 _COLOURS = ("#2a78d6", "#c9ced6")
-# What a remark shows of a side: digits, format and words.
+# Figures in a remark: digits, format and unit.
 _SHOWN = {
     "tokens_per_second": (0, "f", "tokens/s"),
     "share_of_peak": (0, "%", "of the machine's peak"),
@@ -32,7 +32,7 @@ _SHOWN = {
 
 
 def configuration(settings: Settings) -> dict[str, Any]:
-    """What figures are comparable under: the same settings, versions and machine."""
+    """Return the settings, versions and machine under which figures are comparable."""
     import torch
 
     on_gpu = torch.cuda.is_available()
@@ -48,7 +48,7 @@ def configuration(settings: Settings) -> dict[str, Any]:
 
 
 def ideal_ratio(prompt: int, generations: int, completion: int) -> float:
-    """Tokens that stock runs through the layers for each of ours, for one prompt: G (P + C) / (P + G C)."""
+    """Return the tokens that stock runs through the layers per token of ours: G (P + C) / (P + G C) for one prompt."""
     stock, ours = (forward_tokens(side, [prompt], generations, completion) for side in ("stock", "ours"))
     return stock / ours
 
@@ -56,15 +56,15 @@ def ideal_ratio(prompt: int, generations: int, completion: int) -> float:
 def row_of(
     name: str, part: str, job: Job, sides: Mapping[Side, Worker], failed: Mapping[Side, str], peak: float
 ) -> tuple[Row, dict[str, Any]]:
-    """A row and, for the details, what is derived for each side and every measurement behind it.
+    """Return a row and its details: the rates of each side and every measurement.
 
     Args:
-        name: Of the row.
-        part: Of the job's measurements.
-        job: What was done.
-        sides: Who did it.
-        failed: Who could not, and why.
-        peak: Operations a second that the machine can do (`bench_peak.py`).
+        name: Name of the row.
+        part: Part of the job's measurements.
+        job: The job.
+        sides: The workers, by side.
+        failed: Failed sides, with reasons.
+        peak: The machine's peak, in operations per second (`peak.py`).
     """
     seconds: dict[str, float | None] = {"ours": None, "stock": None}
     memory: dict[str, float | None] = dict(seconds)
@@ -98,7 +98,7 @@ def row_of(
 
 
 def _rates(part: str, done: Sequence[Measurement], flops_a_token: Sequence[int], peak: float) -> dict[str, float]:
-    """Tokens a second and their share of the machine's peak; prompts a second; the reward's share of a step."""
+    """Return medians: tokens per second, share of the machine's peak, prompts per second, reward's share of a step."""
     layers, head = flops_a_token
     work = [layers * one.tokens[part] + head * one.projected[part] for one in done]
     rates = {
@@ -113,7 +113,7 @@ def _rates(part: str, done: Sequence[Measurement], flops_a_token: Sequence[int],
 
 
 def remark(name: str, details: Mapping[str, Any]) -> str:
-    """How a row came about, in a line for the terminal."""
+    """Summarise a row's details in one line for the terminal."""
     said = []
     for side in ("ours", "stock"):
         notes = details.get(side, {})
@@ -137,12 +137,12 @@ class Results:
     """`training.json`, a list of rows, and beside it every measurement with the configuration.
 
     Args:
-        folder: Where both lie.
+        folder: Folder of both files.
         setup: The configuration of this run.
-        restart: Start anew where the figures there are of another configuration.
+        restart: Discard figures of another configuration.
 
     Raises:
-        ConfigurationError: The folder holds figures of another configuration.
+        ConfigurationError: The folder holds figures of another configuration, and `restart` is off.
     """
 
     def __init__(self, folder: Path, setup: dict[str, Any], *, restart: bool = False) -> None:
@@ -163,11 +163,11 @@ class Results:
             )
 
     def has(self, names: Collection[str]) -> bool:
-        """Whether all these rows are written."""
+        """Return whether all these rows are finished."""
         return all(name in self.rows for name in names)
 
     def add(self, row: Row, details: dict[str, Any]) -> None:
-        """Keep a row, in place of an older one of its name."""
+        """Write a row, replacing an older one of its name."""
         self.rows[row["name"]] = row
         self.details["rows"][row["name"]] = details
         write_json(self.details_path, self.details)
@@ -176,7 +176,7 @@ class Results:
         part.replace(self.path)
 
     def table(self) -> Table:
-        """All rows, for a terminal."""
+        """Format all rows for a terminal."""
         table = Table(Column("row", no_wrap=True), *(key.replace("_", " ") for key in KEYS[1:]))
         for row in self.rows.values():
             table.add_row(row["name"], *("-" if row[key] is None else f"{row[key]:.2f}" for key in KEYS[1:]))
@@ -213,7 +213,7 @@ def _read_rows(path: Path) -> list[Row]:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path}: no JSON ({error}); remove the file or give --restart") from None
+        raise DataError(f"{path}: not JSON ({error}); remove the file or give --restart") from None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and set(KEYS) <= set(row) for row in rows):
         raise DataError(f"{path}: not a list of rows with {', '.join(KEYS)}; remove the file")
     return rows

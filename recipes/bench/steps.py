@@ -1,7 +1,4 @@
-"""Whole GRPO steps of both trainers, timed through TRL's public hooks: rollout, then log-probabilities and backward.
-
-Both sides run `trainer.train()` on the same prompts, with the same LoRA, dtype, threads, key-value cache and sampling.
-"""
+"""Whole GRPO steps of both trainers, timed through TRL's public hooks: rollout, then log-probabilities and backward."""
 
 from __future__ import annotations
 
@@ -35,27 +32,27 @@ from recipes.bench.prompts import prompt_of, token_ids
 
 Reward = Callable[..., list[float | None]]
 
-# In forward passes: the frozen base gets no gradient of its weights, so backward is one product a layer, as forward is.
+# In forward passes: the frozen base needs no weight gradients, so backward costs one product per weight, like forward.
 FORWARD_AND_BACKWARD = 2
-_SPARE = 0.9  # share of the available memory that stock's micro-batch is sized for
-_CLEARLY = 0.95  # below this share of another time, one is faster by more than noise
+_SPARE = 0.9  # share of the available memory for stock's micro-batch
+_CLEARLY = 0.95  # below this share of another time, a time is shorter by more than noise
 _HEAD_PROBE_TOKENS = 256
-_ATTENTION_PROBE_TOKENS = 2048  # eager attention keeps every score: more may not fit
+_ATTENTION_PROBE_TOKENS = 2048  # eager attention keeps every score, so more may not fit
 
 
 class StepClock(TrainerCallback):
-    """Times the parts of each step: the reward call parts rollout from the rest, as TRL calls it once in between.
+    """Times the parts of each step; TRL's one reward call separates the rollout from the rest.
 
-    Each step but unmeasured ones waits for this side's turn first; `notes` are told when the first one begins.
+    Each measured step first waits for this side's turn; `notes` are sent before the first one.
 
     Args:
-        turns: When to start, and where to report.
+        turns: The connection that starts steps and takes reports.
         meter: Clock and memory.
-        side: Whose tokens are counted.
-        job: What each step is to consist of.
+        side: This side.
+        job: The content of each step.
         tokenizer: Counts prompt tokens.
         inner: The reward.
-        answer_tokens: Tokens that the reward ran through the layers, and projected, since it was asked last.
+        answer_tokens: Returns the tokens that the reward ran through the layers and projected since the last call.
     """
 
     def __init__(
@@ -91,7 +88,7 @@ class StepClock(TrainerCallback):
     def __call__(
         self, *, prompts: Sequence[Any], completion_ids: Sequence[Sequence[int]], **columns: Any
     ) -> list[float | None]:
-        """TRL's reward call: ends the rollout."""
+        """End the rollout: this is TRL's reward call."""
         self._part("rollout")
         rewards = self.inner(prompts=prompts, completion_ids=completion_ids, **columns)
         self.prompts, self.lengths = list(prompts), {len(ids) for ids in completion_ids}
@@ -99,7 +96,7 @@ class StepClock(TrainerCallback):
         return rewards
 
     def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Log-probabilities, loss and backward are done, and gradients are clipped."""
+        """End log-probabilities, loss, backward and gradient clipping."""
         self._part("logprob")
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
@@ -118,7 +115,7 @@ class StepClock(TrainerCallback):
 
     def _count_tokens(self) -> None:
         if self.lengths != {self.job.completion}:
-            raise TrainingError(f"completions of {sorted(self.lengths)} tokens, all were to have {self.job.completion}")
+            raise TrainingError(f"found completions of {sorted(self.lengths)} tokens, expected {self.job.completion}")
         distinct = [prompt for place, prompt in enumerate(self.prompts) if prompt not in self.prompts[:place]]
         lengths = [len(token_ids(self.tokenizer, prompt)) for prompt in distinct]
         once = forward_tokens(self.side, lengths, self.job.generations, self.job.completion)
@@ -129,13 +126,13 @@ class StepClock(TrainerCallback):
 
 
 def _with_sum(a_pass: float, reward: float) -> dict[str, float]:
-    """Tokens of each part of a step: a pass in the rollout, one with its backward behind it, and the reward's."""
+    """Return the tokens of each part of a step: one pass in the rollout, one with backward, and the reward's."""
     tokens = {"rollout": a_pass, "logprob": FORWARD_AND_BACKWARD * a_pass, "reward": reward}
     return {**tokens, "step": sum(tokens.values())}
 
 
 class CompletionHead:
-    """Lets stock's head project the completions' positions only; off the GPU, TRL 1.16 projects all and has no switch.
+    """Makes stock's head project only the completions' positions; off the GPU, TRL 1.16 projects all, with no switch.
 
     Args:
         model: The policy with TRL's fused head.
@@ -156,7 +153,7 @@ class CompletionHead:
 
 
 def run_steps(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
-    """Steps on prompts of exactly P tokens, with a reward that costs nothing."""
+    """Run steps on prompts of exactly P tokens, with a free reward."""
     policy, tokenizer = load(settings, side)
     rows = [{"prompt": prompt_of(tokenizer, job.prompt, number)} for number in range(job.prompts * job.steps)]
     train(turns, side, job, settings, policy, tokenizer, rows, text_length)
@@ -173,7 +170,7 @@ def train(
     reward: Reward,
     answer_tokens: Callable[[], tuple[int, int]] = lambda: (0, 0),
 ) -> None:
-    """Train one side for as many steps as it gets turns; the last two arguments are `StepClock`'s."""
+    """Train one side for the job's steps; the last two arguments are those of `StepClock`."""
     meter = Meter(policy.device)
     clock = StepClock(turns, meter, side, job, tokenizer, reward, answer_tokens)
     everything = job.prompts * job.generations
@@ -197,9 +194,9 @@ def train(
 
 
 def load(settings: Settings, side: Side) -> tuple[Any, Any]:
-    """A fresh LoRA policy whose completions never end of themselves, and its tokenizer.
+    """Load a fresh LoRA policy that never ends a completion, and its tokenizer.
 
-    Stock generates outside autocast, so there its adapters cast what they read themselves.
+    Stock generates outside autocast, so its adapters must cast their own inputs.
     """
     autocast = side == "ours" and settings.dtype != "float32"
     policy, tokenizer, _ = load_policy(settings.model, dtype=settings.dtype, warm_start=None, autocast=autocast)
@@ -211,7 +208,7 @@ def load(settings: Settings, side: Side) -> tuple[Any, Any]:
     def never_stop(module: Any, args: Any, logits: torch.Tensor) -> torch.Tensor:
         return logits.index_fill_(-1, index, float("-inf"))
 
-    # TRL's fused head reads the weights and does not pass here: only decoding is told.
+    # TRL's fused head reads the weights directly, so this affects decoding only.
     policy.get_base_model().get_output_embeddings().register_forward_hook(never_stop)
     return policy, tokenizer
 
@@ -224,7 +221,7 @@ def text_length(completions: Sequence[list[dict[str, str]]], **columns: Any) -> 
 def _trainer(
     clock: StepClock, settings: Settings, policy: Any, rows: list[dict[str, Any]], folder: str, at_once: int
 ) -> Any:
-    """The trainer of the clock's side and job, `at_once` rows a micro-batch."""
+    """Make the trainer of the clock's side and job, with `at_once` rows per micro-batch."""
     job = clock.job
     config = GRPOConfig(
         output_dir=folder,
@@ -263,7 +260,7 @@ def _trainer(
 
 
 def _choose_head(trainer: Any, head: CompletionHead, job: Job, prompt: int) -> dict[str, Any]:
-    """Leave stock the faster of the head as shipped and the head over completions only, by one short row each."""
+    """Give stock the faster head, as shipped or over completions only, timed on one short row each."""
     meter, tokens = Meter(trainer.model.device), min(prompt, _HEAD_PROBE_TOKENS)
     seconds = {}
     for on in (True, False, True):  # the first pass warms up
@@ -278,7 +275,7 @@ def _choose_head(trainer: Any, head: CompletionHead, job: Job, prompt: int) -> d
 
 
 def _choose_attention(trainer: Any, job: Job, prompt: int) -> dict[str, Any]:
-    """Leave stock the attention of transformers with which a row's pass is faster; it keeps it in the rollout too."""
+    """Give stock the faster attention of transformers, timed on one row's pass; it keeps it in the rollout too."""
     meter, tokens, seconds = Meter(trainer.model.device), min(prompt, _ATTENTION_PROBE_TOKENS), {}
     model = trainer.model.get_base_model()
     for name in ("eager", "sdpa", "eager", "sdpa"):  # the first two warm up
@@ -292,7 +289,7 @@ def _choose_attention(trainer: Any, job: Job, prompt: int) -> dict[str, Any]:
 def _choose_rows(
     probe: Callable[[int, int, int], tuple[float, int | None]], everything: int, prompt: int, completion: int
 ) -> dict[str, Any]:
-    """Stock's micro-batch: as many rows as fit or, where that is clearly faster a row, one at a time."""
+    """Choose stock's micro-batch: as many rows as fit or, if clearly faster per row, one at a time."""
     alone, bytes_a_row = probe(1, prompt, completion)
     fitting = _fitting(everything, bytes_a_row)
     seconds = {1: alone, fitting: probe(fitting, prompt, completion)[0] / fitting if fitting > 1 else alone}
@@ -301,13 +298,13 @@ def _choose_rows(
 
 
 def _probe(trainer: Any, meter: Meter, rows: int, prompt: int, completion: int) -> tuple[float, int | None]:
-    """Seconds and bytes of the log-probabilities and gradients of a few random rows; leaves no gradient behind."""
+    """Return the seconds and bytes of log-probabilities and gradients of random rows; leave no gradient behind."""
     vocabulary = trainer.model.config.get_text_config().vocab_size
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(vocabulary, (rows, prompt + completion), generator=generator).to(trainer.model.device)  # (B, L)
     ids[:, :prompt] = ids[:1, :prompt]
     started = meter.restart()
-    with trainer.accelerator.autocast():  # as in a step: adapters are float32 beside a base of lower precision
+    with trainer.accelerator.autocast():  # as in a step: float32 adapters beside a base of lower precision
         log_probs, *_ = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), completion)
     log_probs.mean().backward()
     seconds, peak = meter.time() - started, meter.peak()
@@ -316,7 +313,7 @@ def _probe(trainer: Any, meter: Meter, rows: int, prompt: int, completion: int) 
 
 
 def _fitting(rows: int, bytes_a_row: int | None) -> int:
-    """The largest part of a batch that fits into memory, so that stock is slowed by no swapping; it divides `rows`."""
+    """Return the largest divisor of `rows` that fits into memory, so that swapping does not slow stock down."""
     available = available_bytes()
     if not bytes_a_row or available is None:
         return rows

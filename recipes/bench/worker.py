@@ -1,7 +1,7 @@
-"""One side of the benchmark in a process of its own, and the parent's handle on it.
+"""One side of the benchmark in its own process, and the parent's handle on it.
 
-Both sides of a comparison are alive at once and take turns, so that a slow minute of the machine strikes both; each has
-its own process, because memory can only be told apart between processes.
+Both sides of a comparison live at once and take turns, so that a slow minute of the machine affects both. Each has its
+own process, because peak memory can only be measured per process.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ _MEMORY_MESSAGES = ("can't allocate memory", "not enough memory", OUT_OF_MEMORY)
 
 
 class WorkerFailed(Exception):
-    """A side could not do its job, for want of memory; it has no figures, and the other side goes on."""
+    """A side ran out of memory; it has no figures, and the other side goes on."""
 
 
 class Worker:
-    """One side in a process of its own, loaded and warm when the constructor returns.
+    """One side in its own process, loaded and warm when the constructor returns.
 
     Raises:
         WorkerFailed: It ran out of memory.
-        TrainingError: It ended otherwise; its traceback stands above.
+        TrainingError: It failed otherwise, after printing its traceback.
     """
 
     def __init__(self, side: Side, job: Job, settings: Settings) -> None:
-        context = multiprocessing.get_context("spawn")  # a fork would begin with the parent's memory
+        context = multiprocessing.get_context("spawn")  # a fork would inherit the parent's memory
         self.side = side
         self.measurements: list[Measurement] = []
         self._connection, theirs = context.Pipe()
@@ -52,7 +52,7 @@ class Worker:
         self.measurements.append(self._receive())
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, by force if necessary."""
         self._process.join(timeout=5)
         self._process.kill()
         self._process.join()
@@ -63,7 +63,7 @@ class Worker:
             received = self._connection.recv()
         except EOFError:
             self._process.join()
-            received = OUT_OF_MEMORY  # how Linux ends a process that takes more than there is
+            received = OUT_OF_MEMORY  # Linux kills a process that takes too much
             if self._process.exitcode != -signal.SIGKILL:
                 raise TrainingError(f"the {self.side} side ended early; its message stands above") from None
         if received == OUT_OF_MEMORY:
@@ -72,14 +72,14 @@ class Worker:
 
 
 def serve(connection: Connection, side: Side, job: Job, settings: Settings) -> None:
-    """Do one job in a fresh process; running out of memory is a result, everything else ends it with a traceback."""
+    """Do one job in a fresh process; report running out of memory, and let other errors end it with a traceback."""
     import torch
     from transformers.utils.logging import disable_progress_bar
 
     logging.basicConfig(level=logging.WARNING, format=f"{side}: %(message)s")
-    warnings.filterwarnings("ignore", category=FutureWarning)  # of the libraries, to each other
+    warnings.filterwarnings("ignore", category=FutureWarning)  # from one library to another
     disable_progress_bar()
-    keep_freed_memory()  # as in every command of this project; here on both sides
+    keep_freed_memory()  # as in every command of this project, on both sides
     if settings.threads:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(0)
@@ -93,7 +93,7 @@ def serve(connection: Connection, side: Side, job: Job, settings: Settings) -> N
 
 
 def _run(turns: Turns, side: Side, job: Job, settings: Settings) -> None:
-    from recipes.bench.answering import run_answering, run_reward  # torch, which the parent has no use for
+    from recipes.bench.answering import run_answering, run_reward  # imports torch, which the parent does not need
     from recipes.bench.steps import run_steps
 
     {"steps": run_steps, "reward": run_reward, "answering": run_answering, "de-duplication": run_answering}[job.kind](

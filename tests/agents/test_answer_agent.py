@@ -1,4 +1,4 @@
-"""From a question and a recall to an answer and the entries it relies on."""
+"""The Answer Agent turns a question and a recall into an answer and the entries it relies on."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_identical_prompts_are_answered_once_and_answers_keep_their_order() -> N
         AnswerRequest("Where?", Recall((ROME, BIKE))),
     ]
     answers = AnswerAgent(model).answer(requests)
-    assert [len(batch) for batch in model.batches] == [4]  # the third asks what the first asked
+    assert [len(batch) for batch in model.batches] == [4]  # the third repeats the first
     assert [answer.text for answer in answers] == [
         "Question: Where?",
         "Question: What?",

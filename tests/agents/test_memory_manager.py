@@ -1,4 +1,4 @@
-"""From turns to checked operations."""
+"""The Memory Manager turns a turn into checked operations."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_number_in_a_completion_is_the_entry_that_stood_there_in_the_prompt() 
         return '[{"op": "UPDATE", "id": 1, "text": "Ann lives in Oslo"}, {"op": "DELETE", "id": 2}]'
 
     (management,) = manager(ScriptedLanguageModel(update_the_first)).manage([request()])
-    assert management.recalled[0].entry_id == 30  # the one that shares most words with the turn
+    assert management.recalled[0].entry_id == 30  # shares most words with the turn
     shown = [line for line in seen[0].splitlines() if line[0].isdigit()]
     assert shown == [f"{n}. {entry.text}" for n, entry in enumerate(management.recalled, start=1)]
     assert management.checked.accepted == (
@@ -102,7 +102,7 @@ def test_all_requests_are_one_batch_in_their_order_with_the_managers_adapter() -
         ("I shall remember.", ParseFailureReason.NOT_JSON, []),
         ('{"op": "NOOP"}', ParseFailureReason.NOT_AN_ARRAY, []),
         ('[{"op": "DELETE", "id": 3}]', None, [RefusalReason.UNKNOWN_ID]),  # two were shown
-        ('[{"op": "DELETE", "id": 30}]', None, [RefusalReason.UNKNOWN_ID]),  # a bank id is no number
+        ('[{"op": "DELETE", "id": 30}]', None, [RefusalReason.UNKNOWN_ID]),  # a bank id is not a prompt number
         ('[{"op": "FORGET"}]', None, [RefusalReason.UNKNOWN_OPERATION]),
     ],
 )
@@ -119,7 +119,7 @@ def test_garbage_is_a_counted_failure_and_changes_nothing(
 
 
 def shown_in(prompt: str) -> tuple[int, int, int]:
-    """How many memories, earlier turns and words of the turn a prompt shows."""
+    """Count the memories, earlier turns and words of the turn that a prompt shows."""
     lines = prompt.splitlines()
     memories = sum(line[0].isdigit() for line in lines)
     earlier = sum(line.startswith(("Ben: before", "Ann: before")) for line in lines)
@@ -143,7 +143,7 @@ def test_what_does_not_fit_the_window_goes_in_order_earlier_turns_memories_the_e
     assert seen[0] == (2, 2, whole, 0)
     assert list(dict.fromkeys(seen))[:5] == [
         (2, 2, whole, 0),
-        (1, 2, whole, 1),  # the older of the two went
+        (1, 2, whole, 1),  # the older of the two is dropped
         (0, 2, whole, 2),
         (0, 1, whole, 3),
         (0, 0, whole, 4),

@@ -1,4 +1,4 @@
-"""What the agents read, to the character, and what is made of what they write."""
+"""The agents' exact prompts, and how their completions are parsed."""
 
 from __future__ import annotations
 

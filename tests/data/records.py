@@ -25,7 +25,7 @@ LOCOMO: dict[str, Any] = {
     "conversation": {
         "speaker_a": "Ivo",
         "speaker_b": "Una",
-        # session 10 stands before session 2 and must come after it
+        # session 10 is before session 2 here and must be sorted after it
         "session_1_date_time": "1:56 pm on 8 May, 2023",
         "session_1": [
             {"speaker": "Ivo", "dia_id": "D1:1", "text": "I bought a kayak. "},
@@ -78,7 +78,7 @@ def said(role: str, content: str, evidence: bool = False) -> dict[str, Any]:
     return {"role": role, "content": content, "has_answer": evidence}
 
 
-# The sessions stand in the wrong order; "evening" begins after the question, on its day.
+# The sessions are out of order; "evening" begins after the question, on the same day.
 LONGMEMEVAL: dict[str, Any] = {
     "question_id": "q1",
     "question_type": "multi-session",
@@ -104,7 +104,7 @@ LONGMEMEVAL_ABSTENTION: dict[str, Any] = {
     "haystack_sessions": [[said("user", "My kayak is in the shed.")]],
     "answer_session_ids": ["kayak"],
 }
-# The filler session is there twice at one time, between evidence of another day.
+# The filler session is repeated at one time, between evidence of another day.
 LONGMEMEVAL_S: dict[str, Any] = {
     **LONGMEMEVAL_ABSTENTION,
     "question_id": "q3",

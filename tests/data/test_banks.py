@@ -55,7 +55,7 @@ def test_gold_banks_hold_what_was_said_before_each_turn() -> None:
         "s1:4": (OSLO, CAT, PAINTS),
         "s2:1": (OSLO, CAT),
     }
-    # the update keeps id and place; id 3 was deleted and is not given again
+    # the update keeps id and place; id 3 was deleted and is not reused
     assert banks.final == (
         MemoryEntry(1, "Ann lives in Bergen", "Ann", DAY["s2"], ("s1:1", "s2:1")),
         CAT,

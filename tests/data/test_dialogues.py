@@ -1,4 +1,4 @@
-"""`python -m data.dialogues PATH`: counts of a user's own file, or one line that says what is wrong with it."""
+"""`python -m data.dialogues PATH`: counts of a user's own file, or a one-line error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ COUNTS = {
 
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
-    """Two dialogues of two one-turn sessions each; only the first has questions, three."""
+    """Write two dialogues of two one-turn sessions each; only the first has questions, three."""
     path = tmp_path / "own.jsonl"
     second = {**OWN, "dialogue_id": "d2", "questions": []}
     path.write_text(json.dumps(OWN) + "\n" + json.dumps(second) + "\n", encoding="utf-8")

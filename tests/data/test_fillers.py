@@ -1,4 +1,4 @@
-"""Fillers make a warm start's prompts as full as those it is for, and change nothing that is labelled."""
+"""Fillers make warm-start prompts as full as later ones, and change no label."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_what_is_labelled_stays_and_fillers_are_about_others() -> None:
 
 
 def test_the_answer_agent_is_taught_to_rely_on_none_of_them() -> None:
-    # Turn ids count anew in each dialogue: a filler's would be taken for evidence of this one's questions.
+    # Turn ids restart in each dialogue, so a filler's would look like evidence for this one's questions.
     retriever, asked = Retriever(None, "bm25"), answer_tuples(EXAMPLES[0].dialogue, POOL[0][1])
     plain, full = (answer_rows(with_fillers(asked, POOL, count, 0), retriever, 30) for count in (0, 60))
     for before, after in zip(plain, full, strict=True):
@@ -61,7 +61,7 @@ def test_the_answer_agent_is_taught_to_rely_on_none_of_them() -> None:
 
 def test_nothing_is_remembered_from_after_the_turn_or_the_question() -> None:
     tuples, asked = labelled(), answer_tuples(EXAMPLES[0].dialogue, POOL[0][1])
-    late = replace(asked[0], question=replace(asked[0].question, asked_at=""))  # asked after all that was said
+    late = replace(asked[0], question=replace(asked[0].question, asked_at=""))  # asked after the last turn
     for item in with_fillers(tuples, POOL, 60, 0):
         assert max(entry.timestamp for entry in item.bank) <= item.turn.timestamp
     for question in with_fillers([*asked, late], POOL, 60, 0):

@@ -1,4 +1,4 @@
-"""LoCoMo: a made-up file with every defect of the real one, and the real one's counts where it is at hand."""
+"""LoCoMo: a made-up file with every defect of the real one, and the real one's counts if it is available."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_questions_are_repaired(tiny: Path) -> None:
         "conv-26:3": ("D2:1",),  # "D" names nothing
         "conv-26:4": ("D1:2",),  # "D:1:2"
         "conv-26:5": ("D1:1", "D2:1", "D2:2"),
-        "conv-26:6": ("D2:1",),  # "D02:01" is D2:1, which is cited twice then
+        "conv-26:6": ("D2:1",),  # "D02:01" is D2:1, which is thus cited twice
         "conv-26:7": (),  # neither turn exists
         "conv-26:8": ("D1:1",),
         "conv-26:9": ("D1:1",),
@@ -173,7 +173,7 @@ def test_a_file_of_full_length_with_other_bytes_is_not_called_cut_short(tmp_path
 
 @pytest.fixture
 def published(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The tiny file as if it were the published one, "downloaded" by its file: URL."""
+    """Treat the tiny file as the published one, "downloaded" by its file: URL."""
     content = tiny.read_bytes()
     source = replace(
         locomo.LOCOMO_FILE, url=tiny.as_uri(), size=len(content), sha256=hashlib.sha256(content).hexdigest()
@@ -241,7 +241,7 @@ def real() -> list[Dialogue]:
 
 @needs_locomo
 def test_real_counts_of_every_split_and_category(real: list[Dialogue]) -> None:
-    # counted by hand from the file; the split is the paper's: 152 / 81 / 1,307
+    # counted by hand from the file; the paper's split is 152 / 81 / 1,307
     assert count(real) == {
         "dialogues": 10,
         "sessions": 272,

@@ -1,4 +1,4 @@
-"""The audit of LoCoMo's gold answers: keyed as predictions are, on a made-up file and on the real one."""
+"""The audit of LoCoMo's gold answers, keyed like predictions, on a made-up file and on the real one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_findings_are_keyed_as_predictions_are(tmp_path: Path) -> None:
     )
 
     expected = {
-        # the place in locomo10.json, whose ten conversations are numbered 26 to 50 with gaps
+        # the index in locomo10.json, whose ten conversations are numbered 26 to 50 with gaps
         "conv-26/conv-26:1": "WRONG_CITATION",
         "conv-30/conv-30:0": "AMBIGUOUS",
         "conv-50/conv-50:157": "AMBIGUOUS",
@@ -52,9 +52,9 @@ def test_an_audit_is_found_beside_the_data_or_not_at_all(tmp_path: Path) -> None
     locomo.write_text("[]", encoding="utf-8")
     assert find_audit(tmp_path) is None
     assert find_audit(locomo) is None
-    assert find_audit(cache=tmp_path / "cache") is None  # and nothing is downloaded for it
+    assert find_audit(cache=tmp_path / "cache") is None  # nothing is downloaded
     written(tmp_path, finding("locomo_0_qa1"))
-    with pytest.raises(ChecksumError):  # a changed audit is never taken for none
+    with pytest.raises(ChecksumError):  # a changed audit does not count as a missing one
         find_audit(locomo)
 
 

@@ -1,4 +1,4 @@
-"""LongMemEval: a made-up file with every defect of the real one, and the real one's counts where it is at hand."""
+"""LongMemEval: a made-up file with every defect of the real one, and the real one's counts if it is available."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_the_two_forms_are_never_mixed(
         load_longmemeval(path, form, verify=verify)
 
     assert message in str(error.value)
-    assert not isinstance(error.value, ChecksumError)  # which would say "remove it"
+    assert not isinstance(error.value, ChecksumError)  # whose advice is "remove it"
     assert "never mix the two" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -155,7 +155,7 @@ def test_splits_are_read_beside_the_file(oracle: Path, splits: Path, caplog: pyt
 
     assert ids(longmemeval_split(dialogues, "sft", oracle, verify=False)) == ["q1"]
     assert ids(longmemeval_split(dialogues, "test", splits.parent, verify=False)) == ["q2_abs"]
-    assert caplog.text == ""  # 0862e8bf_abs shares a session with training: it is left out, not missed
+    assert caplog.text == ""  # 0862e8bf_abs shares a session with training: left out, not missing
     assert ids(longmemeval_split(dialogues, "all")) == ["q1", "q2_abs"]
     with caplog.at_level(logging.WARNING):
         assert ids(longmemeval_split(dialogues, "train", oracle, verify=False)) == ["q1"]

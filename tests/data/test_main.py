@@ -1,4 +1,4 @@
-"""`python -m data`: what is whole, what is damaged, what is not there."""
+"""`python -m data` reports intact, damaged and missing files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from memory_r1.errors import DataError
 
 @pytest.fixture
 def source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """One small file to fetch, and an empty cache."""
+    """Provide one small file to fetch, and an empty cache."""
     path = tmp_path / "published.json"
     path.write_text("[1]", encoding="utf-8")
     file = PublishedFile("small.json", path.as_uri(), 3, hashlib.sha256(b"[1]").hexdigest())
@@ -34,7 +34,7 @@ def test_the_cache_is_filled_and_what_is_to_be_brought_is_named(
     assert "Small: whole\n" in said
     assert "LongMemEval, S: not here; get https://huggingface.co/" in said
     assert "MSC, official: not here; get https://huggingface.co/datasets/MemGPT/MSC-Self-Instruct and put it" in said
-    assert "approximate" not in said  # nobody can get it
+    assert "approximate" not in said  # it cannot be downloaded
 
 
 def test_a_failed_download_is_an_error_that_says_where_to_get_the_file(

@@ -1,4 +1,4 @@
-"""MSC: made-up files in both forms, and the real development set's counts where it is at hand."""
+"""MSC: made-up files in both forms, and the real development set's counts if it is available."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ def test_the_development_set_calls_its_speakers_as_the_question_does(development
     assert [(session.session_id, session.timestamp) for session in dialogue.sessions] == [
         ("s1", "2023-12-30T12:00:00"),
         ("s2", "2024-01-01T07:00:00"),
-        ("s3", "2024-01-01T12:00:00"),  # what `time_back` counts from
-        ("s4", "2024-01-02T12:00:00"),  # says nothing: a day later
+        ("s3", "2024-01-01T12:00:00"),  # the session from which `time_back` counts
+        ("s4", "2024-01-02T12:00:00"),  # no distance: a day later
     ]
     assert [turn.speaker[-1] for turn in dialogue.turns()] == ["A", "B", "A", "A", "B", "A"]
     assert dialogue.questions == (Question("msc-12", "What does Speaker_12_A do", "paint", "earlier-session"),)
@@ -86,12 +86,12 @@ def test_the_development_set_calls_its_speakers_as_the_question_does(development
 @pytest.mark.parametrize(
     ("distances", "expected"),
     [
-        # a middle session that says nothing is a day before the next one
+        # a middle session without a distance is a day before the next one
         (["3 days ago", None, "1 day ago"], ["2023-12-29T12:00:00", "2023-12-30T12:00:00", "2023-12-31T12:00:00"]),
-        # the first says to be later than the second: it is put an hour before it
+        # the first claims to be later than the second, so it is put an hour before it
         (["1 hour ago", "2 hours ago"], ["2024-01-01T09:00:00", "2024-01-01T10:00:00"]),
         (["1 week 1 day 30 minutes ago"], ["2023-12-24T11:30:00"]),
-        # nothing is told at all: day by day from the made-up one
+        # no distances at all: day by day from the made-up date
         ([None, ""], ["2024-01-01T12:00:00", "2024-01-02T12:00:00"]),
     ],
 )

@@ -1,4 +1,4 @@
-"""What data/README.md counts is what the recipes use: dialogues from the YAML files, numbers from the generator."""
+"""The counts in data/README.md match the recipes' dialogues and the generator."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ COLUMNS = ("SFT", "GRPO", "validation", "held out")
 
 
 def training_range(*methods: str) -> tuple[int, int]:
-    """First training dialogue and the one behind the last, of all recipes of these methods, which must agree."""
+    """Return the first training dialogue and the one after the last, which all recipes of these methods share."""
     recipes = [recipe for name, recipe in RECIPES.items() if name.split("_")[1] in methods]
     firsts = {(recipe.get("first_dialogue", 0), recipe["train_dialogues"]) for recipe in recipes}
     assert len(firsts) == 1, f"{methods} recipes use different dialogues: {firsts}"
@@ -50,7 +50,7 @@ def dialogues(split: Split, first: int, end: int) -> tuple[LabelledDialogue, ...
 
 
 def table() -> dict[str, dict[str, str]]:
-    """The table's cells by column and row."""
+    """Read the table's cells by column and row."""
     start = README.index("| | SFT | GRPO |")
     lines = README[start : README.index("\n\n", start)].splitlines()
     header, _, *rows = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]

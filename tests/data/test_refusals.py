@@ -1,4 +1,4 @@
-"""All loaders refuse alike: in one line that names the file, the field, what was found and what is allowed."""
+"""All loaders' errors are one line with the file, the field, what was found and what is allowed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ DROPPED = object()
 
 @dataclass(frozen=True)
 class Loader:
-    """What loads a file without asking for its checksum, the file's name, and a record that it takes."""
+    """A loader that skips the checksum, its file's name, and a valid record."""
 
     load: Callable[[Path], object]
     name: str
     record: dict[str, Any]
-    lines: bool = False  # a record a line; else all in one array
+    lines: bool = False  # one record per line; else one array
 
     def write(self, folder: Path, *records: object) -> Path:
         (folder / CONVERSATIONS_FILE.name).write_text(json.dumps(MSC_CONVERSATION), encoding="utf-8")
@@ -64,7 +64,7 @@ LOADERS = {
 
 
 def refused(load: Callable[[Path], object], path: Path, where: str) -> str:
-    """What the error of loading `path` says behind `where`, in one line."""
+    """Return the one-line error of loading `path`, after `where`."""
     with pytest.raises(DataError) as error:
         load(path)
     message = str(error.value)
@@ -74,7 +74,7 @@ def refused(load: Callable[[Path], object], path: Path, where: str) -> str:
 
 DATE, SAID = "conversation.session_2_date_time", "haystack_sessions"
 REPORTED_AT = {"conversation.session_2[0].dia_id": "conversation", "haystack_dates[0]": SAID}
-"""Fields that are told by another one's place, since it is the two together that are wrong."""
+"""Fields reported at another field's place, since the two are wrong together."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Training tuples: linking, retention, the share of turns that answer nothing, and the held-out guard."""
+"""Training tuples: linking, retention, the share of turns without questions, and the held-out guard."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ GOLD = {
 
 
 def _dialogue(*questions: Question, texts: tuple[str, ...] = TEXTS) -> Dialogue:
-    """Turn n is said on day n, all in one session, by Ann and Ben in turn."""
+    """Build a session in which turn n is on day n and Ann and Ben alternate."""
     turns = tuple(
         Turn(f"t{number}", "Ann" if number % 2 else "Ben", text, "s", f"2023-05-{number:02}T10:00:00")
         for number, text in enumerate(texts, start=1)
@@ -65,7 +65,7 @@ def _gold_tuples(dialogue: Dialogue, **options: object) -> dict[str, ManagerTupl
 def test_a_question_is_linked_to_its_last_evidence_turn_and_to_no_other() -> None:
     tuples = _gold_tuples(_dialogue(LIVES, CAT, PET, NEVER))
 
-    # LIVES cites t5 before t1: t5 is said last
+    # LIVES cites t5 before t1, but t5 is the later turn
     linked = {turn_id: _ids(item.linked) for turn_id, item in tuples.items() if item.linked}
     assert linked == {"t5": ["lives"], "t3": ["cat", "pet"]}
 
@@ -97,13 +97,13 @@ def test_retention_questions_are_those_the_bank_answers_already() -> None:
 
     assert {turn_id: _ids(item.retention) for turn_id, item in tuples.items()} == {
         "t1": [],
-        "t2": [],  # LIVES has one of its turns to come
+        "t2": [],  # one of LIVES's turns is still to come
         "t3": [],  # CAT is linked here, not retained
         "t4": ["cat"],
         "t5": ["cat"],
         "t6": ["cat", "lives"],
         "t7": ["cat", "lives"],  # "Ann has Momo, who is two" keeps the name
-        "t8": ["lives"],  # the cat's entry is deleted here: its question is no longer asked
+        "t8": ["lives"],  # the cat's entry is deleted here, so its question is dropped
         "t9": ["lives"],
     }
 
@@ -118,7 +118,7 @@ def test_a_fact_overwritten_by_gold_is_retained_no_more() -> None:
 
 
 def test_a_question_asked_before_the_turn_is_retained_no_more() -> None:
-    # LIVED is asked on day 4 at noon: the bank of day 5 (t5) need not answer it, with or without gold
+    # LIVED is asked on day 4 at noon: the bank of day 5 (t5) need not answer it, even without gold
     dialogue = _dialogue(LIVED)
 
     tuples = _by_turn(manager_tuples(dialogue, gold_banks(dialogue, GOLD), every_turn=True))
@@ -169,7 +169,7 @@ def test_unlinked_turns_are_no_evidence_at_all_and_rather_those_that_something_s
     for seed in range(20):
         tuples = manager_tuples(dialogue, banks, min_unlinked_share=0.6, seed=seed)
         unlinked = [item for item in tuples if not item.linked]
-        # t1 is LIVES's first evidence; t2's bank answers nothing yet; t4, t6, t7, t8, t9 have retention questions
+        # t1 is LIVES's first evidence; t2's bank answers nothing yet; t4 and t6 to t9 have retention questions
         assert len(unlinked) == 3
         assert {item.turn.turn_id for item in unlinked} <= {"t4", "t6", "t7", "t8", "t9"}
         order = [int(item.turn.turn_id[1:]) for item in tuples]
@@ -177,7 +177,7 @@ def test_unlinked_turns_are_no_evidence_at_all_and_rather_those_that_something_s
 
 
 def test_the_share_holds_where_few_turns_answer_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    # t9 alone is free: two linked ones beside it are the most that leave it 30% (1 of 3)
+    # only t9 is free, and at most two linked turns leave it a share of 30% (1 of 3)
     questions = [Question(f"q{n}", "?", "x", "single", (f"t{n}",)) for n in range(1, 9)]
     dialogue = _dialogue(*questions)
 
@@ -215,7 +215,7 @@ def test_what_does_not_fit_the_dialogue_is_refused() -> None:
 
     with pytest.raises(DataError, match="the evidence of question cat: found turn t99"):
         manager_tuples(_dialogue(replace(CAT, evidence=("t99",))), banks)
-    with pytest.raises(DataError, match="the banks of dialogue d1 lack turn t1"):
+    with pytest.raises(DataError, match="dialogue d1 has no bank for turn t1"):
         manager_tuples(dialogue, Banks({}, ()))
     with pytest.raises(DataError, match="turn t5 of dialogue d1: no live entry has id 1"):
         manager_tuples(dialogue, gold_banks(dialogue, {}), gold=GOLD)
@@ -246,7 +246,7 @@ def test_of_banks_a_question_gets_the_one_at_the_time_it_is_asked() -> None:
     lives, lived = answer_tuples(dialogue, banks)
 
     assert lives.bank == banks.final
-    # asked on day 4 at noon: what was said up to t4, the bank before t5
+    # asked on day 4 at noon, after t4: the bank before t5
     assert lived.bank == banks["t5"]
     assert lived.bank[0].text == "Ann lives in Oslo"
 
@@ -265,7 +265,7 @@ def test_a_dialogue_on_both_sides_is_refused() -> None:
 
 
 def _in_sessions(*questions: Question) -> Dialogue:
-    """The same turns in three sessions: t1 to t3, t4 to t6, t7 to t9."""
+    """Split the turns into three sessions: t1 to t3, t4 to t6, t7 to t9."""
     flat = _dialogue(*questions)
     turns = flat.turns()
     sessions = tuple(Session(f"s{n}", turns[3 * n].timestamp, turns[3 * n : 3 * n + 3]) for n in range(3))
@@ -278,7 +278,7 @@ def test_a_session_is_linked_to_the_questions_whose_last_evidence_it_holds() -> 
 
     assert [item.tuple_id for item in tuples] == ["d1/s0", "d1/s1", "d1/s2"]
     assert [_ids(item.linked) for item in tuples] == [["cat", "pet"], ["lives"], []]
-    # Before s1 the bank has the cat, before s2 Bergen too; without gold nothing is known to be overwritten.
+    # Before s1 the bank has the cat, before s2 also Bergen; without gold, nothing counts as overwritten.
     assert [set(_ids(item.retention)) <= {"cat", "pet", "lives"} for item in tuples] == [True] * 3
     assert [len(item.retention) for item in tuples] == [0, 2, 2]
     assert [entry.text for entry in tuples[1].bank] == ["Ann lives in Oslo", "Ann has a cat named Momo"]
@@ -287,7 +287,7 @@ def test_a_session_is_linked_to_the_questions_whose_last_evidence_it_holds() -> 
 
 
 def test_a_session_without_any_question_is_no_tuple_and_an_earlier_question_is_left_out() -> None:
-    # LIVED is asked on day 4, in the middle of s1: no later bank need answer it, that of s0 (days 1 to 3) does.
+    # LIVED is asked on day 4, in the middle of s1: the bank of s0 (days 1 to 3) must answer it, later ones need not.
     dialogue = _in_sessions(LIVED)
     tuples = session_tuples(dialogue, gold_banks(dialogue, GOLD))
     assert [(item.tuple_id, _ids(item.linked), _ids(item.retention)) for item in tuples] == [("d1/s0", ["lived"], [])]

@@ -1,4 +1,4 @@
-"""What is recalled fits what the model can read; what does not is cut by the system's own rule, and counted."""
+"""Recalled memories fit the model's window; the rest is cut by the system's own rule, and counted."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tests.small_runs import RUN, build, dialogues, rows, run_it
 
 
 def bare_prompt(model: ScriptedLanguageModel, agent: AnswerAgent, asked: Asked) -> int:
-    """Tokens of the question's prompt without memories and of its longest answer."""
+    """Return the tokens of the question's prompt without memories plus its longest answer."""
     room = AnswerAgent(model, max_new_tokens=agent.max_new_tokens).room(asked.request(Recall(())))
     assert room is not None and model.window is not None
     return model.window - room
 
 
 def longest_prompt(model: ScriptedLanguageModel) -> int:
-    """Tokens that all of the prompts of the small run need at most."""
+    """Return the most tokens that a prompt of the small run needs."""
     run = AnswerAgent(model)
     return max(bare_prompt(model, run, asked) for asked in questions_of(dialogues(), run, None))
 
@@ -56,7 +56,7 @@ def test_a_window_without_room_for_memories_is_refused_before_anything_is_writte
 @pytest.mark.parametrize("room", [*range(1, 40, 4), 80])
 def test_no_prompt_exceeds_the_window_and_the_oldest_turns_go_first(room: int, tmp_path: Path) -> None:
     model = ScriptedLanguageModel(window=1000)
-    model.window = longest_prompt(model) + room  # the fake refuses what is longer
+    model.window = longest_prompt(model) + room  # the fake refuses longer prompts
     run = dataclasses.replace(RUN, system="full-context")
     results = run_it(tmp_path, model, build("full-context", model), run=run)
     whole = {"a": ["D1:1", "D1:2", "D1:3", "D2:1", "D2:2", "D2:3"], "c": ["D1:1", "D2:1"]}
@@ -70,7 +70,7 @@ def test_no_prompt_exceeds_the_window_and_the_oldest_turns_go_first(room: int, t
 
 
 def test_as_much_is_shown_as_fits() -> None:
-    """The budget counts entries; the heading of each speaker is found out by measuring, and costs no more than that."""
+    """The budget counts entries; each speaker's heading is measured and costs no more than that."""
     model = ScriptedLanguageModel(window=1000)
     agent, system = AnswerAgent(model), FullContext(count_tokens=model.count_tokens)
     (dialogue, _) = dialogues()
@@ -91,7 +91,7 @@ def test_as_much_is_shown_as_fits() -> None:
 
 
 class Stubborn(FullContext):
-    """Recalls what it likes, whatever the budget."""
+    """Ignores the budget when it recalls."""
 
     name = "stubborn"
 

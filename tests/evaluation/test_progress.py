@@ -1,4 +1,4 @@
-"""How far long work is, where no terminal redraws bars."""
+"""Progress of long work without a terminal that redraws bars."""
 
 from __future__ import annotations
 

@@ -171,7 +171,7 @@ def test_whatever_a_kill_leaves_the_whole_rows_before_it_are_kept(
     rewrite_rows(path, rows)
     content = path.read_bytes()[:cut]
     path.write_bytes(content)
-    # A row is whole once its closing brace is there; its newline may be missing.
+    # A row is complete with its closing brace, even without its newline.
     whole = content.count(b"\n") + (content[-1:] not in (b"", b"\n") and path.read_bytes() in _without_newline(rows))
     with JsonLinesWriter(path) as writer:
         assert writer.existing == rows[:whole]

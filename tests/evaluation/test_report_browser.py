@@ -21,14 +21,14 @@ from tests.report_pages import write_folder
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason="no Chromium here")]
 
-# Would load an image and rename the page if it ever became markup.
+# As markup, this would load an image and rename the page.
 HOSTILE = """</script><img src=x onerror="document.title='owned'"><script>document.title='owned'</script>"""
 QUESTIONS = 100
 RIGHT = range(0, QUESTIONS, 4)
 
 
 def write_run(folder: Path, system: str = "memory-r1", right: range = RIGHT, questions: int = QUESTIONS) -> Path:
-    """Questions of one dialogue; question i has turn i as evidence, and every tenth turn was updated later."""
+    """Write a run of one dialogue; question i has turn i as evidence, and every tenth turn was updated later."""
     turns = tuple(Turn(f"s1:{i}", "Ann", f"I own lamp{i} {HOSTILE}", "s1", "2023-05-08") for i in range(questions))
     rows, log = [], []
     for i, turn in enumerate(turns):
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def dump(page: Path, profile: Path, fragment: str = "") -> str:
-    """The page as it stands after its script ran."""
+    """Return the page after its script has run."""
     options = (
         *("--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run"),
         *("--allow-file-access-from-files", f"--user-data-dir={profile}", "--window-size=1000,1000"),
@@ -74,7 +74,7 @@ def count(dom: str) -> str:
     ("state", "expected"),
     [
         ({}, 100),
-        # Its own words, its answer, what was recalled for it and what was said; of several words all have to be there.
+        # Search covers the question, its answer, its recall and its turns, and all words must match.
         ({"search": "which42?"}, 1),
         ({"search": "ANSWER42"}, 1),
         ({"search": "memory42"}, 1),
@@ -103,7 +103,7 @@ def test_a_link_opens_its_question_even_where_the_filters_hide_it(folder: Path, 
         dom = dump(folder / "report.html", tmp_path, chosen(question="d1/q70", **state))
         [opened] = re.findall(r'<details class="question" open="">.*?</details></div>', dom, re.DOTALL)
         text = unescape(re.sub(r"<[^>]*>", " ", opened))
-        # The turn with two neighbours on each side, what became of its entry, and the text as it is.
+        # The turn with two neighbours on each side, its entry's later operations, and the unescaped text.
         assert all(f"I own lamp{i} " in text for i in range(68, 73)) and "lamp67 " not in text and "lamp73 " not in text
         assert "later, at s1:99" in text and "revised70" in text and "✓ stored" in text
         assert HOSTILE in text
@@ -143,7 +143,7 @@ frame.src = "PAGE";
 
 
 def drive(page: Path, tmp_path: Path) -> dict[str, Any]:
-    """What happens when the page, on a phone, is searched, opened and cleared."""
+    """Search, open and clear the page on a phone; return what happens."""
     driver = tmp_path / "driver.html"
     driver.write_text(DRIVER.replace("PAGE", page.as_uri()))
     found = re.search(r'id="found">([^<]+)<', dump(driver, tmp_path / "profile"))

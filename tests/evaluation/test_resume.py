@@ -1,4 +1,4 @@
-"""Evaluations that are killed go on: the same results, and no model asked twice."""
+"""Killed evaluations resume with the same results and ask no model twice."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_run_killed_three_times_gives_the_results_of_an_undisturbed_one(tmp_pa
     expected = run_it(tmp_path / "whole")
     folder, log = tmp_path / "killed", tmp_path / "log"
     lost = 0
-    # The second wave holds one turn of each dialogue; its transaction is never finished.
+    # The second wave has one turn per dialogue, and its transaction never finishes.
     for death in ("writing:2", "between:3", "answering:2"):
         before = len(asked(log))
         assert attempt(folder, log, death) != 0
@@ -61,7 +61,7 @@ def test_a_run_killed_three_times_gives_the_results_of_an_undisturbed_one(tmp_pa
     assert read_run(folder).cost == read_run(tmp_path / "whole").cost
     calls = sum(map(len, asked(log)))
     assert TURNS + QUESTIONS < calls <= TURNS + QUESTIONS + lost
-    # A finished run asks nothing at all.
+    # A finished run asks nothing.
     assert attempt(folder, log, "answering:1") == 0
     assert sum(map(len, asked(log))) == calls
 
@@ -71,7 +71,7 @@ def test_a_run_killed_at_random_moments_loses_no_finished_turn(tmp_path: Path) -
     options = {"dialogues": longer_dialogues(), "batch_size": BATCH}
     expected = run_it(tmp_path / "whole", **options)
     folder, log, moments = tmp_path / "killed", tmp_path / "log", random.Random(0)
-    unfinished: set[str] = set()  # prompts of the call during or after which each process died
+    unfinished: set[str] = set()  # prompts of the call at which each process died
     kills = 0
     while kills < KILLS:
         begun = len(asked(log))

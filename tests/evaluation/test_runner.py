@@ -83,10 +83,10 @@ def test_results_count_operations_and_cost(tmp_path: Path) -> None:
         "parse_failures": 1,
         "unknown_ids": 1,
     }
-    # Eight turns managed and four questions answered; what was read and written is what went through the model.
+    # Eight managed turns and four answers: tokens read and written are those that went through the model.
     assert results["cost"]["model_calls"] == 12 == len(model.prompts)
     assert results["cost"]["read_tokens"] == sum(row["tokens"] for row in rows(tmp_path, "predictions"))
-    # Every turn here has one operation, which says what writing on it cost.
+    # Every turn here has one operation, which records the cost of writing.
     assert results["cost"]["write_tokens"] == sum(
         row["prompt_tokens"] + row["completion_tokens"] for row in rows(tmp_path, "operations")
     )
@@ -177,7 +177,7 @@ def test_a_budget_of_nothing_is_refused(budget: int, tmp_path: Path) -> None:
 
 
 class Watched(MemorySystem):
-    """Passes everything on to another system and keeps what it was given."""
+    """Forwards every call to another system and records it."""
 
     def __init__(self, inner: MemorySystem) -> None:
         self.inner = inner
@@ -229,7 +229,7 @@ def test_a_system_is_told_turns_then_questions_and_never_gold(tmp_path: Path) ->
     (asked,) = (given[1] for given in watched.given if given[0] == "recall_many")
     assert asked == [
         RecallRequest("What is it?", "a", "2023-06-01T00:00:00"),
-        # Asked at no stated time: after the last session.
+        # Without a time, the question is asked after the last session.
         RecallRequest("Who plays chess?", "c", "2023-05-02T10:00:00"),
     ]
 

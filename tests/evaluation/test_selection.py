@@ -37,7 +37,7 @@ def ids(dialogues: list[Dialogue]) -> list[str]:
     [
         (1, 2, ["q1"]),
         (2, 4, ["q1", "q2"]),
-        # Only with everything played can it be known that q5 has no answer.
+        # That q5 has no answer is known only after everything is played.
         (3, 6, ["q1", "q2", "q3", "q4", "q5"]),
         (9, 6, ["q1", "q2", "q3", "q4", "q5"]),
         (None, 6, ["q1", "q2", "q3", "q4", "q5"]),
@@ -66,7 +66,7 @@ def many() -> list[Dialogue]:
 def test_a_limit_draws_from_every_dialogue_and_category_in_proportion() -> None:
     chosen = select(many(), limit=16)
     drawn = Counter((each.dialogue_id, asked.category) for each in chosen for asked in each.questions)
-    # 16 of 160 is a tenth: of 60 six, of 20 two.
+    # 16 of 160 is a tenth: six of 60, two of 20.
     assert drawn == {("d", "a"): 6, ("d", "b"): 2, ("e", "a"): 6, ("e", "b"): 2}
 
 
@@ -75,7 +75,7 @@ def test_a_limit_keeps_the_proportion_of_categories_where_every_question_has_a_d
     dialogues = [dialogue(f"d{i}", [question(i, "D1:1", category="a" if i < 60 else "b")]) for i in range(80)]
     chosen = [select(dialogues, limit=8, seed=seed) for seed in range(5)]
     assert [Counter(each.questions[0].category for each in of_seed) for of_seed in chosen] == [{"a": 6, "b": 2}] * 5
-    # Not the first of each: the draw depends on the seed.
+    # Not the first of each, since the draw depends on the seed.
     assert len({frozenset(each.dialogue_id for each in of_seed) for of_seed in chosen}) == 5
 
 

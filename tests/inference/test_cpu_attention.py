@@ -1,4 +1,4 @@
-"""Attention by products says what PyTorch's fused attention says, and leaves out what nobody may see."""
+"""Attention by products equals PyTorch's fused attention, and skips positions that no query may see."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_in_bfloat16_completions_attend_nearly_as_exactly_as_the_fused_kernel_le
 
 
 def test_completions_attend_and_learn_under_autocast() -> None:
-    # As a float32 model does whose positions turn queries and keys, and not values, back into float32.
+    # As in a model whose rotary positions turn queries and keys, but not values, back into float32.
     query, key, value = tensors(COUNT * STEPS, PROMPT + COUNT * STEPS)
     branches, visible = Branches(COUNT, STEPS, None), tree_of(LENGTHS["equal prompts"])
     with torch.autocast("cpu", torch.bfloat16):

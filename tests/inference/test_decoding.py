@@ -1,4 +1,4 @@
-"""Completions that end leave the batch, and the others go on as if they had been alone."""
+"""Finished completions leave the batch, and the others continue as if alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chat calls against a local server that is slow, broken or talks nonsense, as servers are."""
+"""Chat calls against a local server that is slow, broken or replies nonsense."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_nonsense_is_an_error_that_shows_it(garbage: bytes) -> None:
 
 def test_a_server_that_drips_bytes_is_given_up() -> None:
     def drip(body: dict, headers: dict) -> tuple[int, object]:
-        return 200, iter([b" "] * 100)  # a byte each 0.05 s: every read is quick, the whole takes 5 seconds
+        return 200, iter([b" "] * 100)  # a byte every 0.05 s: every read is quick, but the whole takes 5 seconds
 
     with ChatServer(drip) as server:
         started = time.monotonic()
@@ -128,7 +128,7 @@ def test_one_failure_leaves_the_others_alone() -> None:
 
 
 class Clock:
-    """The time that `Endpoint` reads, moved by hand."""
+    """A manual clock for `Endpoint`."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -142,7 +142,7 @@ def test_a_server_that_is_down_is_left_alone_until_it_has_cooled_down(monkeypatc
         replies = ask(asked, 20)
         assert all(isinstance(item, EndpointError) for item in replies)
         assert "not asked" in str(replies[-1])
-        # Two conversations at a time: at most one more is under way when the second one fails. Two attempts each.
+        # Two conversations at a time, two attempts each: at most one more is in flight when the second one fails.
         asked_until_down = len(server.requests)
         assert asked_until_down <= 2 * 3
         clock.now += 29.9

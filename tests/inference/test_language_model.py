@@ -1,4 +1,4 @@
-"""Batched generation over one base model and adapters chosen by name."""
+"""Batched generation over one base model with adapters chosen by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from memory_r1.errors import ConfigurationError, ModelError, PromptTooLongError
 from memory_r1.inference.language_model import LocalLanguageModel, active_adapter, attach_adapter, room_for
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora, write_adapter
 
-# Of different lengths, and not in the order of their lengths.
+# Of different lengths, not sorted by length.
 PROMPTS = messages(
     [
         "Ann: I moved to Lisbon.",
@@ -26,7 +26,7 @@ PROMPTS = messages(
 
 @pytest.fixture(scope="module")
 def base(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`tiny_model` with larger weights: what it says depends on the prompt."""
+    """Scale `tiny_model`'s weights, so that its text depends on the prompt."""
     folder = tmp_path_factory.mktemp("sharp") / "tiny-llama"
     sharpen(load_base(tiny_model)).save_pretrained(folder)
     load_tokenizer(tiny_model).save_pretrained(folder)
@@ -102,7 +102,7 @@ def test_every_adapter_and_the_base_say_something_else(loaded: LocalLanguageMode
     one, two, none = texts(loaded, adapter="one"), texts(loaded, adapter="two"), texts(loaded, adapter=None)
     assert len({tuple(one), tuple(two), tuple(none)}) == 3
     assert none == texts(plain)
-    # Whatever was used in between, each says the same again.
+    # Each repeats itself, whatever ran in between.
     assert (texts(loaded, adapter="one"), texts(loaded, adapter="two")) == (one, two)
 
 

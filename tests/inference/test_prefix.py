@@ -1,4 +1,4 @@
-"""What prompts begin with is computed once, and nothing they say changes by it."""
+"""A common prefix of prompts is computed once, without changing any completion."""
 
 from __future__ import annotations
 
@@ -50,10 +50,10 @@ CONFIGS: dict[str, PretrainedConfig] = {
     ),
     "gemma2, every second layer slides": Gemma2Config(
         **SIZES, sliding_window=WINDOW, query_pre_attn_scalar=8
-    ),  # caps its scores: left to its own generate
+    ),  # caps its scores, so it uses its own generate
 }
 COMMON = list(range(10, 25))
-# Instructions in common, two prompts twice, and rests of 3, 9, 12 and 14 tokens.
+# Common instructions, two repeated prompts, and suffixes of 3, 9, 12 and 14 tokens.
 ROWS = [
     [*COMMON, 30, 31, 32],
     [*COMMON, *range(40, 49)],
@@ -96,7 +96,7 @@ def test_what_rows_share_runs_once_and_equal_rows_too(name: str) -> None:
     trees = PromptTrees(ROWS, pad=0)
     with torch.no_grad():
         logits, cache = prefill(model, trees, room=4)
-        # The rests of 9 and 3 tokens, which would be padding mostly, in passes of their own.
+        # The suffixes of 9 and 3 tokens, which would be mostly padding, in separate passes.
         assert shapes == [(1, len(COMMON)), (2, 14), (1, 9), (1, 3)]
         expected = torch.stack([model(input_ids=torch.tensor([row])).logits[0, -1] for row in ROWS])
     assert cache.get_seq_length() == len(COMMON) + 14

@@ -1,4 +1,4 @@
-"""Trees of prompts hold every prompt, and each of its tokens sees those before it and no others."""
+"""Trees hold every prompt, and each token sees exactly the prompt tokens before it."""
 
 from __future__ import annotations
 

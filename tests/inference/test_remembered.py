@@ -1,4 +1,4 @@
-"""Replies are kept up to a bound, the oldest forgotten first."""
+"""Replies are cached up to a bound; the oldest is dropped first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Answer Agent behind a chat server: what is asked of it, and what its outages cost."""
+"""The Answer Agent behind a chat server: its requests and its outages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long prompts attend in chunks: the same scores, without the keys that a mask hides from a whole chunk."""
+"""Long prompts attend in chunks with the same scores, skipping keys that the mask hides from a whole chunk."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def bank_of(*texts: str) -> MemoryBank:
 
 
 def play(bank: MemoryBank, edits: list[list[Operation]]) -> None:
-    """Applies what can be applied, as a careless caller would."""
+    """Apply every operation that can be applied, like a careless caller."""
     for batch in edits:
         try:
             bank.apply(batch, LATER)

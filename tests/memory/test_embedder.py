@@ -1,4 +1,4 @@
-"""The cache around the sentence model; the model itself only where it is installed."""
+"""The cache around the sentence model; the model itself is tested only if installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.fakes import FakeEmbedder
 
 
 class CountingModel:
-    """What SentenceEmbedder asks of a sentence-transformers model."""
+    """The part of a sentence-transformers model that SentenceEmbedder uses."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []

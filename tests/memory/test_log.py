@@ -1,4 +1,4 @@
-"""The log, in memory and in a file: a fold that undo, redo and forget respect, whoever writes."""
+"""The log, in memory and in a file: its fold under undo, redo, forget and several writers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def log(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[AnyLog]:
 
 
 def edit(log: AnyLog, scope: str, *operations: Operation, turn: Turn = FIRST) -> Record:
-    """Writes a turn's operations (with bank ids) as a system would."""
+    """Write a turn's operations (with bank ids), like a system."""
 
     def decide(state: ScopeState) -> Record:
         bank, events = state.bank.view(), []
@@ -117,7 +117,7 @@ def test_undo_steps_over_edits_and_keeps_turn_and_id(log: AnyLog) -> None:
     edit(log, "ann", Operation(ADD, "dog"), Operation(NOOP), Operation(ADD, "Rome"))
     assert log.undo("ann") == 1
     assert texts(log) == ["dog"]
-    assert log.state("ann").recent == (FIRST,)  # what was said was said
+    assert log.state("ann").recent == (FIRST,)  # the turn was still said
     assert log.redo("ann", 5) == 1
     assert log.undo("ann", 9) == 2
     assert edit(log, "ann", Operation(ADD, "Oslo"), turn=LATER).events[0].item == 3
@@ -136,7 +136,7 @@ def test_scopes_do_not_see_each_other(log: AnyLog) -> None:
     with pytest.raises(StoreError, match=r"'ann' never held the entries \[2\]"):
         log.forget("ann", [1, 2])
     assert log.undo("ann", 5) == 1
-    assert log.forget("ann") == 0  # what was undone is not remembered
+    assert log.forget("ann") == 0  # undone entries are not remembered
     assert (log.scopes(), texts(log, "ben")) == (("ben",), ["Rome", "Oslo"])
 
 
@@ -212,7 +212,7 @@ which, scopes = st.integers(0, 1), st.sampled_from(["ann", "ben"])
 
 
 class TwoConnections(RuleBasedStateMachine):
-    """Two open stores on one file against a model: for each scope the steps an editor would take back and forth.
+    """Two open stores on one file against a model: per scope, the steps of an editor's undo and redo.
 
     A step is the id of the entry that it changed and the state after it.
     """
@@ -311,7 +311,7 @@ def test_forgotten_text_is_in_no_byte_of_the_files(tmp_path: Path) -> None:
         store.keep_vectors("ann", "embedder", [(1, b"key-one", b"SECRET-VECTOR"), (3, b"key-two", b"kept vector")])
         assert b"SECRET-ONE" in bytes_on_disk(tmp_path)
         assert store.forget("ann", [1, 2]) == 1
-        left = bytes_on_disk(tmp_path)  # With the connection open, so that the WAL counts too.
+        left = bytes_on_disk(tmp_path)  # Measure with the connection open, so that the WAL counts too.
         assert b"SECRET" not in left
         assert b"harmless 49" in left
         assert store.vectors("ann", "embedder") == {b"key-two": b"kept vector"}

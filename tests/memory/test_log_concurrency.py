@@ -1,4 +1,4 @@
-"""Many threads and processes on one store file: what its log folds to is what everybody was told."""
+"""Many threads and processes on one store file: its log folds to what every writer was told."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write(store: SqliteLog[ScopeState], writer: str, count: int) -> Counter[str]
         kind = rng.choice([ADD, UPDATE, DELETE]) if len(live) > 3 else ADD
         target = None if kind is ADD else rng.choice(live).entry_id
         operation = Operation(kind, None if kind is DELETE else f"{writer} {number}", target)
-        # What stands between reading and writing here is another writer's turn, now and then.
+        # Now and then, another writer's turn comes between this read and write.
         (record,) = store.write(
             [(scope, lambda now, r=read, t=turn, o=operation: record_of(t, Proposal((o,)), r, now))]
         )

@@ -1,4 +1,4 @@
-"""What a completion may say, and what becomes of what it may not."""
+"""Completions that parse, and the typed failures of those that do not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ some_text = texts.filter(bool)
 
 @st.composite
 def operation_lists(draw: st.DrawFn) -> tuple[list[Operation], list[int]]:
-    """Operations that are all acceptable, with the recalled ids that they were written for."""
+    """Draw valid operations, with the recalled ids that they refer to."""
     recalled = draw(st.lists(st.integers(1, 10**6), unique=True, max_size=6))
     edited = draw(st.permutations(recalled))[: draw(st.integers(0, len(recalled)))]
     operations = [
@@ -121,7 +121,7 @@ def test_a_bad_operation_is_refused_and_the_good_ones_stand(element: str, reason
 def test_only_the_first_accepted_operation_on_an_entry_stands() -> None:
     completion = json.dumps(
         [
-            {"op": "UPDATE", "id": 2, "text": ""},  # Refused, so it does not take the entry.
+            {"op": "UPDATE", "id": 2, "text": ""},  # Refused, so the entry is still free.
             {"op": "UPDATE", "id": 2, "text": "new"},
             {"op": "DELETE", "id": 2},
         ]
@@ -193,7 +193,7 @@ def test_nothing_a_completion_holds_ever_raises(completion: str, recalled: list[
     assert len(set(edited)) == len(edited)
     for item in checked.operations:
         assert (item.operation is None) == (item.refusal is not None)
-        json.dumps(item.raw, ensure_ascii=False, allow_nan=False).encode()  # What is logged of it can be written.
+        json.dumps(item.raw, ensure_ascii=False, allow_nan=False).encode()  # Its log record can be serialised.
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Fusion by hand, and what a query brings back."""
+"""Fusion computed by hand, and the results of queries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ banks = st.lists(st.tuples(st.sampled_from(["dog", "red dog", "Oslo", "", "the"]
 def test_fusion_by_hand() -> None:
     # 1/61 + 1/63 = 0.03227 for 8; 1/62 + 1/61 = 0.03252 for 5; 1/63 = 0.0159 for 2; 1/62 = 0.0161 for 9.
     assert reciprocal_rank_fusion([[8, 5, 2], [5, 9, 8]]) == [5, 8, 9, 2]
-    # Twice third beats once first where the constant is large (2/63 > 1/61), not where it is 0 (2/3 < 1).
+    # Twice third beats once first if the constant is large (2/63 > 1/61), not if it is 0 (2/3 < 1).
     assert reciprocal_rank_fusion([[1, 5, 2], [6, 7, 2]])[0] == 2
     assert reciprocal_rank_fusion([[1, 5, 2], [6, 7, 2]], constant=0) == [1, 6, 2, 5, 7]
     # With 1 they are equal (2/4 = 1/2), so the first ranking decides.
@@ -134,7 +134,7 @@ def test_many_requests_are_answered_as_one_by_one(
     alone = [Retriever(FakeEmbedder(), mode).retrieve(r.query, r.entries, r.k, r.speakers) for r in wanted]
     retriever = Retriever(FakeEmbedder(), mode)
     assert retriever.retrieve_many(wanted) == alone
-    assert retriever.retrieve_many(wanted[::-1]) == alone[::-1]  # Some banks are kept by now, some are not.
+    assert retriever.retrieve_many(wanted[::-1]) == alone[::-1]  # By now some banks are cached, others not.
 
 
 def test_all_texts_of_all_requests_are_embedded_in_one_call() -> None:
@@ -144,7 +144,7 @@ def test_all_texts_of_all_requests_are_embedded_in_one_call() -> None:
     assert len(embedder.calls) == 1
     assert sorted(embedder.calls[0]) == sorted({"dog", "tea", *(f"{e.speaker}: {e.text}" for e in BANK)})
     retriever.retrieve("wine", BANK, 2)
-    assert embedder.calls[1] == ["wine"]  # The bank's index is kept.
+    assert embedder.calls[1] == ["wine"]  # The bank's index is reused.
 
 
 def test_a_changed_entry_is_found_by_its_new_text() -> None:

@@ -1,4 +1,4 @@
-"""The table of benchmarks: names, forms, cut turns and audits, and a run of each new benchmark on made-up files."""
+"""The table of benchmarks: names, forms, cut turns and audits, and a run of each benchmark on made-up files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def dialogue(*texts: str, dialogue_id: str = "conv-26") -> Dialogue:
 
 
 class Letters:
-    """A tokenizer with one token a character, but three for an emoji, each of which covers it whole."""
+    """A tokenizer with one token per character, but three per emoji, each covering it whole."""
 
     is_fast = True
 

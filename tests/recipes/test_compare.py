@@ -13,7 +13,7 @@ from recipes.compare import main
 
 
 def write(folder: Path, right: int, system: str = "rag", seed: int = 0) -> Path:
-    """An evaluation of four questions of one dialogue, the first so many of them right."""
+    """Write an evaluation of four questions on one dialogue, the first `right` of them right."""
     rows = [
         Prediction(f"q{number}", "d", "1", {"exact_match": float(number < right)}, "Where?", "Oslo", "Oslo").to_dict()
         for number in range(4)
@@ -80,7 +80,7 @@ def test_names_in_brackets_are_no_markup(tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["a"], "one FOLDER alone"),
+        (["a"], "one FOLDER cannot be compared"),
         (["a", "b", "--names", "x"], "found 1 names for 2 folders"),
     ],
 )

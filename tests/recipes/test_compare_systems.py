@@ -1,4 +1,4 @@
-"""Systems are evaluated one after the other under the same options, then compared."""
+"""Systems are evaluated in turn under the same options, then compared."""
 
 from __future__ import annotations
 

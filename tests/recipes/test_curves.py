@@ -1,4 +1,4 @@
-"""Runs are drawn over the completions they sampled, whatever they made of each."""
+"""Runs are drawn over the completions they sampled, however often they trained on each."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from memory_r1.jsonl import read_json
 from recipes import demo, task_graph
 from tests.fake_runs import N_QUESTIONS, RIGHT, FakeCommands
 
-# In the order in which they start: the stage, and the folder (or module) by which the stand-ins know its command.
+# In starting order: the stage, and the folder (or module) by which the stand-ins recognise its command.
 COMMANDS = {
     "models": "memory_r1.models",
     "manager sft": "manager_sft",

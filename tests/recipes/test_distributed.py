@@ -17,14 +17,14 @@ from tests.tiny import load_base, lora_parameters, sharpen, with_lora
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 240  # seconds; both runs together take about 60
-# ZeRO-3 refuses PPO, and the other cases are the same pass again.
+# ZeRO-3 refuses PPO, and the other cases repeat the same pass.
 ZERO_CASES = [*(("zero2", case) for case in CASES if case != "sft"), ("zero3", "grpo")]
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2 * PATIENCE)]
 
 
 def two_processes(engine: str) -> tuple[str, ...]:
-    """As the guide says for two processes without a GPU: torchrun through the engine's configuration, in float32."""
+    """Return the guide's command for two processes on a CPU: torchrun with the engine's configuration, in float32."""
     return (
         *("-m", "accelerate.commands.launch", "--quiet", "--config_file", f"recipes/accelerate/{engine}.yaml"),
         *("--num_processes", "2", "--mixed_precision", "no", "--main_process_port", "0", "-m"),
@@ -32,7 +32,7 @@ def two_processes(engine: str) -> tuple[str, ...]:
 
 
 def learn(launch: tuple[str, ...], model: Path, folder: Path, *cases: str) -> None:
-    """Run the cases in processes of their own."""
+    """Run the cases in separate processes."""
     done = subprocess.run(
         [sys.executable, *launch, "tests.fixtures.distributed_training", str(model), str(folder), *cases],
         cwd=ROOT,
@@ -47,7 +47,7 @@ def learn(launch: tuple[str, ...], model: Path, folder: Path, *cases: str) -> No
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """The folder in which both runs leave what they learnt."""
+    """Return the folder with the weights of both runs."""
     folder = tmp_path_factory.mktemp("distributed")
     for launch in (("-m",), two_processes("ddp")):
         learn(launch, tiny_model, folder)
@@ -56,7 +56,7 @@ def learnt(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def learnt_by_zero(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> dict[str, Path]:
-    """The folder in which two processes of each ZeRO stage leave what they learnt."""
+    """Return the folder with the weights of two processes of each ZeRO stage."""
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("needs the deepspeed extra: pip install -e '.[deepspeed]'")
     folders = {engine: tmp_path_factory.mktemp(engine) for engine, _ in ZERO_CASES}

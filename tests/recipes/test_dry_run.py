@@ -1,4 +1,4 @@
-"""What `--dry-run` says: sizes of a real model, peaks against measured ones; and that nothing runs."""
+"""`--dry-run`: sizes of a real model, estimated against measured peaks, and nothing run."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def parsed(folder: Path, model: Path, **fields: Any) -> tuple[Any, Any, Any]:
 
 
 def settings(**fields: Any) -> tuple[Any, Any, Any]:
-    """Arguments, config and model with the fields that the estimate reads."""
+    """Make arguments, config and model with the fields that the estimate reads."""
     arguments = SimpleNamespace(answer_folder=fields.get("answer_adapter"))
     config = SimpleNamespace(
         world_size=fields.get("processes", 1),
@@ -111,7 +111,7 @@ def test_sizes_are_those_of_the_real_model(tiny_model: Path) -> None:
     ("rows", "prompt", "completion", "measured"), [(32, 267, 38, 5.60), (64, 275, 41, 11.22), (64, 281, 48, 13.5)]
 )
 def test_the_peak_is_right_within_a_third(rows: int, prompt: int, completion: int, measured: float) -> None:
-    # recipes/smollm2-135m/manager_grpo.yaml for a step on a CPU: the most memory that it held, in GB.
+    # Measured peak of a step of recipes/smollm2-135m/manager_grpo.yaml on a CPU, in GB.
     load = Load(rows, prompt, completion, rows, rows // 8, rows, rows // 8, passes=3)
     found = memory_of("grpo", SMOLLM2_135M, load, *settings(beta=0.02, answer_adapter="somewhere"), cpu=True)
     assert [*found.values()][-1] == pytest.approx(measured * 1e9, rel=1 / 3)
@@ -128,7 +128,7 @@ def test_memory_is_what_a_hand_derives() -> None:
     cache, chances = 180 * 10 * 2 * 50 * 2, 8 * 1_000 * 10
     assert parts == [2_000_000, 40_000, 120_000, cache, chances, activations, logits]
     assert peak == libraries + 2_160_000 + activations + logits
-    # Where a rollout takes more than the pass, it is the peak.
+    # If the rollout takes more than the pass, it is the peak.
     large = memory(replace(LOAD, rollout_rows=10_000))
     assert [*large.values()][-1] > large["rollout: keys and values"] > activations + logits
     assert memory(beta=0.1, answer_adapter="somewhere")["adapters (3)"] == 120_000
@@ -162,7 +162,7 @@ def test_a_recipe_becomes_the_load_of_a_step(tiny_model: Path, tmp_path: Path) -
     load = load_of("grpo", arguments, config, 100)
     assert (load.micro_prompts, load.rollout_prompts, load.passes) == (8, 24, 3)
     arguments, config, _ = parsed(tmp_path, tiny_model, **fields, credit="branch")
-    assert load_of("grpo", arguments, config, 100).rollout_prompts == 24  # each branch is played on from its own bank
+    assert load_of("grpo", arguments, config, 100).rollout_prompts == 24  # each branch continues from its own bank
 
 
 def test_a_session_is_a_longer_prompt_than_a_turn(tiny_model: Path, tmp_path: Path) -> None:

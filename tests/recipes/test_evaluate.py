@@ -97,8 +97,8 @@ def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str,
     [
         (["--benchmark", "synthetic", "--system", "mem0"], "memory system 'mem0' is unknown; allowed: none, "),
         (["--benchmark", "synthetic", "--split", "dev"], "--split is 'dev': allowed are train, validation, test"),
-        (["--benchmark", "synthetic", "--file", "own.jsonl"], "--file names own dialogues"),
-        (["--benchmark", "dialogues"], "--file names own dialogues"),
+        (["--benchmark", "synthetic", "--file", "own.jsonl"], "--file and --benchmark dialogues belong together"),
+        (["--benchmark", "dialogues"], "--file and --benchmark dialogues belong together"),
         (["--benchmark", "dialogues", "--file", "missing.jsonl"], "missing.jsonl"),
         (["--benchmark", "dialogues", "--file", "own.jsonl", "--split", "test"], "own dialogues have none"),
         (["--benchmark", "locomo", "--data", "no/such/folder"], "no/such/folder"),
@@ -154,7 +154,7 @@ def test_an_adapter_that_is_not_there_is_refused(
 
 
 def adapter(folder: Path, agent: str, **settings: object) -> Path:
-    """A folder with no more than what says how its adapter was trained."""
+    """Write a folder that holds only its adapter's training settings."""
     folder.mkdir(parents=True)
     (folder / "training_summary.json").write_text(json.dumps({"agent": agent, "settings": settings}))
     return folder
@@ -182,7 +182,7 @@ def test_an_agent_is_evaluated_as_it_was_trained_unless_an_option_says_otherwise
     }
     as_trained |= {"answer_style": "quotes", "embedder": "own-sentences"}
     assert completed(recipe, *both).items() >= as_trained.items()
-    # The Answer Agent's depth holds for every system that is compared.
+    # The Answer Agent's depth holds for every compared system.
     assert (
         completed(recipe, "--system", "rag", "--answer", answer).items()
         >= {"recall_per_speaker": 20, "dtype": "bfloat16"}.items()
@@ -216,11 +216,11 @@ def test_an_adapter_of_an_earlier_version_says_it_by_its_recipe(recipe: ModuleTy
 @pytest.mark.parametrize(
     ("summary", "options", "longest"),
     [
-        # Equal to the trainer's default, so that the recipe of such a run does not hold it.
+        # Equal to the trainer's default, so the run's recipe does not hold it.
         ({"method": "grpo", "recipe": {"dtype": "bfloat16"}}, [], 512),
-        # 32 tokens would end before the answer, and nothing in SFT held the bound to what quotes take.
+        # 32 tokens would end before the answer, and SFT did not check the bound against the length of quotes.
         ({"method": "sft", "recipe": {"answer_style": "quotes"}}, [], 128),
-        # A length that was trained for one style says nothing of the other.
+        # A length trained for one style says nothing about the other.
         ({"settings": {"answer_style": "ids", "max_new_tokens": 24}}, ["--answer-style", "quotes"], 128),
     ],
 )
@@ -232,7 +232,7 @@ def test_an_answer_is_not_cut_to_a_length_it_was_not_trained_at(
 
 
 def test_the_command_says_at_its_start_what_is_used(own_file: Path, tiny_model: Path, tmp_path: Path) -> None:
-    # As a script, where the module has another name than to those who import it.
+    # Run as a script, where the module's name is `__main__`.
     arguments = ["--benchmark=dialogues", f"--file={own_file}", "--system=full-context", f"--model={tiny_model}"]
     command = [sys.executable, str(RECIPE), *arguments, "--quiet", f"--output={tmp_path / 'out'}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -277,7 +277,7 @@ def test_the_folder_says_what_was_run_so_that_no_two_runs_meet(recipe: ModuleTyp
     ],
 )
 def test_a_path_or_hub_id_does_not_nest_the_folder(recipe: ModuleType, arguments: list[str], part: str) -> None:
-    # Banks are kept beside the folder: one that lay deeper would share none with the other runs.
+    # Banks are kept beside the folder; a deeper folder would share none with other runs.
     assert completed(recipe, *arguments)["output"] == Path("outputs/eval") / f"synthetic-test-memory-r1.{part}"
 
 

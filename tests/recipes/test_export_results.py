@@ -1,4 +1,4 @@
-"""What is published of an evaluation has every figure and no text of its data."""
+"""A published evaluation has every figure and no text of its data."""
 
 from __future__ import annotations
 

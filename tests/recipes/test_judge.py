@@ -1,4 +1,4 @@
-"""The command that judges an evaluation, against a local server: killed and given again, mistyped, and by make."""
+"""The command that judges an evaluation, against a local server: killed and resumed, mistyped, and through make."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_a_process_that_is_killed_goes_on_without_asking_twice(folder: Path) -> 
     answered, hold = threading.Semaphore(0), threading.Event()
 
     def script(text: str) -> Answer:
-        # One request at a time: three are answered, the fourth is under way when the process dies.
+        # One request at a time: three are answered, and the fourth is in flight when the process dies.
         if len(server.requests) == 4 and not hold.is_set():
             answered.release()
             hold.wait(60)
@@ -86,7 +86,7 @@ def test_a_process_that_is_killed_goes_on_without_asking_twice(folder: Path) -> 
         assert len(read_verdicts(folder)) == 3
         finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert finished.returncode == 0, finished.stderr
-        # All six once, and again only the one whose reply the dead process never got.
+        # All six once, and only the one whose reply the dead process never got again.
         assert len(server.requests) == 7
     assert len(read_verdicts(folder)) == 6
     assert read_json(folder / JUDGE)["lenient"]["requests"] == 6
@@ -117,7 +117,7 @@ def test_a_model_of_this_machine_judges(recipe: ModuleType, folder: Path, tiny_m
     assert run_main(recipe.main, [*arguments, "--reply-tokens", "4"]) == 0
     summary = read_json(folder / JUDGE)["lenient"]
     assert summary["judge"].startswith("tiny-llama@") and summary["judge"].endswith("(float32)")
-    # A random model says nothing that could be read as a verdict.
+    # A random model gives no readable verdict.
     assert summary["missing"] == {"garbage": 6} and summary["prompt_tokens"] > 0
 
 
@@ -128,7 +128,7 @@ def test_a_model_of_this_machine_judges(recipe: ModuleType, folder: Path, tiny_m
         (["--local", "a", "--endpoint", "http://127.0.0.1:1/v1", "--model", "m"], "give either --endpoint"),
         (["--endpoint", "http://127.0.0.1:1/v1"], "belong together"),
         (["--local", "a", "--model", "m"], "belong together"),
-        (["--local", "a", "--limit", "3"], "--limit is for --audit"),
+        (["--local", "a", "--limit", "3"], "--limit works only with --audit"),
         (["--local", "a", "--batch-size", "0"], "--batch-size is 0"),
         (["--endpoint", "localhost", "--model", "m"], "server address: found 'localhost'"),
         (["--endpoint", "http://127.0.0.1:1/v1", "--model", "m", "--timeout", "0"], "--timeout is 0"),

@@ -1,4 +1,4 @@
-"""What a recipe says of rewards and flat groups reaches the run, in this process: a tiny random model, two steps."""
+"""A recipe's rewards and options for flat groups reach the run: a tiny random model, two steps, in this process."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ REWARDS = {
 ENTRY_COST = 0.25
 
 
-# What a group of four says in place of a random manager, whose completions do not parse and ask nothing.
+# Completions of a group of four, in place of a random manager's, which would not parse and ask nothing.
 OPERATIONS = ('[{"op": "ADD", "text": "A new fact"}]', '[{"op": "NOOP"}]', '[{"op": "DELETE", "id": 1}]', "No list.")
 
 
@@ -99,12 +99,12 @@ def test_a_recipe_trains_on_every_reward_it_names(
         for row in rows:
             by_text[row["completion"]].append(row["rewards"])
         *parsed, failed = by_text.values()
-        # Every question is answered from the changed bank, and graded, in the place of one that was never asked.
+        # Every question is answered from the changed bank and graded.
         assert all(rewards["llm_judge"] == 0.5 for group in parsed for rewards in group)
         assert parsed[1] and all(rewards["operation_faithfulness_reward"] in (1.0, None) for rewards in parsed[1])
         assert all(0.0 <= rewards["compression_reward"] <= 1.0 for group in parsed for rewards in group)
         assert all(rewards["llm_judge"] == rewards["answer_bleu1"] == 0.0 for rewards in failed)
-        # OPERATIONS add an entry, do nothing, delete one and do not parse; what an entry costs is paid once.
+        # OPERATIONS add an entry, do nothing, delete one and do not parse; the entry cost is paid once.
         added, kept, deleted, unread = ([rewards["entry_cost"] for rewards in group] for group in by_text.values())
         assert added == [cost - ENTRY_COST for cost in kept] and unread == kept
         assert deleted == [min(0.0, cost + ENTRY_COST) for cost in kept]

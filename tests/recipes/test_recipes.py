@@ -1,4 +1,4 @@
-"""Every recipe parses with the installed TRL, says how it is run, and names rewards that exist."""
+"""Every recipe parses with the installed TRL, gives its command, and names existing rewards."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ NAME = re.compile(r"(?P<agent>manager|answer)_(?P<method>sft|grpo|ppo)(_\w+)?")
 
 def parsed(path: Path) -> tuple[Any, Any, Any]:
     method = NAME.fullmatch(path.stem)["method"]  # type: ignore[index]
-    # transformers refuses bfloat16 where there is no GPU, unless the CPU is asked for.
+    # Without a GPU, transformers refuses bfloat16 unless `use_cpu` is set.
     return parse_recipe(CONFIGS[method], ["--config", str(path), *([] if torch.cuda.is_available() else ["--use_cpu"])])
 
 
 def sampled(path: Path) -> float:
-    """Completions that a run of reinforcement learning samples."""
+    """Return the number of completions that an RL run samples."""
     memory, training, _ = parsed(path)
     processes = load_config_from_file(str(ROOT / memory.accelerate)).num_processes
     rows = training.per_device_train_batch_size * training.steps_per_generation * processes
@@ -51,7 +51,7 @@ class TestRecipe:
         memory, training, model = parsed(path)
         assert memory.agent == NAME.fullmatch(path.stem)["agent"]  # type: ignore[index]
         assert model.model_name_or_path
-        # A recipe is told from another one by these fields: what the file says must be among them.
+        # These fields identify a recipe, so they must include everything in the file.
         written = yaml.safe_load(path.read_text())
         assert recipe_of(memory, training, model)["agent"] == written["agent"]
         for key, value in written.items():
@@ -80,7 +80,7 @@ class TestRecipe:
         assert engine.use_cpu == (needed[2] == "CPU")
         assert engine.use_cpu or engine.num_processes == int(needed[1])
         assert "ACCELERATE=" not in path.read_text()
-        assert "accelerate" not in recipe_of(memory, training, model)  # it says on what a run is, not what it computes
+        assert "accelerate" not in recipe_of(memory, training, model)  # the engine does not change the computation
 
     def test_the_manager_behind_an_answer_agents_banks_may_write_as_much_as_it_was_trained_to(self, path: Path) -> None:
         memory, _, _ = parsed(path)
@@ -95,7 +95,7 @@ class TestRecipe:
     def test_the_policys_warm_up_outlasts_the_critics(self, path: Path) -> None:
         _, training, _ = parsed(path)
         if isinstance(training, MemoryPPOConfig) and training.value_warmup_steps:
-            # Else the policy would take its first step at the full learning rate.
+            # Otherwise the policy would take its first step at the full learning rate.
             assert training.get_warmup_steps(training.max_steps) > training.value_warmup_steps
 
     def test_grpo_says_which_loss_it_means(self, path: Path) -> None:
@@ -120,7 +120,7 @@ class TestRecipe:
         _, training, _ = parsed(path)
         assert training.load_best_model_at_end
         assert training.save_steps % training.eval_steps == 0
-        assert training.max_steps % training.eval_steps == 0  # else the last steps are never looked at
+        assert training.max_steps % training.eval_steps == 0  # otherwise the last steps are never validated
         better = {"eval_score": True, "eval_loss": False}
         assert better[training.metric_for_best_model] is training.greater_is_better
 

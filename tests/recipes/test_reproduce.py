@@ -1,4 +1,4 @@
-"""The tables of the experiments: which adapters are compared over which banks, and against which control."""
+"""The tables of the experiments: the adapters and banks compared, and the control."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_answer_agents_are_compared_on_one_managers_banks(experiment: Experiment
         options = commands.options[name]
         assert options["manager"] == str(experiment.folder_of("manager", "sft"))
         assert options.get("answer") == (None if row == "base" else str(experiment.folder_of("answer", row)))
-    # They share the banks that the first of them writes, and the demo's.
+    # They share the banks that the first of them builds, and the demo's.
     assert {commands.options[name]["banks"] for name in evaluated} == {str(experiment.folder / "banks")}
     assert table_of(experiment, "answer") == table
     assert commands.calls[len(TRAINED) :] == evaluated
@@ -100,7 +100,7 @@ def test_managers_are_compared_under_one_answer_agent(experiment: Experiment, co
         options = commands.options[f"memory-r1.{row}.sft"]
         assert options["answer"] == str(experiment.folder_of("answer", "sft"))
         assert options.get("manager") == (None if row == "base" else str(experiment.folder_of("manager", row)))
-        assert table[row]["f1_less_sft-continued"]["difference"] == 0  # one Answer Agent: all score alike here
+        assert table[row]["f1_less_sft-continued"]["difference"] == 0  # one Answer Agent, so all score the same
 
 
 def test_baselines_are_compared_with_the_trained_system(experiment: Experiment, commands: FakeCommands) -> None:

@@ -1,4 +1,4 @@
-"""A manager learns through an Answer Agent behind a server; an outage costs rows and not the run."""
+"""A manager learns through an Answer Agent behind a server; an outage costs rows, not the run."""
 
 from __future__ import annotations
 

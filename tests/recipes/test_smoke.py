@@ -31,7 +31,7 @@ LAUNCH = (
 )
 LENGTH_REWARD = "tests/fixtures/length_reward.py:length_reward"
 PATIENCE = 240  # seconds; a run takes about 20
-# design.md, section 6; what else lies in a run's folder serves a resume or a report.
+# design.md, section 6; the other files in a run's folder serve resuming or a report.
 ADAPTER_FILES = {
     *("adapter_config.json", "adapter_model.safetensors", "README.md", "training_summary.json"),
     *("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"),
@@ -72,7 +72,7 @@ class Recipes:
         }
 
     def write(self, name: str, agent: str, method: str, **fields: Any) -> Path:
-        """The recipe `name.yaml`, whose run lies in the folder `name`."""
+        """Write the recipe `name.yaml`, whose run goes into the folder `name`."""
         if method == "sft":
             own = {"max_length": 1024, "metric_for_best_model": "eval_loss", "greater_is_better": False}
         else:
@@ -98,7 +98,7 @@ class Recipes:
 
 
 class Launched:
-    """A recipe in processes of their own, which can be killed together."""
+    """A recipe in separate processes that can be killed together."""
 
     def __init__(self, recipe: Path, method: str, output: Path) -> None:
         self.output = output
@@ -122,7 +122,7 @@ class Launched:
         self.process.wait(timeout=PATIENCE)
 
     def succeed(self) -> dict[str, Any]:
-        """The summary of a run that must have ended well."""
+        """Return the summary of a run that must have succeeded."""
         assert self.finish() == 0, self.errors.read_text()[-3000:]
         return json.loads((self.output / "training_summary.json").read_text())
 
@@ -141,7 +141,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Recip
 
 @pytest.fixture(scope="module")
 def warm(recipes: Recipes) -> dict[str, Path]:
-    """Agent to the folder of its warm start; both are trained beside each other."""
+    """Train both agents' warm starts concurrently; return their folders."""
     runs = {agent: recipes.start(f"{agent}_sft", agent, "sft") for agent in ("manager", "answer")}
     for run in runs.values():
         run.succeed()
@@ -150,7 +150,7 @@ def warm(recipes: Recipes) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def trained(recipes: Recipes, warm: dict[str, Path]) -> Iterator[Launched]:
-    """GRPO of the Answer Agent over banks that the warm manager writes, without validation; runs beside the others."""
+    """Start GRPO of the Answer Agent over the warm manager's banks, without validation and beside the other runs."""
     run = recipes.start(
         "answer_grpo",
         "answer",
@@ -183,7 +183,7 @@ def check_adapter_folder(folder: Path, summary: dict[str, Any], agent: str, meth
     assert not [name for name in names if name.startswith((".", "checkpoint-")) or name.endswith((".part", ".bin"))]
     assert (summary["agent"], summary["method"], summary["base_model"]["id"]) == (agent, method, tiny_model.name)
     assert summary["steps"] == summary["recipe"]["max_steps"]
-    # Defaults too: what uses the adapter must not have to know them.
+    # Defaults too: users of the adapter must not need to know them.
     assert summary["settings"].items() >= {"dtype": "float32", "answer_style": "ids"}.items()
     assert min(summary["settings"]["recall_per_speaker"], summary["settings"]["max_new_tokens"]) >= 1
     losses = [row["loss"] for row in summary["log_history"] if "loss" in row]
@@ -235,7 +235,7 @@ print(json.dumps(found))
 
 @pytest.fixture(scope="module")
 def decided(recipes: Recipes, tiny_model: Path) -> tuple[Path, dict[str, Path]]:
-    """A base model that says different things to different prompts, and an adapter of each agent trained on it."""
+    """Make a base model whose text depends on the prompt, and a trained adapter of each agent."""
     base = recipes.folder / "decided"
     sharpen(load_base(tiny_model)).save_pretrained(base)
     load_tokenizer(tiny_model).save_pretrained(base)
@@ -300,7 +300,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     assert not (run.output / "training_summary.json").exists()
     start = (run.output / "start" / "policy.safetensors").read_bytes()
     before = json.loads((first / "trainer_state.json").read_text())["log_history"]
-    # The reference of the KL term is the warm start, and was saved as that.
+    # The reference of the KL term is the warm start, and was saved as such.
     assert same(load_file(run.output / "start" / "policy.safetensors"), weights(warm["manager"]))
     assert same(weights(first / "ref"), weights(warm["manager"]))
     assert not same(weights(first), weights(warm["manager"]))
@@ -315,12 +315,12 @@ def test_a_killed_run_goes_on_from_its_checkpoint(
     summary = resumed.succeed()
     check_adapter_folder(run.output, summary, "manager", "grpo", tiny_model)
     history = summary["log_history"]
-    assert history[: len(before)] == before  # with the seconds each step took: the first steps were not run again
+    assert history[: len(before)] == before  # including each step's seconds: the first steps were not rerun
     assert [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4, 5, 6]
     assert (run.output / "start" / "policy.safetensors").read_bytes() == start
     kl = [row["kl"] for row in history if "kl" in row]
     assert len(kl) == 6
-    # The policy starts at its reference and leaves it; a reference copied anew by the resume would be near it again.
+    # The policy moves away from its reference; a reference copied anew on resume would be near it again.
     assert kl[0] == pytest.approx(0, abs=1e-5)
     assert min(kl[1:]) > 1e-4
     assert summary["start_validation"] == json.loads((run.output / "start" / "score.json").read_text())["score"]
@@ -390,7 +390,7 @@ def test_a_finished_run_is_left_as_it_is_and_another_recipe_is_refused(
 
 
 def run_here(method: str, *argv: str) -> int:
-    """The recipe's command in this process, as its `__main__` calls it: the imports are paid for once."""
+    """Run the recipe's command in this process, like its `__main__`, so that imports are paid for once."""
     from memory_r1.entry import run_main
     from recipes import grpo, sft
 
@@ -398,7 +398,7 @@ def run_here(method: str, *argv: str) -> int:
 
 
 def only_error(text: str) -> str:
-    """The one line that says what is wrong; libraries may warn beside it."""
+    """Return the one-line error; libraries may warn beside it."""
     assert "Traceback" not in text
     (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
     return line
@@ -422,7 +422,7 @@ def dialogue(name: str, turns: int = 2) -> dict[str, Any]:
 
 
 def bad_fields(case: str, folder: Path, warm: dict[str, Path]) -> tuple[dict[str, Any], str]:
-    """What a user got wrong, and what the error must name."""
+    """Return a user's mistake and the text that its error must contain."""
     if case == "unknown reward":
         return {"reward_funcs": ["operation_fromat"]}, "found 'operation_fromat', allowed for the manager agent"
     if case == "mistyped key":

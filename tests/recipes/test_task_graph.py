@@ -1,4 +1,4 @@
-"""Commands side by side: who waits for whom, what each computes with, and what happens when one fails."""
+"""Concurrent commands: their order, their threads, and failures."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_only_so_many_run_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert max(seen) == count
 
 
-# Starts a process of its own, as the launcher of a training run does, and waits for it.
+# Starts a child process and waits for it, like the launcher of a training run.
 LAUNCHER = """
 import pathlib, subprocess, sys
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
@@ -79,7 +79,7 @@ child.wait()
 
 
 def is_running(pid: int) -> bool:
-    """Whether it goes on although it was killed; on a busy machine a kill takes a moment."""
+    """Return whether it survives a kill, which takes a moment on a busy machine."""
     for _ in range(100):
         try:
             if "\nState:\tZ" in Path(f"/proc/{pid}/status").read_text():

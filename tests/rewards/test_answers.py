@@ -25,7 +25,7 @@ def reward(function: AnswerReward, *texts: str, answer: str) -> list[float | Non
 @pytest.mark.parametrize(
     ("completion", "exact", "f1"),
     [
-        ("Memories: 1\n**Answer:** the old town", 1.0, 1.0),  # articles and case are set aside
+        ("Memories: 1\n**Answer:** the old town", 1.0, 1.0),  # articles and case are ignored
         ("Memories: 1\n**Answer:** Old Town", 1.0, 1.0),
         ("**Answer:** old town", 1.0, 1.0),
         # 2 of 3 words are right, both of the gold's 2 are there: 2 * (2/3 * 1) / (2/3 + 1) = 0.8

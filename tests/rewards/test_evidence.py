@@ -8,7 +8,7 @@ from rewards.evidence import EvidenceReward, precision_share, recall_share
 
 RECALL = EvidenceReward("evidence_recall", recall_share)
 PRECISION = EvidenceReward("evidence_precision", precision_share)
-# Four memories; the second comes from two turns, the last from none that is known.
+# Four memories; the second comes from two turns, the last from no known one.
 SOURCES = [["t1"], ["t2", "t3"], ["t4"], []]
 
 
@@ -39,10 +39,10 @@ def reward(
         ("2", 0.5, 1.0),  # of t1 and t2, memory 2 has t2
         ("1, 3", 0.5, 0.5),
         ("3", 0.0, 0.0),
-        ("1, 1, 1", 0.5, 1.0),  # naming one twice is naming it once
+        ("1, 1, 1", 0.5, 1.0),  # repeats count once
         ("none", 0.0, 0.0),
         ("7, 0", 0.0, 0.0),  # not shown
-        ("1, 2, 3, 4", 1.0, 0.5),  # naming all earns recall, and pays in precision
+        ("1, 2, 3, 4", 1.0, 0.5),  # naming all earns recall but costs precision
     ],
 )
 def test_named_memories_are_measured_by_their_turns(named: str, recall: float, precision: float) -> None:

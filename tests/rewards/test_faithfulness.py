@@ -1,4 +1,4 @@
-"""What the bank supported before, it should support after."""
+"""The bank should still support what it supported before."""
 
 from __future__ import annotations
 
@@ -48,9 +48,9 @@ def on(row: Row, entry: MemoryEntry, text: str | None = None) -> str:
         (HOME, (TEA,), False),
         (HOME, (MemoryEntry(9, "Ann lives in Rome", "Ann", "", ("t7",)),), False),  # the words, from another turn
         (HOME, (MemoryEntry(4, "Ann moved to Oslo", "Ann", "", ("t1", "t9")),), False),  # the turn, without the words
-        (DRINK, (TEA,), True),  # case, articles and punctuation are set aside
+        (DRINK, (TEA,), True),  # case, articles and punctuation are ignored
         (DRINK, (MemoryEntry(2, "Ben likes green tea", "Ben", "", ("t2",)),), False),  # one of two turns is gone
-        (BOTH, (ROME, TEA), True),  # "in" and "rome" stand in one entry of the evidence, "tea" in the other
+        (BOTH, (ROME, TEA), True),  # "in" and "rome" are in one entry of the evidence, "tea" in the other
         (BOTH, (ROME, MemoryEntry(2, "Ben likes it", "Ben", "", ("t2",)), MemoryEntry(8, "tea", "Ben", "")), False),
         (LOST, (ROME, TEA), False),
         (PARAPHRASED, (ROME,), False),
@@ -63,7 +63,7 @@ def test_support_is_evidence_and_words(question: Question, entries: tuple[Memory
 
 
 def test_the_share_of_what_was_supported_before() -> None:
-    row = make_row(HOME, DRINK, LOST)  # LOST was not supported before: nobody can lose it
+    row = make_row(HOME, DRINK, LOST)  # LOST was not supported before, so it cannot be lost
     assert reward('[{"op": "NOOP"}]', row) == 1.0
     assert reward('[{"op": "ADD", "text": "Ann lives in Oslo"}]', row) == 1.0
     assert reward(on(row, ROME), row) == 0.5

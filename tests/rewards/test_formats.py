@@ -1,4 +1,4 @@
-"""Rewards on form alone."""
+"""Rewards on format alone."""
 
 from __future__ import annotations
 

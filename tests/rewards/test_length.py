@@ -1,4 +1,4 @@
-"""Rewards on how much is written."""
+"""Rewards on length."""
 
 from __future__ import annotations
 

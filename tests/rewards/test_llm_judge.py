@@ -1,4 +1,4 @@
-"""The judge behind a server, played by a local one that also fails in the ways servers do."""
+"""The judge behind a local stand-in server that also fails like real ones."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Serve = Callable[[Callable[[str, int], Answer]], ChatServer]
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """Starts servers whose answer is what a function of (user message, number of times it was sent) returns."""
+    """Start servers that answer by a function of (user message, number of times it was sent)."""
     with ExitStack() as stack:
 
         def start(script: Callable[[str, int], Answer]) -> ChatServer:
@@ -99,7 +99,7 @@ def test_a_row_that_fails_costs_itself_alone_and_is_counted(
     assert logged == {"judge/failed": 0.5}
     assert "llm_judge: a row was left out" in caplog.text
     mine(answers("Oslo"))
-    assert seen(server)[-1].count("Oslo") == 1  # a failure is not remembered: it is asked again
+    assert seen(server)[-1].count("Oslo") == 1  # failures are not remembered but asked again
 
 
 def test_a_passing_failure_is_retried(serve: Serve) -> None:

@@ -50,7 +50,7 @@ def make_row(
 
 
 def repeat_the_best(prompt: Messages, adapter: str | None) -> str:
-    """Repeats the memory shown that shares most words with the question, the first of several; else "unknown"."""
+    """Repeat the first memory shown that shares most words with the question; else "unknown"."""
     lines = prompt[-1]["content"].splitlines()
     asked = set(_words(lines[-1].split(": ", 1)[1]))
     shown = [match.groups() for line in lines if (match := re.fullmatch(r"(\d+)\. (.*?)(?: \[[^]]*\])?", line))]
@@ -104,10 +104,10 @@ def test_every_question_weighs_the_same_and_entries_cost() -> None:
         0.5,  # the linked one is answered with Rome
         0.5,  # Rome, recalled first, outranks Oslo
         0.0,  # neither
-        0.5,  # an empty array parses: it leaves the bank as it is
-        0.0,  # nobody asks what does not parse
+        0.5,  # an empty array parses and leaves the bank unchanged
+        0.0,  # nothing is asked if it does not parse
     ]
-    # Entries left: one more, one less; what does not parse pays for the bank as it was.
+    # Entries left: one more, one less; a parse failure pays for the unchanged bank.
     costs = pay(EntryCost(COST, [reward]), *completions, rows=[row] * 6)
     assert costs == pytest.approx([-COST * entries for entries in (2, 2, 3, 1, 2, 2)])
 
@@ -146,7 +146,7 @@ def test_the_cost_asks_nobody_again() -> None:
 
 def test_one_linked_question_weighs_no_more_than_one_of_many_retained() -> None:
     row = make_row(linked=(WHERE,), retention=(DRINK, HOME))
-    # Updated: the linked one right, of the two retained ones Rome is gone.
+    # After the update, the linked question is right, and one of the two retained ones (Rome) is wrong.
     assert pay(outcome(), update(row), rows=[row]) == pytest.approx([2 / 3])
 
 
@@ -327,7 +327,7 @@ SMALL_WORDS = {*_words("a an the is was of to in on at by for with what which wh
 
 
 def extract(prompt: Messages, adapter: str | None) -> str:
-    """An honest reader that knows nothing but its prompt: the words that its best memory adds to the question."""
+    """Read only the prompt: answer with the words that the best memory adds to the question."""
     number, text = re.match(r"Memories: (\S+)\n\*\*Answer:\*\* (.*)", repeat_the_best(prompt, adapter)).groups()  # type: ignore[union-attr]
     if number == "none":
         return f"Memories: none\n**Answer:** {text}"
@@ -337,7 +337,7 @@ def extract(prompt: Messages, adapter: str | None) -> str:
 
 
 def policies(item: ManagerTuple, row: Row) -> dict[str, tuple[Operation, ...]]:
-    """What each policy does with a turn; all name only what the prompt showed."""
+    """Return each policy's operations for a turn; all use only ids that the prompt showed."""
     shown = row["recalled_ids"]
     gold = item.gold or ()
     return {
@@ -351,7 +351,7 @@ def policies(item: ManagerTuple, row: Row) -> dict[str, tuple[Operation, ...]]:
 
 @pytest.fixture(scope="module", params=["dense and lexical", "bm25"])
 def earned(request: pytest.FixtureRequest) -> dict[str, dict[str, list[float]]]:
-    """Policy to gold kind of the turn to rewards, over the tuples of 16 generated training dialogues."""
+    """Return rewards by policy and gold kind of the turn, over tuples of 16 generated training dialogues."""
     retriever = Retriever(None, "bm25") if request.param == "bm25" else Retriever(FakeEmbedder())
     items = [
         item
@@ -393,7 +393,7 @@ def test_gold_operations_earn_more_than_any_policy_that_does_one_thing(
     assert len(everything["gold"]) > 120
     assert sum(everything["gold"]) > sum(everything[policy])
     assert mean(everything["gold"]) > mean(everything[policy]) + 0.02
-    # And so on the turns at which a fact changes: the claim for UPDATE and DELETE.
+    # This holds on turns at which a fact changes too: the claim for UPDATE and DELETE.
     for kind in (UPDATE, DELETE):
         assert len(earned["gold"][kind]) > 10
         assert mean(earned["gold"][kind]) > mean(earned[policy][kind])
@@ -403,6 +403,6 @@ def test_each_gold_operation_pays_where_it_belongs(earned: dict[str, dict[str, l
     gold = {kind: mean(values) for kind, values in earned["gold"].items()}
     assert gold[ADD] > mean(earned["noop"][ADD])
     assert gold[UPDATE] > mean(earned["add gold texts only"][UPDATE])  # beside the stale fact it is worth less
-    assert gold[DELETE] > mean(earned["noop"][DELETE])  # NOOP keeps what no longer holds
-    assert gold[NOOP] > mean(earned["add the turn"][NOOP])  # small talk in the bank costs, and may be recalled
+    assert gold[DELETE] > mean(earned["noop"][DELETE])  # NOOP keeps outdated facts
+    assert gold[NOOP] > mean(earned["add the turn"][NOOP])  # small talk in the bank costs and may be recalled
     assert gold[NOOP] > mean(earned["delete all"][NOOP])

@@ -1,4 +1,4 @@
-"""Rewards by name, and what is said of a name that means nothing."""
+"""Rewards by name, and errors for unknown names."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_the_length_reward_knows_the_longest_completion(margin: int | None, expe
         (["answer_f1"], "manager", 0.25, True),
         (["answer_f1", "operation_format", "llm_judge"], "manager", 0.25, True),  # once, not for each of two outcomes
         (["answer_f1"], "manager", 0.0, False),
-        (["operation_format", "compression"], "manager", 0.25, False),  # nobody asks the bank: emptying it would pay
+        (["operation_format", "compression"], "manager", 0.25, False),  # nothing asks the bank: emptying it would pay
         (["answer_f1"], "answer", 0.25, False),
     ],
 )
@@ -69,10 +69,10 @@ def test_entries_cost_once_beside_a_managers_outcome_rewards(
 
 
 def test_there_is_one_weight_a_name() -> None:
-    with pytest.raises(ConfigurationError, match="reward_weights: found 2 of them, allowed: one for each of the 1"):
+    with pytest.raises(ConfigurationError, match="reward_weights: found 2, allowed: one for each of the 1"):
         check_rewards(["length"], "answer", [1.0, 0.5], has_answer_agent=False)
-    with pytest.raises(ConfigurationError, match="reward_weights: found 1 of them"):
-        build_rewards(["answer_f1", "length"], context("manager"), [1.0])  # what an entry costs needs none
+    with pytest.raises(ConfigurationError, match="reward_weights: found 1,"):
+        build_rewards(["answer_f1", "length"], context("manager"), [1.0])  # the entry cost needs no weight
 
 
 def test_a_users_own_file_is_loaded_by_path_and_name() -> None:

@@ -1,4 +1,4 @@
-"""Banks are written once, and taken over only where all that decides them is the same."""
+"""Banks are built once and reused only if everything that decides them is the same."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def played(folder: Path, kept: Path, settings: dict[str, Any] = SETTINGS, **opti
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Path:
-    """A folder that holds the banks of both dialogues."""
+    """Make a folder with the banks of both dialogues."""
     assert played(tmp_path / "first", tmp_path / "banks")[1] == TURNS
     return tmp_path / "banks"
 
@@ -62,7 +62,7 @@ def test_the_same_banks_are_written_once(
     assert rows(tmp_path / "second", "operations") == rows(tmp_path / "first", "operations")
     assert (note_of(tmp_path / "first")["reused"], note_of(tmp_path / "second")["reused"]) == ([], ["a", "c"])
     assert f"banks: 2 taken over from {kept}" in caplog.text
-    # What writing them cost is counted as it was.
+    # The original cost of building them is counted.
     first = json.loads((tmp_path / "first" / "results.json").read_text())
     assert results["cost"]["write_tokens"] == first["cost"]["write_tokens"] > 0
 
@@ -155,7 +155,7 @@ def test_rebuilding_asks_again_and_replaces_what_was_kept(kept: Path, tmp_path: 
     results, turns = played(tmp_path / "second", kept, rebuild_banks=True)
     assert (turns, note_of(tmp_path / "second")["reused"]) == (TURNS, [])
     assert all(path.stat().st_ino != inode for path, inode in before.items())
-    # Taken over, they cannot be rebuilt under the answers that were given on them.
+    # Reused banks cannot be rebuilt under answers already given on them.
     played(tmp_path / "third", kept)
     with pytest.raises(ConfigurationError, match=r"third has reused banks from .*: --restart it to write them again"):
         played(tmp_path / "third", kept, rebuild_banks=True)
@@ -200,7 +200,7 @@ def test_a_run_that_took_banks_over_goes_on_with_them(kept: Path, tmp_path: Path
     run_it(tmp_path / "second", model, banks=BankCache(kept, "memory-r1", SETTINGS))
     assert note_of(tmp_path / "second")["reused"] == ["a", "c"]
     assert len(killed.prompts) + len(model.prompts) == QUESTIONS
-    assert list(kept.glob("*.db")) == []  # what was taken over is not put back
+    assert list(kept.glob("*.db")) == []  # reused banks are not stored again
 
 
 def test_systems_that_ask_no_model_to_write_keep_no_banks(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_none_remembers_nothing() -> None:
 def test_full_context_recalls_all_turns_in_order_and_cuts_the_oldest() -> None:
     system = tell(FullContext(count_tokens=words))
     assert recalled(system, "anything") == ["D1:1", "D1:2", "D1:3", "D1:4", "D1:5"]
-    # In words with the number in the prompt: 5, 7, 5, 4 and 4. The two newest fit in 12, the third would make it 13.
+    # In words, with the number in the prompt: 5, 7, 5, 4 and 4. The two newest fit in 12; the third would make 13.
     assert recalled(system, "anything", 12) == ["D1:4", "D1:5"]
     assert system.recall("anything", "a", "", 12).usage == {"tokens": 8, "cut": 3}
     assert recalled(system, "anything", 13) == ["D1:3", "D1:4", "D1:5"]
@@ -160,13 +160,13 @@ def test_a_reopened_store_embeds_nothing_again(tmp_path: Path) -> None:
     again = reopened(second)
     assert recalled(again, "cat likes fish") == expected
     assert second.calls[0] == ["cat likes fish"]
-    # A turn said since is embedded once, and kept too.
+    # A new turn is embedded once and stored too.
     again.observe(Turn("D1:6", "Ann", "my dog likes bones"), "a")
     assert recalled(again, "dog likes bones")[0] == "D1:6"
     third = FakeEmbedder()
     assert recalled(reopened(third), "dog likes bones")[0] == "D1:6"
     assert third.calls[0] == ["dog likes bones"]
-    # Another model's vectors are of no use.
+    # Another model's vectors are not used.
     other = FakeEmbedder()
     other.identity = "other words"
     recalled(reopened(other), "cat likes fish")

@@ -1,4 +1,4 @@
-"""What every memory system promises, whatever it remembers."""
+"""The promises of every memory system."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_recalls_read_one_snapshot_in_any_order_and_batch(name: str) -> None:
 def test_turns_observed_together_give_what_one_by_one_gives(name: str) -> None:
     system = new_system(name)
     system.begin("a", ["Ann", "Ben"])
-    # c's third turn stands before a's second: only the order within a scope may matter.
+    # c's third turn precedes a's second: only the order within a scope may matter.
     order = [(ANN[0], "a"), *((spoken, "c") for spoken in CLEO), *((spoken, "a") for spoken in ANN[1:])]
     records = system.observe_many(order)
     assert [record.turn for record in records] == [spoken for spoken, _ in order]
@@ -163,7 +163,7 @@ def test_saved_and_loaded_it_goes_on_as_if_nothing_had_happened(name: str, tmp_p
     for system in (original, loaded):
         system.observe(turn(4, "Dan", "lives in Bern"), "c")
     assert whole(loaded, "c") == whole(original, "c")
-    # What was observed after loading stands in the file, without another save.
+    # Turns observed after loading are in the file without another save.
     reader = new_system(name, ScriptedLanguageModel(fail_after=0))
     reader.load(tmp_path / "new" / "memory.db")
     assert whole(reader, "c") == whole(original, "c")

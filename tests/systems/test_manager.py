@@ -37,7 +37,7 @@ def tell(system: ManagedMemory, *turns: Turn) -> list[Record]:
 
 
 def done(records: list[Record]) -> list[tuple[str, str | None, int | None]]:
-    """Each event's kind, what the manager wrote if that was something else, and the entry."""
+    """Return each event's kind, the manager's own kind if it differed, and the entry."""
     return [(event.kind, event.payload.get("instead_of"), event.item) for record in records for event in record.events]
 
 
@@ -75,7 +75,7 @@ def test_newest_first_shows_the_same_entries_newest_first() -> None:
     items = newest.recall(query, "a").items
     assert [entry.text for entry in items] == ["Ben lives in Bern", "Ann lives in Oslo", "Ann lives in Rome"]
     assert set(items) == set(plain.recall(query, "a").items)
-    # What a budget keeps is decided by rank, before the order of time: one entry fits, the best one.
+    # A budget keeps entries by rank, before they are sorted by time: only the best one fits.
     cost = int(plain.recall(query, "a").usage["tokens"]) // 3
     assert [entry.text for entry in newest.recall(query, "a", "", cost + 1).items] == [query]
 
@@ -160,7 +160,7 @@ def test_announced_speakers_widen_what_the_manager_is_shown() -> None:
         system.begin("a", speakers)
         tell(system, *turns)
         shown[speakers] = model.prompts[5].split("Dialogue")[0].count("Ann hums")
-    # Two a speaker: one speaker is known from the turns, two were announced.
+    # Two per speaker: one speaker is known from the turns, two were announced.
     assert shown == {(): 2, ("Ann", "Ben"): 4}
 
 

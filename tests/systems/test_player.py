@@ -1,4 +1,4 @@
-"""One player for training and evaluation: dialogues advance together, stay apart, and go on where they were left."""
+"""One player for training and evaluation: dialogues advance together, stay separate, and resume."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Banks = tuple[dict[str, Entries], Entries]
 
 
 def dialogue(name: str, *sessions: tuple[str, ...]) -> Dialogue:
-    """Sessions of Ann's turns; turn ids are `<dialogue>:<session>:<turn>`."""
+    """Build sessions of Ann's turns, with turn ids `<dialogue>:<session>:<turn>`."""
     return Dialogue(
         name,
         ("Ann", "Ben"),
@@ -63,7 +63,7 @@ def test_dialogues_advance_together_and_stay_apart() -> None:
     model = ScriptedLanguageModel()
     long, short = dialogue("long", ("lives in Rome", "has a dog", "likes tea")), dialogue("short", ("lives in Oslo",))
     both = played(model, long, short)
-    # Turn by turn: both dialogues' first turns in one batch, then what the longer one has left.
+    # Turn by turn: both dialogues' first turns in one batch, then the rest of the longer one.
     assert [len(batch) for batch in model.batches] == [2, 1, 1]
     assert [texts(final) for _, final in both] == [
         ["Ann lives in Rome", "Ann has a dog", "Ann likes tea"],
@@ -94,7 +94,7 @@ def test_a_dialogue_goes_on_behind_the_turns_that_are_held(turns: int) -> None:
     resumed.begin("d", whole.speakers)
     for turn in whole.turns[:turns]:
         resumed.observe(turn, "d")
-        if turn.turn_id == "d:1:2" and turns == 3:  # with two turns held, a kill came before the session's end
+        if turn.turn_id == "d:1:2" and turns == 3:  # after two turns, a kill before the session's end
             resumed.end_session("d", "")
     told: list[int] = []
     play(resumed, [whole], advance=told.append)

@@ -1,4 +1,4 @@
-"""A recipe is checked before anything is loaded, and what is wrong with it is said in one line."""
+"""A recipe is checked before anything is loaded, with one-line errors."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_one_file_fills_all_three_and_the_command_line_overrides_it(tmp_path: Pa
 
 @pytest.mark.parametrize("text", ["learning_rate: 1e-5", "learning_rate: '1e-5'", "learning_rate: 0.00001"])
 def test_numbers_may_be_written_in_each_way_that_yaml_has(text: str, tmp_path: Path) -> None:
-    # YAML takes "1e-5", which has no dot, for a string.
+    # YAML reads "1e-5", which has no dot, as a string.
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump({k: v for k, v in SFT_RECIPE.items() if k != "learning_rate"}) + text + "\n")
     assert parse_recipe(MemorySFTConfig, ["--config", str(path)])[1].learning_rate == pytest.approx(1e-5)
@@ -79,8 +79,8 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"learnin_rate": 1.0}, "unknown key 'learnin_rate' (did you mean 'learning_rate'?)"),
         ({"recal_per_speaker": 2}, "did you mean 'recall_per_speaker'?"),
         ({"zzzzzz": 1}, "unknown key 'zzzzzz'; `--help` lists all keys"),
-        ({"max_prompt_length": 5}, "unknown key 'max_prompt_length'"),  # gone from TRL
-        # a value of another type: ours, TRL's, the model's
+        ({"max_prompt_length": 5}, "unknown key 'max_prompt_length'"),  # removed from TRL
+        # a value of the wrong type, in our fields, TRL's and the model's
         ({"recall_per_speaker": 5.5}, "recall_per_speaker: found 5.5, allowed: int"),
         ({"top_k": 5.5}, "top_k: found 5.5, allowed: int"),
         ({"recall_per_speaker": True}, "found True, allowed: int"),
@@ -97,7 +97,7 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"reward_weights": [1.0, "much"]}, "reward_weights: found [1.0, 'much'], allowed: list of a finite number"),
         ({"lora_r": 2.5}, "lora_r: found 2.5, allowed: int"),
         ({"shared_prefix": 3}, "shared_prefix: found 3, allowed: bool"),
-        # a choice that is not offered
+        # a value outside the choices
         ({"answer_style": "poem"}, "answer_style"),
         ({"agent": "judge"}, "agent: found 'judge', allowed: manager, answer"),
         ({"banks": "golden"}, "banks: found 'golden', allowed: gold, observations, turns, manager (did"),
@@ -106,7 +106,7 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"loss_type": "dap"}, "loss_type: found 'dap', allowed: grpo,"),
         ({"loss_type": "dap"}, "(did you mean 'dapo'?)"),
         ({"eval_strategy": "sometimes"}, "sometimes is not a valid IntervalStrategy"),
-        # what does not go together
+        # contradictory options
         ({"banks": "manager"}, "manager_adapter is not set"),
         ({"banks": "observations"}, "only locomo has observations"),
         ({"credit": "branch", "agent": "answer"}, "credit is 'branch' but agent is 'answer'"),
@@ -123,7 +123,7 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"agent": None}, "agent: found None, allowed: str"),
         ({"recall_per_speaker": None}, "recall_per_speaker: found None, allowed: int"),
         ({"trust_remote_code": True}, "trust_remote_code: found true, allowed: false"),
-        # what TRL and transformers would find out late, or never
+        # mistakes that TRL and transformers report late or never
         ({"max_completion_length": None}, "max_completion_length: found null, allowed: int"),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, allowed: more than 0"),
         ({"learning_rate": -1.0e-4}, "learning_rate: found -0.0001, allowed: more than 0"),
@@ -286,7 +286,7 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_our_fields_hide_none_of_trls() -> None:
-    # A name in two of the dataclasses would be read by one of them only, without a word.
+    # A name in two of the dataclasses would silently be read by one of them only.
     ours = {item.name for item in dataclasses.fields(MemoryArguments)}
     model = {item.name for item in dataclasses.fields(MemoryModelConfig)}
     for config in (MemorySFTConfig, MemoryGRPOConfig, MemoryPPOConfig):

@@ -1,4 +1,4 @@
-"""From a recipe's fields to what its agents are made with."""
+"""A recipe's fields become the settings of its agents."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from tests.tiny import load_base, load_tokenizer, sharpen, write_adapter
     [
         ({"agent": "manager"}, 64),  # the policy's own
         ({"agent": "manager", "credit": "branch"}, 64),
-        ({"agent": "manager", "credit": "session"}, 20),  # there the policy's is a whole session's
-        ({"agent": "answer"}, 20),  # there it is an answer's
+        ({"agent": "manager", "credit": "session"}, 20),  # the policy's holds a whole session
+        ({"agent": "answer"}, 20),  # it is the length of an answer
     ],
 )
 def test_the_manager_that_rebuilds_banks_writes_as_long_as_the_recipe_says(
@@ -152,7 +152,7 @@ def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
     retriever = Retriever(None, "bm25")
 
     def load(asked: Sequence[Source], longest: int = 48) -> tuple[list[Banks], int]:
-        """The banks, and how many turns the manager was asked about."""
+        """Return the banks, and the number of turns that the manager was asked about."""
         before = len(model.prompts)
         arguments = MemoryArguments(agent="answer", banks="manager", manager_adapter="folder")
         named: Any = SimpleNamespace(model_name_or_path="model", dtype="float32")

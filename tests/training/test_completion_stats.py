@@ -1,4 +1,4 @@
-"""What completions do, as numbers."""
+"""Statistics of completions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the code relies on in TRL beyond its documented interface; when TRL changes it, this fails first."""
+"""The undocumented parts of TRL that the code relies on; if TRL changes them, these tests fail first."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ def test_rewards_see_every_column_once_for_each_completion(tiny_model: Path, tmp
     completions, extra, columns = RECORDED[0]
     assert len(completions) == len(extra) == 4
     assert [row[0]["role"] for row in completions] == ["assistant"] * 4
-    # Generations of one prompt stand together, and lists in a column survive.
+    # Generations of one prompt are adjacent, and lists in a column survive.
     assert extra[0] == extra[1] != extra[2] == extra[3]
     assert all(isinstance(row, list) and row[0] == "x" for row in extra)
     assert {"prompts", "completion_ids", "trainer_state", "log_extra", "log_metric"} <= columns.keys()

@@ -1,4 +1,4 @@
-"""The critic's maths against tables derived by hand, and the states it reads against a plain forward."""
+"""The critic's maths against tables derived by hand, and its states against a plain forward pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 
 def alone(tensor: torch.Tensor) -> torch.Tensor:
-    """The sum over the processes of a run that has one."""
+    """Sum over the processes of a single-process run."""
     return tensor
 
 
@@ -48,7 +48,7 @@ def test_advantages_are_discounted_sums_of_one_step_errors(gamma: float, gae_lam
     mask = torch.tensor([[1] * 9, [1] * 4 + [0] * 5, [1] + [0] * 8, [1, 1, 0, 0, 1, 0, 1, 1, 0]], dtype=torch.bool)
     found = generalized_advantages(rewards, values, mask, gamma=gamma, gae_lambda=gae_lambda)
     for row in range(4):
-        steps = mask[row].nonzero().flatten().tolist()  # what is not the policy's is passed over
+        steps = mask[row].nonzero().flatten().tolist()  # tokens outside the completion are skipped
         r, v = rewards[row, steps].tolist(), [*values[row, steps].tolist(), 0.0]
         errors = [r[t] + gamma * v[t + 1] - v[t] for t in range(len(steps))]
         for t, step in enumerate(steps):
@@ -81,7 +81,7 @@ def test_moments_and_whitening_see_the_mask_only() -> None:
 
 
 def test_moments_are_those_of_all_processes() -> None:
-    # The other process has the values 7 and 9, of which only sums travel: 16, 2 tokens; then (7-5)^2 + (9-5)^2 = 20.
+    # The other process has the values 7 and 9 and sends only sums: 16 over 2 tokens; then (7-5)^2 + (9-5)^2 = 20.
     values, mask = torch.tensor([[1.0, 3.0]]), torch.ones(1, 2, dtype=torch.bool)
     sent = iter([torch.tensor([16.0, 2.0]), torch.tensor([20.0, 2.0])])
     # Of 1, 3, 7 and 9: mean 5, variance (16 + 4 + 4 + 16) / 4.
@@ -92,7 +92,7 @@ def test_moments_are_those_of_all_processes() -> None:
     ("values", "expected"),
     [
         ([1.0, 2.0, 3.0], 1.0),
-        ([11.0, 12.0, 13.0], 1.0),  # a constant error is no variance
+        ([11.0, 12.0, 13.0], 1.0),  # a constant error has no variance
         ([2.0, 2.0, 2.0], 0.0),
         ([3.0, 2.0, 1.0], -3.0),  # errors -2, 0, 2 have four times the variance of 1, 2, 3
     ],
@@ -110,8 +110,8 @@ def test_nothing_explains_returns_that_do_not_vary() -> None:
 
 
 def test_value_loss_is_the_larger_of_free_and_clipped() -> None:
-    # Return 1, old value 0, cliprange 0.2: a value that has come near is judged where it was let to go, 0.2;
-    # one that went the wrong way is judged as it is.
+    # Return 1, old value 0, cliprange 0.2: a value past 0.2 towards the return counts as 0.2;
+    # one that moved away counts unclipped.
     values = torch.tensor([[0.1, 0.9, -0.5]])
     losses, clipped = clipped_value_loss(values, torch.zeros(1, 3), torch.ones(1, 3), 0.2)
     assert losses[0].tolist() == pytest.approx([0.5 * 0.9**2, 0.5 * 0.8**2, 0.5 * 1.5**2])

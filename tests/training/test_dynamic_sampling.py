@@ -1,4 +1,4 @@
-"""Groups without variance are replaced by fresh prompts: those alone, in bounded rounds, on one process and on two."""
+"""Only groups without variance are replaced by fresh prompts, in bounded rounds, on one process and on two."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def sample_of(row: Row, place: int) -> Sample:
 
 
 class Sampler:
-    """Samples rows as one process would, and notes what it was asked for."""
+    """Samples rows like one process, and records its requests."""
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
@@ -76,12 +76,12 @@ def test_flat_groups_alone_are_replaced_by_fresh_ones_that_vary() -> None:
     assert settled.samples[6:] == first.samples[6:]
     fresh = set(drawn_rows(settled)[:2] + drawn_rows(settled)[4:6])
     assert len(fresh) == 2 and fresh <= VARIED - {1, 5}
-    for place, sample in enumerate(settled.samples):  # rewards go with their completions, group by group
+    for place, sample in enumerate(settled.samples):  # rewards stay with their completions, group by group
         assert settled.rewards[place, 0] == reward_of(sample.row, place)
         assert sample.completion == f"{sample.row['row_index']}.{place % G}"
     asked = [row for rows in sampler.asked for row in rows]
     assert len(sampler.asked[0]) == 2 * G  # for two groups at first
-    assert not set(asked) & {0, 1, 2, 5}  # what was tried is not drawn again while there are others
+    assert not set(asked) & {0, 1, 2, 5}  # tried rows are not drawn again while others remain
 
 
 def test_the_rollout_that_was_given_is_left_as_it_was() -> None:
@@ -126,7 +126,7 @@ def test_draws_are_decided_by_the_seed() -> None:
 
 @pytest.mark.parametrize(("ranks", "per_rank"), [(2, 2), (2, 3), (2, 4), (4, 1), (4, 2)])
 def test_ranks_do_together_what_one_does(ranks: int, per_rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Threads play the ranks; with one or three rows each, a group lies on two, and one fresh group is too few."""
+    """Threads act as ranks; with one or three rows each, a group spans two, and one fresh group is too few."""
     rows = [0, 1, 2, 5][: per_rank * ranks // G]
     whole = rollout(*rows)
     tried = [row for row in rows for _ in range(G)]
@@ -245,7 +245,7 @@ def make_trainer(
 
 
 class Varied:
-    """Varies within the groups of rows that are not flat, and notes the rows of each call."""
+    """Varies within the groups of rows that are not flat, and records the rows of each call."""
 
     __name__ = "varied"
 
@@ -304,7 +304,7 @@ def test_without_resampling_rows_and_logs_are_as_ever(tiny_model: Path, tmp_path
     reward = Varied()
     trainer = make_trainer(tiny_model, tmp_path, reward)
     trainer.train()
-    assert reward.calls == [[]] * 3  # no column of ours
+    assert reward.calls == [[]] * 3  # none of our columns
     assert not any(name.startswith("dynamic_sampling/") for name in trainer.state.log_history[0])
 
 
@@ -373,6 +373,6 @@ def test_two_processes_stay_in_step(tiny_model: Path, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
-    assert first == second  # calls, what is known of the rows, weights, and what was left flat
+    assert first == second  # calls, the rows' statistics, weights, and groups left flat
     assert len(first["calls"]) > 3  # there were extra rounds
     assert first["left"] == [0.0] * 3

@@ -1,4 +1,4 @@
-"""The frozen Answer Agent of a reward: retrieves again, answers what is new, remembers the rest."""
+"""The frozen Answer Agent of a reward retrieves again, answers new questions and remembers the rest."""
 
 from __future__ import annotations
 

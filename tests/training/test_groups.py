@@ -1,4 +1,4 @@
-"""Groups stay together on their way from a rollout into micro-batches, so that each prompt is read once."""
+"""Groups stay together from rollout to micro-batch, so that each prompt is read once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_blocks_of_rows_move_as_one_and_all_columns_alike() -> None:
         assert shuffled["advantages"].tolist() == [2 * row for row in rows]
         assert shuffled["texts"] == ["abcdef"[row] for row in rows]
         assert shuffled["num_items_in_batch"] == 9 and shuffled["absent"] is None
-    # Three pairs have six orders, and 40 draws miss one of them once in 250.
+    # Three pairs have six orders; 40 draws miss one of them with probability 1 in 250.
     assert orders == {
         (0, 1, 2, 3, 4, 5),
         (0, 1, 4, 5, 2, 3),
@@ -95,7 +95,7 @@ def test_every_pass_reads_each_of_its_prompts_once(
 def test_micro_batches_that_cut_a_group_are_refused(tmp_path: Path, fields: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError, match="micro-batches hold whole groups"):
         config(tmp_path, **fields)
-    config(tmp_path, **fields, shared_prefix=False)  # stock TRL does not mind
+    config(tmp_path, **fields, shared_prefix=False)  # stock TRL allows it
 
 
 def test_a_group_may_be_split_evenly_across_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What the trainer adds to TRL's: greedy validation by the same rewards, and numbers that show a dead run."""
+"""The trainer's additions to TRL: greedy validation by the same rewards, and metrics that reveal a dead run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def worth_reward(completions: Sequence[Any], worth: Sequence[float], **columns: 
 def half_reward(
     completions: Sequence[Any], prompts: Sequence[Any], completion_ids: Sequence[Any], **columns: Any
 ) -> list[float | None]:
-    """TRL's documented positional names, and nothing to say of the first prompt."""
+    """Take TRL's documented positional names, and return None for the first prompt."""
     assert len(completions) == len(prompts) == len(completion_ids)
     assert all(isinstance(token, int) for ids in completion_ids for token in ids)
     return [None if prompt[0]["content"] == "Where?" else 0.5 for prompt in prompts]
@@ -63,7 +63,7 @@ def make_trainer(
 def test_validation_is_the_weighted_mean_over_the_rows_that_a_reward_knows(tiny_model: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_model, tmp_path, [worth_reward, half_reward], reward_weights=[1.0, 2.0])
     results = trainer.evaluate()
-    # Row 1: 1.0, the second reward says nothing of it. Row 2: 3.0 + 2 * 0.5.
+    # Row 1: 1.0, since the second reward is None. Row 2: 3.0 + 2 * 0.5.
     assert results["eval_score"] == pytest.approx((1.0 + 4.0) / 2)
     assert results["eval_reward/worth_reward"] == pytest.approx(2.0)
     assert results["eval_reward/half_reward"] == pytest.approx(0.5)
@@ -115,7 +115,7 @@ def test_sparse_rewards_and_collapsed_completions_show_in_the_log(
         return {"share_NOOP": 0.75}
 
     def one_group(completions: Sequence[Any], worth: Sequence[float], **columns: Any) -> list[float | None]:
-        """Varies within the group of worth 3, is zero in the other."""
+        """Vary within the group worth 3, and return zero in the other."""
         return [0.0 if value == 1.0 else float(row % 2) for row, value in enumerate(worth)]
 
     def alike(completions: Sequence[Any], worth: Sequence[float], **columns: Any) -> list[float | None]:
@@ -129,7 +129,7 @@ def test_sparse_rewards_and_collapsed_completions_show_in_the_log(
     assert log["groups/zero_variance/one_group"] == pytest.approx(0.5)
     assert log["groups/zero_variance/alike"] == 1.0
     assert log["groups/zero_variance"] == log["groups/flat"] == pytest.approx(0.5)
-    assert log["frac_reward_zero_std"] == pytest.approx(share_of_trl)  # over a whole batch, TRL's is no share of groups
+    assert log["frac_reward_zero_std"] == pytest.approx(share_of_trl)  # over a whole batch, not a share of groups
     assert log["completions/share_NOOP"] == 0.75
     assert described == [4]
 

@@ -1,4 +1,4 @@
-"""The model that a run trains: which adapters it carries, and which of them learn."""
+"""The model that a run trains: its adapters, and which of them learn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PPO credits tokens by what its critic expected: on a task that needs it, over a resume, and in each number."""
+"""PPO credits tokens against its critic's values: on a task that needs it, across a resume, and in each number."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def worth_reward(completions: Sequence[Any], worth: Sequence[float], **columns: 
 
 
 def length_reward(completions: Sequence[Any], completion_ids: Sequence[Any], **columns: Any) -> list[float | None]:
-    """Differs between the completions of a group."""
+    """Return rewards that differ within a group."""
     return [sum(ids) / 1000 for ids in completion_ids]
 
 
@@ -70,14 +70,14 @@ def make_trainer(
 
 
 def rollout(trainer: MemoryPPOTrainer) -> dict[str, Any]:
-    """A batch of two completions for each prompt, as a step would get it."""
+    """Return a batch of two completions per prompt, as in a step."""
     trainer.current_gradient_accumulation_steps = 1
     trainer.model.train()
     return trainer._generate_and_score_completions([dict(row) for row in ROWS for _ in range(2)])
 
 
 def fix_completions(*completions: list[int]) -> Callable[..., dict[str, Any]]:
-    """A rollout function: row b of a batch is answered with completion b, over and over."""
+    """Make a rollout function that always answers row b of a batch with completion b."""
 
     def roll(prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
         ids = [trainer.processing_class.apply_chat_template(prompt, return_dict=False) for prompt in prompts]
@@ -91,14 +91,14 @@ FOUR = fix_completions([10, 11, 12, 2], [13, 2], [14, 15, 2], [16, 17, 18, 19])
 
 
 def teach(critic: Any) -> None:
-    """Weights that tell states apart, as if the critic had learnt."""
+    """Set weights that tell states apart, like those of a trained critic."""
     with torch.no_grad():
         critic.head.weight.copy_(torch.randn(critic.head.weight.shape, generator=torch.Generator().manual_seed(5)))
 
 
-# A task that needs a baseline of the state: the reward is that of the prompt, +16 or -16, and 1 more where the
-# completion's *first* token is of the prompt's kind (even or odd). It comes with the last token only. Without a critic,
-# the prompt's share drowns what the policy could learn from.
+# A task that needs a state baseline: the reward is the prompt's, +16 or -16, plus 1 if the
+# completion's *first* token is of the prompt's kind (even or odd). It comes only with the last token. Without a critic,
+# the prompt's share drowns the signal for the policy.
 STATES = (0, 1)
 STEPS = 240
 TASK = [
@@ -108,7 +108,7 @@ TASK = [
 
 
 def play(tiny_model: Path, folder: Path, value_learning_rate: float, seed: int) -> tuple[float, list[float]]:
-    """How often the last 30 batches hit the kind, and the explained variance of all."""
+    """Return how often the last 30 batches hit the kind, and the explained variance of all batches."""
     hits: list[float] = []
 
     def reward(
@@ -121,7 +121,7 @@ def play(tiny_model: Path, folder: Path, value_learning_rate: float, seed: int) 
     torch.manual_seed(seed)
     base = sharpen(load_base(tiny_model))
     with torch.no_grad():
-        base.model.norm.weight.mul_(3.0)  # as made, logits hardly differ, and no adapter could make a policy decided
+        base.model.norm.weight.mul_(3.0)  # fresh logits hardly differ, and no adapter could sharpen them
     trainer = make_trainer(
         tiny_model,
         folder,
@@ -168,14 +168,14 @@ def test_training_that_was_interrupted_ends_where_it_would_have(tiny_model: Path
     resumed.train(resume_from_checkpoint=str(checkpoint))
     expected, found = lora_parameters(through.model), lora_parameters(resumed.model)
     for name, value in expected.items():
-        # A fused AdamW rounds by where its tensors lie in memory.
+        # A fused AdamW's rounding depends on the memory addresses of its tensors.
         torch.testing.assert_close(found[name], value, rtol=0, atol=1e-6)
     torch.testing.assert_close(resumed.critic.head.weight, through.critic.head.weight, rtol=0, atol=1e-6)
     assert (through.critic.head.weight - halfway["weight"]).abs().max() > 1e-2
     assert halfway["weight.step"] == 2
     with safe_open(tmp_path / CRITIC_FILE, "pt") as file:
         assert file.metadata() == {"step": "4", "policy_step": "4"}
-    # The critic is no part of what PEFT saves, and lies beside it when training has ended.
+    # PEFT does not save the critic, which is beside the adapter after training.
     assert not [name for name in load_file(checkpoint / "adapter_model.safetensors") if "head" in name]
     assert torch.equal(load_file(tmp_path / CRITIC_FILE)["weight"], resumed.critic.head.weight)
 
@@ -253,7 +253,7 @@ def test_values_are_the_same_whether_prompts_are_shared_or_not(
 def test_the_reward_comes_with_the_last_token_and_reaches_all_before_it(tiny_model: Path, tmp_path: Path) -> None:
     trainer = make_trainer(tiny_model, tmp_path, rollout_func=FOUR, whiten_advantages=False, gamma=0.5, gae_lambda=1.0)
     batch = rollout(trainer)
-    # A critic that expects nothing: the advantage is the discounted reward, 1 for the first prompt and 3 for the other.
+    # With a critic of value 0, the advantage is the discounted reward, 1 for the first prompt and 3 for the other.
     expected = [[0.125, 0.25, 0.5, 1.0], [0.5, 1.0, 0.0, 0.0], [0.75, 1.5, 3.0, 0.0], [0.375, 0.75, 1.5, 3.0]]
     assert batch["advantages"].tolist() == expected
     assert batch["returns"].tolist() == expected
@@ -270,7 +270,7 @@ def test_returns_are_unwhitened_and_advantages_are_whitened(tiny_model: Path, tm
     advantages = batch["advantages"][mask]
     assert advantages.mean().item() == pytest.approx(0.0, abs=1e-5)
     assert advantages.std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
-    # The last token of a row: what came less what was expected, so that the return is the reward itself.
+    # At a row's last token the advantage is reward minus value, so that the return is the reward itself.
     last = [3, 1, 2, 3]
     assert batch["returns"][range(4), last].tolist() == pytest.approx([1.0, 1.0, 3.0, 3.0], abs=1e-5)
 
@@ -292,7 +292,7 @@ def test_old_values_and_log_probabilities_are_those_of_the_sampling_policy(
     real = batch["completion_mask"].bool()
     torch.testing.assert_close(batch["old_per_token_logps"][real], log_probs[real])
     torch.testing.assert_close(batch["old_values"][real], trainer._passes[-1].values[real])
-    assert passes == 1  # where TRL has run the policy, it is not run again; the reference leaves nothing
+    assert passes == 1  # the policy is not rerun after TRL; the reference leaves nothing
     assert not batch["old_values"].requires_grad
 
 
@@ -333,7 +333,7 @@ def test_completions_that_no_reward_knows_teach_nothing(tiny_model: Path, tmp_pa
 
 
 def value_gradients(trainer: MemoryPPOTrainer) -> list[torch.Tensor]:
-    """What each of the critic's steps would have used; they are not taken."""
+    """Record the gradients of the critic's steps, without taking them."""
     found: list[torch.Tensor] = []
 
     def note(*_: Any) -> None:
@@ -387,7 +387,7 @@ def test_the_log_shows_how_the_critic_does(tiny_model: Path, tmp_path: Path) -> 
     assert {EXPLAINED, "critic/value_mean", "critic/return_mean", "critic/loss", "critic/clip_fraction"} <= set(first)
     assert first[EXPLAINED] == first["critic/value_mean"] == 0.0
     assert first["critic/loss"] > 0
-    # In the second epoch over the same completions, the policy is no longer the one that wrote them.
+    # In the second epoch over the same completions, the policy has changed since it sampled them.
     assert first["approx_kl"] == pytest.approx(0.0, abs=1e-6)
     assert second["approx_kl"] > 1e-4
 
@@ -435,7 +435,7 @@ def test_trl_still_calls_the_overridden_methods_and_takes_an_advantage_for_each_
     assert "if advantages.dim() == 1" in loss
     assert 'inputs.get("old_per_token_logps")' in loss
     checkpoint = inspect.getsource(Trainer._save_checkpoint)
-    # The critic must be there before the file that marks a checkpoint as whole.
+    # The critic must be written before the file that marks a checkpoint as complete.
     assert checkpoint.index("self._save_optimizer_and_scheduler(") < checkpoint.index("self.state.save_to_json(")
 
 

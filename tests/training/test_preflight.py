@@ -1,4 +1,4 @@
-"""What a run will need is checked before anything is loaded, and what is missing is said with what mends it."""
+"""A run's requirements are checked before anything is loaded, and errors name the remedy."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_what_an_engine_splits_is_known() -> None:
 def test_fsdp_is_known_before_accelerate_says_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     assert sharding_of(config(DistributedType.MULTI_GPU)) == 3
-    assert sharding_of(config(DistributedType.NO)) == 0  # where Accelerate starts plain processes all the same
+    assert sharding_of(config(DistributedType.NO)) == 0  # Accelerate starts plain processes anyway
 
 
 @pytest.mark.parametrize("engine", [ZERO3, FSDP])
@@ -125,7 +125,7 @@ def test_adapters_that_are_not_there_are_said_with_the_commands_that_train_them(
 
 
 def dry_run(folder: Path, model: Path, method: str = "grpo", **fields: Any) -> tuple[int, str]:
-    """A dry-run in this process."""
+    """Run a dry run in this process."""
     content = {
         "agent": "manager",
         "train_dialogues": 1,
@@ -155,7 +155,7 @@ def test_a_dry_run_checks_what_the_run_would_and_says_its_memory_all_the_same(
     (adapter / "adapter_model.safetensors").unlink()
     status, complaint = dry_run(tmp_path, tiny_model, warm_start=str(adapter))
     assert (status, "adapter_model.safetensors" in complaint) == (1, True)
-    assert caplog.text.count("peak (rollout and pass take turns)") == 2  # to plan with, on whatever machine
+    assert caplog.text.count("peak (rollout and pass take turns)") == 2  # on any machine, for planning
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "recipe.json").write_text(json.dumps({"agent": "answer"}))
     status, complaint = dry_run(tmp_path, tiny_model, "sft")

@@ -1,4 +1,4 @@
-"""A run in which nothing got better keeps the policy it started from."""
+"""A run without improvement keeps its initial policy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.tiny import load_base, lora_parameters, randomise, snapshot, with_lor
 
 
 class FakeTrainer:
-    """As much of a trainer as the callback uses; `evaluate` is counted."""
+    """The part of a trainer that the callback uses; counts `evaluate`."""
 
     def __init__(self, policy: Any, score: float = 0.5) -> None:
         self.model = policy
@@ -61,7 +61,7 @@ def test_the_start_is_scored_and_kept_once(policy: Any, tmp_path: Path) -> None:
 def test_a_resumed_run_reads_what_its_first_launch_noted(policy: Any, tmp_path: Path, step: int) -> None:
     begin(tmp_path, FakeTrainer(policy, score=0.5))
     stored = (tmp_path / "start" / "policy.safetensors").read_bytes()
-    randomise(lora_parameters(policy), seed=9)  # what a checkpoint has made of the policy
+    randomise(lora_parameters(policy), seed=9)  # the policy of a later checkpoint
     resumed = FakeTrainer(policy, score=0.9)
     assert begin(tmp_path, resumed, step=step).score == 0.5
     assert resumed.evaluations == 0

@@ -1,4 +1,4 @@
-"""Sampling over a shared prompt: TRL gets what its own generation would have given it."""
+"""Sampling over a shared prompt gives TRL the same as its own generation."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_first_tokens_are_drawn_from_the_policy_at_its_temperature(tiny_model: P
     mean = (log_chances.exp() * log_chances).sum()
     deviation = ((log_chances.exp() * log_chances**2).sum() - mean**2).sqrt().item()
     found = torch.stack([log_chances[row[0]] for row in drawn]).mean()
-    # The mean of `draws` log-probabilities, within five of its standard deviations.
+    # The mean of `draws` log-probabilities, within five standard deviations.
     assert found.item() == pytest.approx(mean.item(), abs=5 * deviation / draws**0.5)
 
 

@@ -1,4 +1,4 @@
-"""From training tuples to rows: what the policy is shown, what it is taught, and what only rewards may see."""
+"""Training tuples become rows: the policy's prompt, its target, and columns that only rewards may see."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_no_question_and_no_gold_answer_is_in_a_managers_prompt(
             known = " ".join([*said, *(entry.text for entry in item.bank)])
             for question in example.dialogue.questions:
                 assert question.question not in text
-                # An answer may be in the prompt only where somebody has said it by then (not "unknown", never said).
+                # An answer may be in the prompt only if somebody has said it by then ("unknown" is never said).
                 if question.answer in text:
                     assert question.answer in known
             assert not any(turn.text in text for turn in example.dialogue.turns() if turn.text not in said)
@@ -198,7 +198,7 @@ def test_every_target_of_the_generated_dialogues_is_accepted_whole(synthetic: li
             assert checked.accepted == reachable_operations(item.gold or (), column["recalled_ids"])
             assert all(operation.accepted for operation in checked.operations)
             kinds |= {operation.kind for operation in checked.accepted}
-    assert kinds == set(OperationKind)  # else the assertions above prove little
+    assert kinds == set(OperationKind)  # otherwise the assertions above prove little
 
 
 def answer_tuple(question: Question, bank: tuple[MemoryEntry, ...] = (ROME, BIKE, DOG)) -> AnswerTuple:
@@ -206,7 +206,7 @@ def answer_tuple(question: Question, bank: tuple[MemoryEntry, ...] = (ROME, BIKE
 
 
 def test_an_answer_row_numbers_the_evidence_as_its_prompt_does() -> None:
-    # Recalled are Rome, the bicycle, the dog; Ann's block comes first, so that the dog, recalled third, is memory 2.
+    # Recalled are Rome, the bicycle and the dog; Ann's block comes first, so the dog, recalled third, is memory 2.
     question = Question("q2", "Ann lives in Rome, and who sold his bicycle?", "a dog", "recall", ("t3",))
     recalled = retriever().retrieve(question.question, (DOG, BIKE, ROME), RECALL_PER_SPEAKER, ("Ann", "Ben"))
     assert recalled == (ROME, BIKE, DOG)
@@ -215,7 +215,7 @@ def test_an_answer_row_numbers_the_evidence_as_its_prompt_does() -> None:
     assert row["numbered"] == [4, 7, 2]
     assert row["evidence_numbers"] == [2]
     assert "2. Ann has a dog" in prompt_text(row)
-    # What rewards on distillation read: the turns behind each memory, in the prompt's order.
+    # Rewards on distillation read the source turns of each memory, in the prompt's order.
     assert (row["question"], row["evidence"]) == (question.question, ["t3"])
     assert row["sources"] == [["t1"], ["t3", "t5"], ["t2"]]
     assert (row["texts"], row["answer_style"]) == ([ROME.text, DOG.text, BIKE.text], "ids")
@@ -240,7 +240,7 @@ def test_an_answer_row_is_the_prompt_that_the_agent_reads_in_use(style: str) -> 
     ("question", "bank", "answer", "names_evidence"),
     [
         (PET, (ROME, BIKE, DOG), "a dog", True),
-        (PET, (ROME, BIKE), "unknown", False),  # retrieval brought no evidence: to guess is not taught
+        (PET, (ROME, BIKE), "unknown", False),  # retrieval found no evidence, and guessing is not taught
         (PET, (), "unknown", False),
         (Question("q", "What is Ben's job?", "unknown", "unanswerable"), (ROME, BIKE, DOG), "unknown", False),
     ],
@@ -276,7 +276,7 @@ def test_the_gold_answer_is_not_in_an_answer_prompt_unless_a_memory_says_it(
 
 
 def _dates(text: str) -> list[str]:
-    """The dates behind the memories, which may answer a temporal question."""
+    """Return the dates behind the memories, which may answer a temporal question."""
     return [part.split("]")[0] for part in text.split("[")[1:]]
 
 

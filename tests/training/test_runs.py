@@ -1,4 +1,4 @@
-"""What a run leaves behind, and how it goes on after a kill."""
+"""A run's files, and resuming after a kill."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_newest_whole_checkpoint_is_found_by_number(tmp_path: Path) -> None:
     assert last_checkpoint(tmp_path / "missing") is None
     write_checkpoint(tmp_path, 9)
     newest = write_checkpoint(tmp_path, 10)
-    assert last_checkpoint(tmp_path) == str(newest)  # 10 is after 9, though not in the alphabet
+    assert last_checkpoint(tmp_path) == str(newest)  # 10 is after 9, unlike in alphabetical order
 
 
 @pytest.mark.parametrize("state", [None, "", '{"global_step": 1'])
@@ -72,7 +72,7 @@ def test_what_only_looks_like_a_checkpoint_is_none(tmp_path: Path) -> None:
 def test_a_fresh_folder_is_claimed_and_the_same_recipe_goes_on_in_it(tmp_path: Path) -> None:
     folder = tmp_path / "outputs" / "run"
     assert open_run(folder, RECIPE) == (False, None)
-    assert not folder.exists()  # nothing is written before all is ready to train
+    assert not folder.exists()  # nothing is written before training is ready
     claim_run(folder, RECIPE)
     checkpoint = write_checkpoint(folder, 5)
     assert open_run(folder, RECIPE) == (False, str(checkpoint))
@@ -193,7 +193,7 @@ def test_the_summary_is_written_last(tiny_model: Path, tmp_path: Path, monkeypat
     monkeypatch.setattr(tokenizer, "save_pretrained", stop)
     with pytest.raises(InterruptedError):
         save_adapter(with_lora(load_base(tiny_model)), tokenizer, tmp_path, summary(tiny_model))
-    assert list(tmp_path.iterdir()) == []  # a run that was stopped here is not finished, and nothing lies about
+    assert list(tmp_path.iterdir()) == []  # a run stopped here is unfinished and leaves no file
 
 
 def test_a_base_model_is_recorded_by_name_and_weights(tiny_model: Path) -> None:

@@ -1,4 +1,4 @@
-"""Which prompts are drawn."""
+"""The choice of prompts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def record(*spreads: float) -> PromptRecord:
         ((0.2, NAN, 0.0), 1.0, [0.5, 0.5, 0.0]),  # never tried: as good as the best
         ((0.0, NAN), 1.0, [0.0, 1.0]),
         ((NAN, NAN), 1.0, [0.5, 0.5]),
-        ((0.0, 0.0), 1.0, [0.5, 0.5]),  # nothing varies: nothing to prefer
+        ((0.0, 0.0), 1.0, [0.5, 0.5]),  # nothing varies, so no preference
     ],
 )
 def test_weights_mix_recent_spread_with_uniform(
@@ -74,12 +74,12 @@ def test_rows_to_avoid_are_avoided_as_long_as_there_are_others() -> None:
     assert sorted(draws.draw(4, avoid={0})) == [0, 1, 2, 3]
     assert sorted(draws.draw(2, avoid={0, 1, 2, 3})) == [0, 1]
     assert set(draws.draw(3, avoid={0, 1, 2})[1:]) == {0, 1}
-    assert len(draws.draw(6)) == 6  # more than there are: some repeat
+    assert len(draws.draw(6)) == 6  # more than exist, so some repeat
 
 
 def test_rows_not_tried_come_first_where_too_few_of_them_are_left() -> None:
     for seed in range(20):
-        # Rows 4 and 5 never varied; still they are taken before any that was tried.
+        # Rows 4 and 5 never varied, but come before rows already tried.
         drawn = PromptDraws(record(1.0, 1.0, 1.0, 1.0, 0.0, 0.0), 1.0, seed).draw(4, avoid={0, 1, 2, 3})
         assert set(drawn[:2]) == {4, 5} and len(set(drawn)) == 4
 

@@ -29,7 +29,7 @@ DELETE = '[{"op": "DELETE", "id": 1}]'
 NOOP = '[{"op": "NOOP"}]'
 COST = 0.01
 
-# Ann gives up tea, and only then names what she likes now. The secret words stand in questions and answers alone.
+# Ann gives up tea, and only later names what she likes now. The secret words occur only in questions and answers.
 DRINK = Question("drink", "QUIZ: what does Ann like?", "Ann likes coffee", "update", ("d:2:3",))
 HOME = Question("home", "QUIZ: who lives where?", "Ann lives in Rome", "recall", ("d:1:1",))
 SECRET = Question("secret", "QUIZ: what is it?", "GOLDANSWER", "recall", ("d:2:2",))
@@ -47,7 +47,7 @@ def make_dialogue(*questions: Question, name: str = "d") -> Dialogue:
 
 
 def stubborn(prompt: Messages, adapter: str | None) -> str:
-    """Adds what is said unless a memory of the same two first words is shown; never revises. As a greedy policy."""
+    """Play a greedy policy: add the turn unless a memory with the same first two words is shown; never revise."""
     shown = re.findall(r"^\d+\. (.*)$", prompt[-1]["content"], re.MULTILINE)
     said = re.search(r"^Last turn: (\w+): (.*)$", prompt[-1]["content"], re.MULTILINE)
     assert said is not None
@@ -57,7 +57,7 @@ def stubborn(prompt: Messages, adapter: str | None) -> str:
 
 
 def repeats_what_is_liked(prompt: Messages, adapter: str | None) -> str:
-    """The Answer Agent: the memory of what Ann likes, if there is one."""
+    """Answer with the memory of what Ann likes, if there is one."""
     liked = re.findall(r"Ann likes \w+", prompt[-1]["content"])
     return f"Memories: 1\n**Answer:** {liked[0] if liked else 'unknown'}"
 
@@ -80,7 +80,7 @@ def manager(model: ScriptedLanguageModel) -> MemoryManager:
 
 
 def sampling(*texts: str) -> tuple[Sample, list[list[Messages]]]:
-    """Samples `texts`, whatever is asked, and a list of the prompts of every call."""
+    """Make a sampler of `texts` for any prompt, and a list of the prompts of every call."""
     asked: list[list[Messages]] = []
 
     def sample(prompts: list[Messages]) -> tuple[dict[str, Any], list[str]]:
@@ -95,7 +95,7 @@ def at_turn(dialogue: Dialogue, session: int, turn: int) -> BranchPoint:
 
 
 def pay(rows: Sequence[Row], *completions: str) -> list[float]:
-    """What the answers of each completion's bank earn, less what its entries cost."""
+    """Return the reward of each completion's bank: its answers' minus its entries' cost."""
     columns = {key: [row[key] for row in rows] for key in rows[0] if key != "prompt"}
     chats, answers = [[{"role": "assistant", "content": text}] for text in completions], outcome()
     earned = zip(answers(chats, **columns), EntryCost(COST, [answers])(chats, **columns), strict=True)
@@ -120,7 +120,7 @@ class TestBranches:
         dialogue = make_dialogue(DRINK)
         rows, _ = play(rollout(at_turn(dialogue, 1, 1)), dialogue, DELETE, NOOP, ADD)
         assert rows[0]["bank"] == rows[1]["bank"]
-        # The first memory shown is Ann's tea. While it stands, the policy does not add the coffee that comes next.
+        # The first memory shown is Ann's tea. As long as it exists, the policy does not add the coffee that follows.
         assert "1. Ann likes tea" in rows[0]["played_prompt"][-1]["content"]
         ends = [[entry.text for entry in entries_from_json(row["bank_at_end"])] for row in rows]
         assert ends == [
@@ -129,7 +129,7 @@ class TestBranches:
             ["Ann lives in Rome", "Ann likes tea", "Ann likes jazz", "Ann has a dog"],
         ]
         assert pay(rows, DELETE, NOOP, ADD) == pytest.approx([1 - 3 * COST, -3 * COST, -4 * COST])
-        # Asked right after the turn, nothing tells the DELETE from a NOOP but the entry that it saves.
+        # Right after the turn, only the entry that it saves distinguishes the DELETE from a NOOP.
         early = [{key: value for key, value in row.items() if key != "bank_at_end"} for row in rows]
         assert pay(early, DELETE, NOOP, ADD) == pytest.approx([-COST, -2 * COST, -3 * COST])
 
@@ -149,8 +149,8 @@ class TestBranches:
         sample, asked = sampling(DELETE, NOOP, NOOP, ADD)
         prompts = [row["prompt"] for row in branch_rows(points) for _ in range(2)]
         rows = as_rows(rollout(*points).roll_out(prompts, 0, manager(model), sample))
-        # Up to the branches: both dialogues' first turns, then two more of the first; behind them: the two turns left
-        # of the first one's session, for two states, and none of the second's.
+        # Before the branches: both dialogues' first turns, then two more of the first; after them: the two turns left
+        # of the first one's session, for two states, and none of the second.
         assert [len(batch) for batch in model.batches] == [2, 1, 1, 2, 2]
         assert [row["tuple_id"] for row in rows] == ["d/d:2:2", "d/d:2:2", "e/e:1:2", "e/e:1:2"]
         assert asked[0][0] != asked[0][2]
@@ -175,7 +175,7 @@ class TestBranches:
         assert noop == pytest.approx(0.5 - 3 * COST)
 
     def test_only_what_the_bank_at_the_branch_holds_is_retained(self) -> None:
-        unknown = Question("unknown", "QUIZ: mood?", "x", "recall", ("d:2:1",))  # "hm" is stored by nobody
+        unknown = Question("unknown", "QUIZ: mood?", "x", "recall", ("d:2:1",))  # no policy stores "hm"
         dialogue = make_dialogue(HOME, unknown, DRINK)
         point = at_turn(dialogue, 1, 1)
         assert [question.question_id for question in point.earlier] == ["home", "unknown"]
@@ -212,7 +212,7 @@ class TestBranches:
         dialogue = make_dialogue(Question("dog", "QUIZ?", "x", "recall", ("d:2:4",)))
         model = ScriptedLanguageModel(stubborn)
         rows, _ = play(rollout(at_turn(dialogue, 1, 3)), dialogue, ADD, model=model)
-        assert len(model.batches) == 5  # the turns before it, and none behind it though a session follows
+        assert len(model.batches) == 5  # the turns before it and none after it, though a session follows
         _, after = apply_completion(ADD, rows[0]["turn"], rows[0]["bank"], rows[0]["recalled_ids"])
         assert entries_from_json(rows[0]["bank_at_end"]) == after.entries()
 

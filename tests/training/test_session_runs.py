@@ -1,4 +1,4 @@
-"""Whole-session credit in the trainer: two steps of a tiny model each, through the outcome reward."""
+"""Whole-session credit in the trainer: two steps of a tiny model per case, through the outcome reward."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ RECALL_PER_SPEAKER, ENTRY_COST = 2, 0.01
 
 
 def make_dialogue(name: str) -> Dialogue:
-    """Two sessions of two turns, each of which a question is asked about."""
+    """Build two sessions of two turns, with a question about each turn."""
     turns = [
         Turn(f"{name}:{number}", "Ann", text, f"s{number // 2}", "2023-05-08T10:00:00")
         for number, text in enumerate(("I live in Rome.", "I have a dog.", "I moved to Oslo.", "Good night."))
@@ -46,7 +46,7 @@ def make_dialogue(name: str) -> Dialogue:
 
 
 def length_reward(completions: Sequence[Any], **columns: Any) -> list[float | None]:
-    """Varies where a random model's operations never would."""
+    """Return rewards that vary, unlike those of a random model's operations."""
     return [len(set(completion[0]["content"])) / 10 for completion in completions]
 
 
@@ -84,7 +84,7 @@ def make_trainer(
 
 
 def check_trained(trainer: MemoryGRPOTrainer, folder: Path) -> list[Row]:
-    """Train; every lora_B must move, every row must be scored. Returns the log of completions."""
+    """Train, check that every lora_B moves and every row is scored, and return the log of completions."""
     before = snapshot(lora_parameters(trainer.model))
     trainer.train()
     after = lora_parameters(trainer.model)
@@ -122,7 +122,7 @@ def test_branches_train(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mo
     def note(self: BranchRollout, prompts: Any, trainer: Any) -> dict[str, Any]:
         assert trainer.model.training
         output = called(self, prompts, trainer)
-        assert trainer.model.training  # the greedy playing has put the policy back into training
+        assert trainer.model.training  # greedy playing put the policy back into training mode
         assert trainer.model.active_adapter == "default"
         assert all(value.requires_grad for value in lora_parameters(trainer.model).values())
         drawn.append(output)
@@ -138,7 +138,7 @@ def test_branches_train(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(BranchRollout, "__call__", note)
     monkeypatch.setattr(LocalLanguageModel, "generate", played)
     logged = check_trained(trainer, tmp_path)
-    assert set(adapters) == {"default"}  # the policy itself plays, up to the branch and behind it
+    assert set(adapters) == {"default"}  # the policy itself plays, before and after the branch
     assert len(drawn) == 2
     for output, start in zip(drawn, (0, 8), strict=True):
         for group in (slice(0, 4), slice(4, 8)):  # a group: one turn, one bank, one prompt
@@ -158,7 +158,7 @@ def add(text: str) -> str:
 
 
 def score(answering: FrozenAnswering, bank: str, output: dict[str, Any], row: int) -> float:
-    """What `bank` is worth to the questions of a row, by the Answer Agent."""
+    """Score `bank` on a row's questions, through the Answer Agent."""
     entries = entries_from_json(bank)
     parts = []
     for column in ("linked", "retention"):
@@ -178,7 +178,7 @@ def test_a_branch_earns_what_the_bank_at_its_end_is_worth(
         return f"**Answer:** {'GOLDANSWER' if known else 'unknown'}"
 
     def branch(prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
-        """Every second completion adds an entry; the others parse to nothing that the bank would show."""
+        """Add an entry with every second completion; the others do not change the bank."""
         encode = trainer.processing_class.encode
         texts = [add(f"fact {row}") if row % 2 else '[{"op": "NOOP"}]' for row in range(len(prompts))]
         tokenize = trainer.processing_class.apply_chat_template
@@ -203,7 +203,7 @@ def test_a_branch_earns_what_the_bank_at_its_end_is_worth(
     monkeypatch.setattr(sessions, "shared_prefix_rollout", branch)
     monkeypatch.setattr(LocalLanguageModel, "generate", play)
     monkeypatch.setattr(BranchRollout, "__call__", note)
-    # Branched at each dialogue's first turn, where no bank has an entry but the one that playing on adds.
+    # Branched at each dialogue's first turn, so that banks have only the entry that playing on adds.
     points = [branch_points(make_dialogue(name))[0] for name in ("d", "e")]
     rollout = BranchRollout(
         points, Retriever(FakeEmbedder()), recall_per_speaker=RECALL_PER_SPEAKER, retention_questions=1, seed=0

@@ -1,4 +1,4 @@
-"""The warm start's loss is plain cross-entropy on the completions, however the forward is arranged."""
+"""The warm start's loss is plain cross-entropy on the completions, however the forward pass is arranged."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from memory_r1.training.policy import require_trainable
 from memory_r1.training.sft import IGNORED, CompletionSFTTrainer, left_pad
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora
 
-# (prompt, completion) token ids of a row; the first four prompt tokens are common to the rows of COMMON.
+# (prompt, completion) token ids of a row; the rows of COMMON share their first four prompt tokens.
 COMMON = [
     ([5, 6, 7, 8, 9], [20, 21, 2]),
     ([5, 6, 7, 8, 10, 11, 12, 13, 14], [22, 2]),
     ([5, 6, 7, 8, 15, 16], [23, 24, 25, 26, 2]),
 ]
 APART = [([30 + row, *prompt], completion) for row, (prompt, completion) in enumerate(COMMON)]
-# One row's prompt is all the common prefix there is: its last token must still predict its first completion token.
+# One row's whole prompt is the common prefix: its last token must still predict its first completion token.
 SHORT = [([5, 6, 7, 8], [20, 2]), ([5, 6, 7, 8, 9, 10], [21, 22, 2])]
 EQUAL = [COMMON[0], COMMON[0]]
 BATCHES = {"common": COMMON, "apart": APART, "short": SHORT, "equal": EQUAL, "single": COMMON[:1]}
 
 
 def collate(rows: list[tuple[list[int], list[int]]]) -> dict[str, torch.Tensor]:
-    """Right-padded, prompts unlabelled: as TRL's collator hands them over."""
+    """Pad right and leave prompts unlabelled, like TRL's collator."""
     length = max(len(prompt) + len(completion) for prompt, completion in rows)
     batch = {"input_ids": [], "attention_mask": [], "labels": []}
     for prompt, completion in rows:
@@ -104,7 +104,7 @@ def test_the_instructions_run_once_and_only_completions_reach_the_vocabulary(tra
     _, outputs = trainer.compute_loss(trainer.model, collate(COMMON), return_outputs=True)
     # Three of the four common tokens (the shortest row keeps one before its completion), then the remaining eight.
     assert inputs == [(1, 3), (3, 8)]
-    # Left padding aligns the ends, so the longest completion (5 tokens) and the position before it are projected.
+    # Left padding aligns the ends, so only the longest completion (5 tokens) and the position before it are projected.
     assert projected == [1, 6]
     assert outputs.logits.shape[1] == 6
 

@@ -1,4 +1,4 @@
-"""Sharing a prompt's pass changes the time it takes, and nothing else: same log-probabilities, same gradients."""
+"""Sharing a prompt's pass saves time and changes nothing else: same log-probabilities, same gradients."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ SIZES: dict[str, Any] = {
     "eos_token_id": 2,
 }
 WINDOW = 8  # shorter than every prompt below
-IMAGE = 1  # the token in whose place an image is read; no completion below has it
+IMAGE = 1  # the image's placeholder token, which no completion below has
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "llama": lambda: LlamaConfig(**SIZES),
     "qwen2": lambda: Qwen2Config(**SIZES),
@@ -85,7 +85,7 @@ def make_policy(config: PretrainedConfig) -> Any:
 
 
 def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
-    """Left-padded prompts with right-padded completions, as TRL concatenates them."""
+    """Make left-padded prompts with right-padded completions, as TRL concatenates them."""
     generator = torch.Generator().manual_seed(3)
     prompts = [torch.randint(3, 128, (length,), generator=generator) for length in PROMPT_LENGTHS]
     ids = torch.zeros(len(GROUPS), PROMPT + COMPLETION, dtype=torch.long)
@@ -99,7 +99,7 @@ def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def make_multimodal() -> Any:
-    """A Llava of two layers that reads an image of 16 x 16 pixels as four tokens, under LoRA."""
+    """Make a two-layer Llava under LoRA that reads an image of 16 x 16 pixels as four tokens."""
     torch.manual_seed(0)
     sight = CLIPVisionConfig(
         hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, image_size=16, patch_size=8
@@ -135,7 +135,7 @@ def make_trainer(policy: Any, tiny_model: Path, folder: Path, **options: Any) ->
 def measured(
     trainer: MemoryGRPOTrainer, method: Callable[..., Any]
 ) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
-    """Log-probabilities, entropies, and the gradients of a weighting of both that tells all positions apart."""
+    """Return log-probabilities, entropies, and gradients of a weighting of both that tells all positions apart."""
     ids, mask = make_batch()
     completions = mask[:, PROMPT:].bool()
     log_probs, entropies, _ = method(trainer, trainer.model, ids, mask, COMPLETION, compute_entropy=True)
@@ -145,7 +145,7 @@ def measured(
     gradients = {
         name: parameter.grad.clone()
         for name, parameter in lora_parameters(trainer.model).items()
-        if "vision" not in name and "projector" not in name  # where a text has none
+        if "vision" not in name and "projector" not in name  # a text has no such gradients
     }
     return log_probs[completions].detach(), entropies[completions].detach(), gradients
 
@@ -157,7 +157,7 @@ def test_log_probabilities_and_gradients_are_those_of_trl(name: str, tiny_model:
     assert trainer.shared_prefix
     expected, expected_entropy, expected_gradients = measured(trainer, GRPOTrainer._get_per_token_logps_and_entropies)
     found, entropy, gradients = measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)
-    assert expected.std() > 0.1  # a model that says the same everywhere would pass with any mistake
+    assert expected.std() > 0.1  # a constant model would hide any mistake
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     torch.testing.assert_close(entropy, expected_entropy, rtol=0, atol=1e-4)
     assert gradients.keys() == expected_gradients.keys()
@@ -205,7 +205,7 @@ def test_each_distinct_prompt_runs_once(tiny_model: Path, tmp_path: Path) -> Non
         lambda module, args, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     measured(trainer, MemoryGRPOTrainer._get_per_token_logps_and_entropies)
-    # Three prompts, each with room for the three completions of the largest group.
+    # Three prompts, each padded to the three completions of the largest group.
     assert shapes == [(3, PROMPT + 3 * COMPLETION)]
 
 
@@ -217,7 +217,7 @@ def test_it_can_be_switched_off(tiny_model: Path, tmp_path: Path) -> None:
 
 
 def test_the_same_tokens_behind_another_padding_are_another_prompt() -> None:
-    ids = torch.tensor([[0, 5, 6, 7], [0, 5, 6, 8]])  # in the second row, token 0 is a real one
+    ids = torch.tensor([[0, 5, 6, 7], [0, 5, 6, 8]])  # in the second row, token 0 is real
     packed = pack(ids, torch.tensor([[0, 1, 1, 1], [1, 1, 1, 1]]), 1)
     assert packed.ids.tolist() == [[5, 6, 0, 7], [0, 5, 6, 8]]
     assert packed.predicting.tolist() == [[1], [2]]
@@ -292,7 +292,7 @@ def test_what_goes_with_images_is_read_by_trl_and_that_is_said_once(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(make_multimodal(), tiny_model, tmp_path)
-    assert trainer.shared_prefix  # its rows of text alone are shared
+    assert trainer.shared_prefix  # only its text rows are shared
     ids, mask = make_batch()
     ids[:, PROMPT - 6 : PROMPT - 2] = IMAGE
     pixels = torch.randn(len(ids), 3, 16, 16, generator=torch.Generator().manual_seed(1))
@@ -354,8 +354,8 @@ def test_rows_go_on_from_whole_caches_only(config: PretrainedConfig, supported: 
     ("ids", "mask", "length"),
     [
         ([[5, 6, 7], [5, 6, 8]], [[1, 1, 1], [1, 1, 1]], 2),
-        ([[5, 6, 7], [4, 6, 7]], [[1, 1, 1], [1, 1, 1]], 0),  # what is equal later is no prefix
-        ([[5, 6, 0], [5, 6, 0]], [[1, 1, 0], [1, 1, 0]], 2),  # padding is shared by nobody
+        ([[5, 6, 7], [4, 6, 7]], [[1, 1, 1], [1, 1, 1]], 0),  # equality after a difference is no prefix
+        ([[5, 6, 0], [5, 6, 0]], [[1, 1, 0], [1, 1, 0]], 2),  # padding is not shared
         ([[5, 6, 7]], [[1, 1, 1]], 3),
     ],
 )

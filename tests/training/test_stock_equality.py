@@ -1,4 +1,4 @@
-"""Whole optimizer steps beside stock TRL's: the same completions must leave the same adapter, loss and KL."""
+"""Whole optimizer steps against stock TRL: the same completions must give the same adapter, loss and KL."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sha
 
 GENERATIONS, COMPLETION, STEPS = 4, 7, 4
 TOLERANCE = 1e-4
-PROMPTS = ("Where does Ann live now, and since when?", "Who?")  # of unlike lengths, so that one is padded on the left
+PROMPTS = ("Where does Ann live now, and since when?", "Who?")  # of different lengths, so one is padded on the left
 LENGTHS = (7, 1, 5, 3, 2, 6, 4, 7)  # of a rollout's completions
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What training left: change of each LoRA matrix, and the log of the steps."""
+    """The result of training: the change of each LoRA matrix, and the log of the steps."""
 
     deltas: dict[str, torch.Tensor]
     log: list[dict[str, float]]
 
     def far_from(self, other: Trained) -> float:
-        """The largest distance of a change from the other's, relative to it."""
+        """Return the largest relative distance between two runs' changes."""
         return max(
             float((delta - other.deltas[name]).norm() / other.deltas[name].norm())
             for name, delta in self.deltas.items()
@@ -41,7 +41,7 @@ class Trained:
 
 
 def fixed_rollouts() -> Callable[..., dict[str, Any]]:
-    """A `rollout_func` that draws nothing from the policy: other completions in each rollout, the same in each run."""
+    """Make a `rollout_func` with fixed completions: different in each rollout, the same in each run."""
     calls = itertools.count()
 
     def rollout(prompts: Sequence[Any], trainer: Any) -> dict[str, Any]:
@@ -111,7 +111,7 @@ def trained(kind: type, tiny_model: Path, folder: Path, **fields: Any) -> Traine
 
 
 WHOLE = {"per_device_train_batch_size": 2 * GENERATIONS, "steps_per_generation": 1}
-# One group a micro-batch of ours; stock mixes the groups. A mean over rows does not depend on that.
+# Our micro-batches hold one group each; stock mixes groups, which a mean over rows does not depend on.
 ACCUMULATED = {
     "per_device_train_batch_size": GENERATIONS,
     "gradient_accumulation_steps": 2,
@@ -127,13 +127,13 @@ def test_steps_are_those_of_trl(batches: dict[str, int], loss_type: str, tiny_mo
     assert all(delta.norm() > 0 for delta in stock.deltas.values())
     assert stock.deltas.keys() == ours.deltas.keys()
     assert ours.far_from(stock) <= TOLERANCE
-    assert stock.log[-1]["kl"] > 1e-3  # the policy has left its reference, so that a KL that was lost would show
+    assert stock.log[-1]["kl"] > 1e-3  # the policy has left its reference, so a missing KL would show
     first, second = (row["reward"] for row in stock.log if "reward" in row)
     assert first != second  # two rollouts, each trained on twice
     for expected, found in zip(stock.log, ours.log, strict=True):
         assert found.get("reward_std") == expected.get("reward_std")
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-3, abs=1e-6)
-        # TRL logs a mean over each micro-batch's tokens: the same only where the micro-batches are.
+        # TRL logs a mean over each micro-batch's tokens, which is the same only if the micro-batches are.
         if batches is WHOLE:
             assert found["kl"] == pytest.approx(expected["kl"], rel=1e-3, abs=1e-6)
 

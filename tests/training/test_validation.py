@@ -1,4 +1,4 @@
-"""Validation picks the checkpoint: by rows, or by dialogues that the manager has played itself."""
+"""Validation picks the checkpoint, by rows or by dialogues that the manager plays itself."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_manager_plays_its_dialogues_and_all_questions_are_asked(
     scores, measures = played("**Answer:** Rome").score(*policy, [DIALOGUE], 8)
     assert scores == [1.0, 0.0]
     assert measures["entries"] >= 1
-    assert asked == [POLICY, POLICY]  # a turn at a time
+    assert asked == [POLICY, POLICY]  # one turn at a time
 
 
 def test_a_process_without_a_share_has_nothing_to_say(policy: tuple[Any, Any]) -> None:
@@ -80,7 +80,7 @@ def test_rewards_are_given_the_tokens_that_were_generated(
     rows = [{"prompt": [{"role": "user", "content": "Hi"}]}] * 2
     scores, measures = score_greedily(model, tokenizer, rows, [note], torch.tensor([0.5]), max_new_tokens=8)
     assert seen == [(tokenizer.decode(generated[0][:-1]), generated[0]), (tokenizer.decode(hello), hello)]
-    assert scores == [0.5, None]  # NaN is no score, to TRL either
+    assert scores == [0.5, None]  # NaN is no score, in TRL too
     assert measures == {"reward/note": 1.0}
 
 
@@ -96,5 +96,5 @@ def test_rows_that_lack_a_reward_of_their_group_are_taken_out() -> None:
     kept = without_failed(rewards, generations=2)
     assert kept[0].tolist() == [0.5, 1.0]
     assert kept[1].isnan().all()
-    # a function that applies to none of a group says nothing about it
+    # a reward that applies to none of a group does not count for it
     assert kept[2:, 1].tolist() == [1.0, 0.0]

@@ -1,4 +1,4 @@
-"""What is said of a reward that does not tell completions apart."""
+"""Warnings about rewards that do not distinguish completions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NAN = float("nan")
         ([1.0, 1.0, 1.0], 0.0),
         ([0.0, 0.0, 0.0], 0.0),
         ([0.0, 1.0, 2.0], 1.0),  # squares 1 + 0 + 1 over 3 - 1
-        ([0.0, 2.0, NAN], 2.0**0.5),  # a completion without a reward is no completion with reward 0
+        ([0.0, 2.0, NAN], 2.0**0.5),  # a missing reward is not a reward of 0
         ([1.0, NAN, NAN], 0.0),
         ([NAN, NAN, NAN], 0.0),
     ],
@@ -40,7 +40,7 @@ def test_the_spread_of_a_group_is_that_of_its_known_rewards(rewards: list[float]
     ("rewards", "same", "zero"),
     [
         ([[0.0, 0.0], [0.5, 0.5], [0.0, 1.0], [2.0, 1.0]], 0.5, 0.25),
-        ([[0.0, NAN], [NAN, NAN]], 1.0, 0.5),  # one known reward of 0; and none, which is missing and not 0
+        ([[0.0, NAN], [NAN, NAN]], 1.0, 0.5),  # one known reward of 0; and a group with none, which counts as missing
         ([[1e-9, 1e-9], [-1.0, 1.0]], 0.5, 0.0),  # tiny is not 0, and neither is a mean of 0
     ],
 )
@@ -58,7 +58,7 @@ def test_the_weighted_total_is_that_of_the_rewards_there_are() -> None:
 
 
 def test_the_log_tells_the_rewards_apart_and_leaves_out_what_entries_cost() -> None:
-    # Groups of two: answers differ; nothing but entries differs; all is alike; answers and costs cancel out.
+    # Groups of two: answers differ; only entries differ; nothing differs; answers and costs cancel out.
     rewards = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, -0.5], [1, 0], [1, 0], [0.5, -0.5], [0.25, 0.0]])
     assert group_measures(rewards, torch.tensor([2.0, 1.0]), ["answer_f1", "entry_cost"], 2) == {
         "groups/zero_variance": 0.5,
@@ -72,7 +72,7 @@ def test_the_log_tells_the_rewards_apart_and_leaves_out_what_entries_cost() -> N
 
 
 def measures(flat: float, zero: float = 0.0, main: float | None = None, same: float | None = None) -> dict[str, float]:
-    """Of a rollout; unless given, answer_f1 and the whole reward vary where groups are not flat."""
+    """Make a rollout's statistics; by default answer_f1 and the whole reward vary in groups that are not flat."""
     return {
         "groups/flat": flat,
         "groups/zero_variance": flat if same is None else same,
@@ -87,7 +87,7 @@ def measures(flat: float, zero: float = 0.0, main: float | None = None, same: fl
 def warnings_of(
     rollouts: list[dict[str, float]], caplog: pytest.LogCaptureFixture, remedies: Sequence[str] = ("Do this", "or that")
 ) -> list[str]:
-    """What a window of four rollouts says."""
+    """Return the warnings after a window of four rollouts."""
     watch = ZeroVarianceWatch({"answer_f1": 1.0, "answer_format": 0.1}, remedies, window=4)
     with caplog.at_level(logging.WARNING):
         for rollout in rollouts:
@@ -123,7 +123,7 @@ def test_what_entries_cost_makes_no_reward_vary_and_is_never_the_main_one(caplog
     assert (
         "the reward is flat: in the last 1 rollouts 100% of the groups had no variance but in what entries" in message
     )
-    assert "dynamic_sampling_rounds" not in message  # which replaces only groups without any variance
+    assert "dynamic_sampling_rounds" not in message  # it replaces only groups without any variance
 
 
 @pytest.mark.parametrize(("flat", "replaces"), [(1.0, True), (0.0, False)])

@@ -1,4 +1,4 @@
-"""Properties of the generated dialogues, over seeds and over the pools of phrases and values themselves."""
+"""Properties of the generated dialogues, over seeds and over the pools of phrases and values."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def grams(words: list[str] | Gram) -> set[Gram]:
 
 
 def sentence_words(text: str) -> list[str]:
-    """Words of a sentence; "an" is read as "a", since which of them it is depends on the masked value."""
+    """Split a sentence into words; "an" becomes "a", since the choice depends on the masked value."""
     return ["a" if word == "an" else word for word in re.findall(r"[a-z0-9]+|MASK", text)]
 
 
@@ -67,7 +67,7 @@ def masked_template(template: str) -> list[str]:
 
 
 def pool_sentences(split: str) -> Iterator[str]:
-    """Every sentence the pool of a split can make, with placeholders: led by each opener, with each who-clause, ..."""
+    """Yield every sentence of a split's pool with placeholders, after each opener, with each who-clause, and so on."""
     pool = phrases(split)
     yield from talk(split)
     people = [f"{person} {p.turn}" for kinds in pool.values() for p in kinds.get("a", ()) for person in PEOPLE[split]]
@@ -85,7 +85,7 @@ def pool_sentences(split: str) -> Iterator[str]:
 
 
 def turn_boundaries(split: str) -> set[Gram]:
-    """Every 4-gram across two sentences of one turn."""
+    """Yield every 4-gram across two sentences of one turn."""
     said = [p.turn for kinds in phrases(split).values() for kind in "surwc" for p in kinds.get(kind, ())]
     said += talk(split, standalone=False)
     starts = {tuple(masked_template(f"{joiner} {line}")[:3]) for joiner in JOINERS[split] for line in said}
@@ -95,7 +95,7 @@ def turn_boundaries(split: str) -> set[Gram]:
 
 
 def pool_grams(split: str) -> set[Gram]:
-    """Every masked 4-gram that any dialogue of the split can have."""
+    """Return every masked 4-gram that a dialogue of the split can have."""
     return {gram for text in pool_sentences(split) for gram in grams(masked_template(text))} | turn_boundaries(split)
 
 
@@ -126,7 +126,7 @@ def test_same_arguments_give_the_same_dialogues_in_another_process() -> None:
     assert runs[0].stdout == runs[1].stdout
     assert runs[0].stdout.decode().strip() == repr(generate_split("train", 2, 5))
     assert generate_split("train", 2, 5) != generate_split("train", 2, 6)
-    assert generate_split("train", 3, 5)[:2] == generate_split("train", 2, 5)  # more dialogues leave the first alone
+    assert generate_split("train", 3, 5)[:2] == generate_split("train", 2, 5)  # the first ones stay the same
 
 
 def test_splits_share_no_person_and_no_value() -> None:
@@ -135,7 +135,7 @@ def test_splits_share_no_person_and_no_value() -> None:
         assert not {v.lower() for v in all_values(first)} & {v.lower() for v in all_values(second)}
     everything = [value.lower() for pool in VALUES.values() for split in SPLITS for value in pool[split]]
     everything += [name.lower() for split in SPLITS for name in NAMES[split]]
-    assert len(everything) == len(set(everything))  # nor do two pools, so that an answer means one thing
+    assert len(everything) == len(set(everything))  # nor do two pools, so that an answer is unambiguous
 
 
 def test_no_masked_4gram_of_the_heldout_pool_is_in_the_training_pool() -> None:
@@ -179,7 +179,7 @@ def test_no_learning_is_worth_little(split: Split) -> None:
 
 
 def documented(page: str, pattern: str) -> tuple[str, ...]:
-    """What the groups of `pattern` match in a page of the documentation, its line breaks read as spaces."""
+    """Return the groups of `pattern` in a documentation page, reading line breaks as spaces."""
     found = re.search(pattern, " ".join((ROOT / page).read_text(encoding="utf-8").split()))
     assert found, f"{page} no longer says {pattern!r}"
     return found.groups()
@@ -282,7 +282,7 @@ def test_gold_bank_answers_every_question_and_holds_nothing_stale(split: Split) 
     pattern = re.compile(r"\b(" + "|".join(sorted(all_values(split), key=len, reverse=True)) + r")\b", re.IGNORECASE)
     for item in dialogues(split):
         bank = MemoryBank()
-        gone: list[tuple[str, str]] = []  # speaker and text of what was withdrawn or replaced
+        gone: list[tuple[str, str]] = []  # speaker and text of withdrawn or replaced entries
         for turn in item.dialogue.turns():
             for operation in item.gold[turn.turn_id]:
                 if operation.entry_id is not None:

@@ -1,4 +1,4 @@
-"""A judge audit: what share of good and bad answers a judge accepts, with n and an interval."""
+"""A judge audit: the share of good and bad answers that a judge accepts, with n and an interval."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def audit(folder: Path, model: JudgeModel, rubric: str = "lenient", **options: A
 
 
 def strict(text: str) -> Completion:
-    """Accepts an answer that names the reference."""
+    """Accept an answer that names the reference."""
     reference = text.split("<reference>")[1].split("</reference>")[0]
     return CORRECT if reference in text.split("<answer>")[1] else WRONG
 
@@ -60,7 +60,7 @@ def test_a_good_judge_accepts_the_right_ones_alone(folder: Path) -> None:
 
 
 def test_the_interval_is_wilson_s() -> None:
-    # (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959964, p = 0.8, n = 10, worked out by hand:
+    # (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) with z = 1.959964, p = 0.8, n = 10, computed by hand:
     # centre 0.716740, half-width 0.226579.
     found = share(8, 10)
     assert (found["n"], found["accepted"], found["share"]) == (10, 8, 0.8)

@@ -23,7 +23,7 @@ from tests.fake_judge import CORRECT, WRONG, ScriptedJudge, fair, write_answers
 
 
 class Court:
-    """Judges the folder `run`; each `judge` opens and closes the cache, as a process of its own would."""
+    """Judges the folder `run`; each `judge` opens and closes the cache, as a separate process would."""
 
     def __init__(self, tmp_path: Path) -> None:
         self.run = tmp_path / "run"
@@ -53,7 +53,7 @@ def test_verdicts_become_metrics_and_cost_is_counted(court: Court) -> None:
     assert court.metrics == {
         "d1/q0": {"judge_lenient": 1.0},
         "d1/q1": {"judge_lenient": 0.0},
-        "d1/q2": {"judge_lenient": 0.0},  # who says nothing is wrong; no judge is asked for that
+        "d1/q2": {"judge_lenient": 0.0},  # an empty answer is wrong without asking a judge
     }
     assert summary == {
         "judge": "scripted",
@@ -137,7 +137,7 @@ def test_two_judges_are_never_mixed_in_one_metric(court: Court) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         court.judge(ScriptedJudge(breaks, "harsh"))
-    # The mild judge's verdict on q1 is no part of the harsh judge's metric.
+    # The mild judge's verdict on q1 does not enter the harsh judge's metric.
     assert court.metrics == {"d1/q0": {"judge_lenient": 0.0}, "d1/q1": {"judge_lenient": None}}
     court.judge(fair_one)
     assert court.metrics == {"d1/q0": {"judge_lenient": 1.0}, "d1/q1": {"judge_lenient": 0.0}}
@@ -240,7 +240,7 @@ def test_a_rubric_that_does_not_fit_asks_nothing(court: Court) -> None:
     assert model.asked == [] and not (court.run / VERDICTS).exists()
 
 
-# A server's failures, from here on.
+# Server failures.
 
 
 def served(script: Callable[[str], Answer]) -> ChatServer:
@@ -275,7 +275,7 @@ def test_one_question_that_fails_costs_itself_alone(
         assert (summary["missing"], summary["right"], summary["wrong"]) == ({reason: 1}, 2, 0)
         assert (summary["requests"], summary["prompt_tokens"], summary["completion_tokens"]) == (3, 14, 6)
         assert f"no verdict on d1/q1 ({reason}" in caplog.text
-        # What may pass is asked again by the next call, what a greedy judge would say again is not.
+        # The next call asks again after transient failures, but not for a reply that a greedy judge would repeat.
         again = court.judge(server_judge(server))
         assert len(server.requests) == 2 + attempts * (2 if reason in ("unreachable", "rejected") else 1)
         assert again["missing"] == {reason: 1}
@@ -303,7 +303,7 @@ def test_what_failed_is_asked_again_once_the_server_is_back(court: Court) -> Non
         assert court.judge(server_judge(server))["missing"] == {"unreachable": 1}
         down = False
         assert court.judge(server_judge(server))["missing"] == {}
-        assert len(server.requests) == 4  # one, two attempts that failed, one
+        assert len(server.requests) == 4  # one, two failed attempts, one
     assert court.metrics == {"d1/q0": {"judge_lenient": 1.0}, "d1/q1": {"judge_lenient": 0.0}}
 
 

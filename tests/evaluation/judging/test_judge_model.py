@@ -1,4 +1,4 @@
-"""Judges behind a server and in this process, and the replies kept on disk."""
+"""Judges behind a server and in this process, and the replies cached on disk."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_server_that_is_down_is_not_asked_for_ever() -> None:
     with ChatServer(lambda body, headers: (500, "down")) as server:
         found = outcomes(server, 30, concurrency=2)
     assert found[-1] is None
-    # Two at a time, two attempts each, and at most one more under way when the second one fails.
+    # Two at a time, two attempts each, and at most one more in flight when the second one fails.
     assert len(server.requests) <= 2 * 3
 
 
@@ -127,12 +127,12 @@ def test_what_was_said_is_not_asked_again(tmp_path: Path) -> None:
             (Completion("b!", 5, 1), "asked"),
             (Completion("a!", 5, 1), "cache"),
         ]
-    with ReplyCache(tmp_path) as cache:  # as another process would find it
+    with ReplyCache(tmp_path) as cache:  # as another process would
         judge = CachedJudge(model, cache)
         assert [item.source for item in replies(judge, "b", "c")] == ["cache", "asked"]
         assert model.asked == ["a", "b", "c"]
         replies(judge, "a", max_tokens=8)
-        assert model.asked == ["a", "b", "c", "a"]  # a longer reply may end in another verdict
+        assert model.asked == ["a", "b", "c", "a"]  # a longer reply may change the verdict
         other = ScriptedJudge(lambda text: Completion("other", 0, 0), "other")
         assert replies(CachedJudge(other, cache), "a")[0].completion == Completion("other", 0, 0)
 

@@ -1,4 +1,4 @@
-"""Answers made by rule: golds in other words stay right, and what is meant to be wrong shares nothing with the gold."""
+"""Rule-made answers: reworded golds stay right, and answers meant to be wrong share nothing with the gold."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SAME_YEAR = item(4, "When did Ann move?", "June 2023")
         ("four", "4"),
         ("about 3 of them", "about three of them"),
         ("She has two cats.", "She has 2 cats"),
-        # What a change could make wrong or unreadable stays as it is.
+        # Golds that a rewording could make wrong or unreadable stay unchanged.
         ("2023-13-45", "2023-13-45"),
         ("45 minutes", "45 minutes"),
         ("the 3rd of May", "the 3rd of May"),
@@ -56,7 +56,7 @@ def test_a_wrong_answer_names_the_topic_and_a_gold_of_the_same_sort() -> None:
     said = vague_wrong(WHEN, [WHEN, WHERE, LATER, SAME_YEAR])
     assert said is not None
     assert "Ann go pottery workshop" in said and "in the winter of 2021" in said
-    # No other question begins with "Where", and any other gold will do.
+    # No other question begins with "Where", so any other gold will do.
     assert "winter" in str(vague_wrong(WHERE, [WHERE, LATER]))
 
 
@@ -64,9 +64,9 @@ def test_a_wrong_answer_names_the_topic_and_a_gold_of_the_same_sort() -> None:
     "other",
     [
         item(9, "When?", "in 2023"),  # a word of the gold
-        item(9, "When?", "at the workshop"),  # a word of the question: an echo is not surely wrong
+        item(9, "When?", "at the workshop"),  # a word of the question: an echo may be right
         item(9, "When?", "the"),  # says nothing
-        item(9, "When?", "You did not say.", dialogue="d_abs"),  # to say so could be right
+        item(9, "When?", "You did not say.", dialogue="d_abs"),  # such a refusal could be right
         WHEN,
     ],
 )

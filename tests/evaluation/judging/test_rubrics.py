@@ -1,4 +1,4 @@
-"""What each rubric asks, what a judge is shown, and which replies hold a verdict."""
+"""Each rubric's prompt, and which replies hold a verdict."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_an_answer_cannot_leave_its_tag_and_is_cut() -> None:
         ("They agree.\n**Label: correct.**", True),
         ('<think>Perhaps {"label": "WRONG"}?</think>{"label": "CORRECT"}', True),
         ('{"label": "CORRECT"} or rather {"label": "WRONG"}', None),  # contradicts itself
-        ('<think>It would be {"label": "CORRECT"}', None),  # never got to its verdict
+        ('<think>It would be {"label": "CORRECT"}', None),  # never reached a verdict
         ("It is not correct", None),
         ("INCORRECT", None),
         ("CORRECT, I think, but the other half is missing", None),

@@ -19,7 +19,7 @@ LOG = [OperationRow("d1", "t1", OperationKind.ADD, 1, "Ann lives in Oslo", "appl
 
 
 def evaluation(folder: Path, system: str, right: int, tokens: int = 100, questions: int = QUESTIONS) -> Path:
-    """The first `right` of the questions are right; every other one is of category 2."""
+    """Write an evaluation whose first `right` questions are right; every other one is of category 2."""
     rows = []
     for number in range(questions):
         metrics = {"exact_match": float(number < right), "f1_squad": float(number < right)}
@@ -40,7 +40,7 @@ def test_the_page_shows_runs_side_by_side(folders: list[Path], tmp_path: Path) -
     write_report(folders[1])
     page = Page(write_comparison_report(tmp_path / "page.html", folders, ["none", "rag", HOSTILE]))
     assert (page.count("script"), page.count("img")) == (2, 0)
-    # Only the second run has a page to go to.
+    # Only the second run has a page to link to.
     assert [a["href"] for tag, a in page.tags if tag == "a" and ".html" in (a["href"] or "")] == ["runs/b/report.html"]
     # 3 and 8 of 10 questions more than the first run.
     assert "+30.0" in page.text and "+80.0" in page.text

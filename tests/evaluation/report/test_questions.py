@@ -55,7 +55,7 @@ def test_the_fate_of_what_an_evidence_turn_stored_is_told(tmp_path: Path) -> Non
 
 def test_questions_are_filed_under_the_operations_on_their_evidence(tmp_path: Path) -> None:
     run = read(tmp_path, row(0, "t1"), row(1, "t2"), row(2, "t5"), row(3), row(4, "t3", "t2"))
-    # What was done to entry 1 later counts for t1, and what was done to it after t3 for t3.
+    # Later operations on entry 1 count for t1, and those after t3 for t3.
     assert [answer["operations"] for answer in answers(run)] == [
         ["ADD", "DELETE", "UPDATE", "refused"], ["ADD"], ["none"], ["none"], ["ADD", "DELETE", "UPDATE"],
     ]  # fmt: skip
@@ -81,7 +81,7 @@ def test_of_very_many_entries_those_that_matter_are_kept(tmp_path: Path) -> None
     many = tuple(RecalledEntry(i, f"entry {i}", (f"x{i}",)) for i in range(10, 10 + ENTRIES + 50))
     run = read(tmp_path, row(0, "t1", recalled=(*many, TEA, OSLO), distilled=(TEA,)))
     [answer] = answers(run)
-    # The first hundred, the one selected and the one that holds evidence; 50 are left out.
+    # The first hundred, the selected one and the one with evidence; 50 are left out.
     assert (len(answer["recalled"]), answer["omitted"]) == (ENTRIES + 2, 50)
 
 

@@ -29,7 +29,7 @@ def asked(*evidence: str, dialogue_id: str = "d1") -> Prediction:
 
 
 def test_two_turns_of_the_same_session_stand_around_the_evidence(tmp_path: Path) -> None:
-    # b0 is the first of its session: nothing of session a stands before it.
+    # b0 is the first of its session: no turn of session a precedes it.
     turns = shown_turns(tmp_path, [asked("a3"), asked("b0")], [DIALOGUE])
     assert [turn.turn_id for turn in turns] == ["a1", "a2", "a3", "a4", "a5", "b0", "b1", "b2"]
     assert [turn.place for turn in turns] == [1, 2, 3, 4, 5, 6, 7, 8]

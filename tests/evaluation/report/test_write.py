@@ -202,7 +202,7 @@ def test_the_stage_report_compares_stages(tmp_path: Path) -> None:
     assert "over questions" in page.text and "absent" not in page.text
     assert page.count("svg") == 1 and "manager, step 2: 0.4" in page.text
     assert [a["href"] for tag, a in page.tags if tag == "a"] == ["../runs/a%20b/report.html"]
-    # Of a prompt only the end is shown.
+    # Only the end of a prompt is shown.
     assert "xEND" in page.text and page.text.count("x" * 1497 + "END") == 1 and "x" * 1498 not in page.text
     assert unescape(HOSTILE) in page.text
 

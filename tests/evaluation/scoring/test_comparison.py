@@ -16,7 +16,7 @@ RUN = RunInfo("locomo", "test", "rag", config={"data_sha256": "a"}, category_nam
 
 
 def write(folder: Path, scores: Sequence[float | None], run: RunInfo = RUN, judge: str = "") -> Path:
-    """An evaluation of one dialogue; even questions are of category 1, odd ones of category 2."""
+    """Write an evaluation of one dialogue; even questions are of category 1, odd ones of category 2."""
     rows = []
     for number, score in enumerate(scores):
         metrics = {"f1_squad": score, "exact_match": 0.0}
@@ -67,7 +67,7 @@ def test_seeds_are_merged_and_paired_in_order(tmp_path: Path) -> None:
     assert found["runs"][1]["seeds"] == [0, 1]
     assert [row["mean"] for row in found["overall"]["f1_squad"]] == pytest.approx([0.1, 0.45])
     difference = found["differences"][0]["overall"]["f1_squad"]
-    # 0.2 and 0 with the first seed, 0.2 and 1 with the second; both questions gain in the mean.
+    # 0.2 and 0 with the first seed, 0.2 and 1 with the second; both questions gain on average.
     assert difference["difference"] == pytest.approx(0.35)
     assert (difference["wins"], difference["losses"], difference["ties"]) == (2, 0, 0)
 

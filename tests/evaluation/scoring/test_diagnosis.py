@@ -41,7 +41,7 @@ OTHER = RecalledEntry(2, "Ann likes tea", ("t9",))
     ("question", "operations", "step"),
     [
         (prediction("t1", exact=1.0), [], Step.CORRECT),
-        # The judge overrules the exact match, either way.
+        # The judge overrules exact match in both directions.
         (prediction("t1", exact=0.0, judge=1.0), [], Step.CORRECT),
         (prediction("t1", exact=1.0, judge=0.0), [STORED], Step.NOT_RECALLED),
         (prediction(), [STORED], Step.NO_EVIDENCE),
@@ -66,13 +66,13 @@ OTHER = RecalledEntry(2, "Ann likes tea", ("t9",))
         (prediction("t1", recalled=(OTHER,)), [STORED], Step.NOT_RECALLED),
         (prediction("t1", recalled=(OTHER, ENTRY), distilled=(OTHER,)), [STORED], Step.NOT_SELECTED),
         (prediction("t1", recalled=(ENTRY,), distilled=(ENTRY,)), [STORED], Step.MISREAD),
-        # The turn that got least far decides.
+        # The least advanced turn decides.
         (prediction("t1", "t2", recalled=(ENTRY,), distilled=(ENTRY,)), [STORED], Step.NEVER_STORED),
-        # A manager whose completions did not parse stored nothing; a system that only plays turns leaves that open.
+        # A manager whose completions did not parse stored nothing; for a system that only plays turns it is unknown.
         (prediction("t1"), [OperationRow("d1", "t1", None, None, "?", "parse_failure", None, "not_json")],
          Step.NEVER_STORED),
         (prediction("t1"), [OperationRow("d1", "t1", None, None, None, "empty")], Step.NOT_RECALLED),
-        # No log of operations: whether the turn was stored is unknown.
+        # Without a log of operations, it is unknown whether the turn was stored.
         (prediction("t1"), [], Step.NOT_RECALLED),
         (prediction("t1", recalled=(ENTRY,)), [], Step.NOT_SELECTED),
     ],

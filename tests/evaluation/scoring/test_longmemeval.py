@@ -25,7 +25,7 @@ ROWS = [
 def test_accuracies_are_those_of_the_authors_script() -> None:
     found = longmemeval_accuracies(ROWS)
     assert found["overall_accuracy"]["mean"] == pytest.approx(4 / 6)
-    # Temporal 2/4, multi-session 2/2 (its missing verdict is left out); no verdict on knowledge-update at all.
+    # Temporal 2/4, multi-session 2/2 (its missing verdict is left out); knowledge-update has no verdict.
     assert found["task_averaged_accuracy"]["mean"] == pytest.approx((2 / 4 + 2 / 2) / 2)
     assert found["abstention_accuracy"]["mean"] == 0.5
     assert (found["n_abstention"], found["missing_verdicts"]) == (3, 2)

@@ -85,7 +85,7 @@ def test_results_have_exactly_the_published_shape(folder: Path) -> None:
     assert (results["audited"], results["verdicts"]) == (None, None)
     names = ["exact_match", "f1_mem0", "f1_locomo", "f1_squad", "bleu1", "judge", "evidence_recall"]
     assert list(results["overall"]) == names
-    # One dialogue: questions are resampled, and every interval says so.
+    # With one dialogue, questions are resampled, and every interval says so.
     assert list(results["overall"]["exact_match"]) == ["mean", "low", "high", "interval"]
     assert results["overall"]["exact_match"]["interval"] == "within-dialogue"
     assert list(results["by_category"]) == ["1", "2", "10"]
@@ -149,7 +149,7 @@ def test_judge_and_other_metrics_show_once_the_rows_carry_them(folder: Path) -> 
 
 
 def judge(folder: Path, rubric: str, verdicts: dict[str, bool | None], model: str = "m") -> None:
-    """Append verdicts by question id of dialogue d1."""
+    """Append verdicts, by question id of dialogue d1."""
     path = folder / "verdicts.jsonl"
     row: dict[str, Any]
     lines = []
@@ -173,7 +173,7 @@ def test_of_several_rubrics_the_lenient_one_is_the_judge(folder: Path) -> None:
     judge(folder, "lenient", {"q1": True}, model="other")
     scored = {row.question_id: row.metrics for row in scored_predictions(folder)}
     assert (scored["q1"]["judge"], scored["q1"]["judge_strict"]) == (1.0, 0.0)
-    # Judged strictly only: two rubrics are not mixed in one mean.
+    # Only strict verdicts: two rubrics are not mixed in one mean.
     assert (scored["q2"]["judge"], scored["q2"]["judge_lenient"]) == (None, None)
     assert judges_of(folder) == {"judge_strict": "m", "judge_lenient": "other"}
 
@@ -193,7 +193,7 @@ def test_metrics_that_follow_from_a_row_are_added_to_folders_of_any_age(folder: 
     assert added == [f"evidence_recall@{k}" for k in (1, 3, 5, 10, 30)]
     assert [overall[name]["mean"] for name in added] == [0.0, 1.0, 1.0, 1.0, 1.0]
     assert overall["distilled_recall"]["mean"] == 0.0
-    # The file keeps what the run measured.
+    # The file keeps the run's measurements.
     assert "distilled_recall" not in (folder / "predictions.jsonl").read_text()
 
 

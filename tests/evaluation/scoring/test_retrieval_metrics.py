@@ -17,7 +17,7 @@ def entry(number: int, *turn_ids: str) -> RecalledEntry:
     return RecalledEntry(number, f"entry {number}", turn_ids)
 
 
-# Evidence in two sessions; of the seven entries the second and the sixth hold it, the last holds a turn seen before.
+# Evidence in two sessions; the second and sixth of seven entries hold it, and the last repeats an earlier turn.
 RECALLED = (
     entry(1, "s9:1"),
     entry(2, "s1:2", "s1:3"),

@@ -88,7 +88,7 @@ def test_no_shuffling_at_all_is_refused() -> None:
 
 
 def test_shuffling_within_a_category_stays_there() -> None:
-    # Within category 1 every gold is the same; across categories half of what is drawn differs or more.
+    # Within category 1 all golds are the same; across categories at least half of the draws differ.
     questions = [
         question(number, "blue" if number < 4 else f"word{number}", str(1 + number // 4)) for number in range(8)
     ]
@@ -109,7 +109,7 @@ def test_gold_answers_of_the_real_test_set() -> None:
     ]
     found = gold_scores(questions)
     assert (found["n"], found["unexpected"]) == (1307, [])
-    # Six golds of category 3 go on after a semicolon, at which only the gold is cut.
+    # Six golds of category 3 continue after a semicolon, where only the gold is cut.
     assert found["below_one"] == {"f1_locomo": {EXPLANATION_CUT: 6}}
     assert {metric: value for metric, value in found["overall"].items() if value != 1.0} == {
         "f1_locomo": pytest.approx(0.99698, abs=1e-5)

