@@ -1,4 +1,4 @@
-"""PPO's advantages and value loss: pure functions of rewards and values."""
+"""Advantages other than GRPO's, and PPO's value loss: pure functions of rewards and values."""
 
 from __future__ import annotations
 
@@ -8,6 +8,21 @@ import torch
 
 Sum = Callable[[torch.Tensor], torch.Tensor]
 """Sums a tensor over all processes."""
+
+
+def best_of_groups(advantages: torch.Tensor, generations: int) -> torch.Tensor:  # (B,) -> (B,)
+    """Weigh the best completion of each group and no other: SFT on it, as a control for what GRPO learns.
+
+    The first of several best ones counts. Its weight is G, so that a step moves as far as with weight 1 throughout. A
+    group without a best one, in which nothing varies, weighs nothing.
+
+    Args:
+        advantages: One per completion, groups side by side.
+        generations: Completions per prompt (G).
+    """
+    groups = advantages.view(-1, generations)
+    best = torch.zeros_like(groups).scatter(1, groups.argmax(dim=1, keepdim=True), float(generations))
+    return (best * (groups.amax(dim=1, keepdim=True) > 0)).view(-1)
 
 
 def generalized_advantages(

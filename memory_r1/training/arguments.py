@@ -43,7 +43,9 @@ REPORTERS = ("none", "all", "tensorboard", "wandb", "trackio", "mlflow")
 PUBLISHING = ("hub_", "push_to_hub", "trackio_", "log_completions_hub_")
 
 # Fields of `MemoryGRPOConfig` that turn groups into advantages, which is the critic's job in PPO.
-GROUP_FIELDS = ("scale_rewards", "multi_objective_aggregation", "dynamic_sampling_rounds", "variance_sampling")
+GROUP_FIELDS = (
+    *("scale_rewards", "multi_objective_aggregation", "dynamic_sampling_rounds", "variance_sampling", "best_of_group"),
+)
 # TRL checks `loss_type` only in the first step, after a model was loaded and a rollout generated.
 LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo", "cispo", "sapo", "luspo", "vespo")
 # The losses that are PPO's clipped surrogate; they differ only in averaging.
@@ -254,6 +256,13 @@ class MemoryGRPOConfig(GRPOConfig):
             "help": "Maximum number of extra rounds that replace groups without variance by fresh prompts; 0 is off."
         },
     )
+    best_of_group: bool = field(
+        default=False,
+        metadata={
+            "help": "Imitate the best completion of each group instead of weighing all by their advantages: iterated "
+            "best-of-G SFT, the control with the same information as GRPO."
+        },
+    )
     variance_sampling: float = field(
         default=0.0,
         metadata={
@@ -281,6 +290,11 @@ class MemoryGRPOConfig(GRPOConfig):
             # TRL would also log discarded completions, in columns of unequal length.
             raise ConfigurationError(
                 "log_completions is set with dynamic_sampling_rounds; leave it out: completions.jsonl holds all of them"
+            )
+        if self.best_of_group and self.per_device_train_batch_size % self.num_generations:
+            raise ConfigurationError(
+                f"best_of_group needs whole groups: per_device_train_batch_size {self.per_device_train_batch_size} is "
+                f"no multiple of num_generations {self.num_generations}"
             )
         if self.shared_prefix:
             _refuse_cut_groups(self)

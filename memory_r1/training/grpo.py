@@ -14,6 +14,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from memory_r1.inference.tree_attention import use_tree_attention
 from memory_r1.jsonl import JsonLinesWriter
+from memory_r1.training.advantages import best_of_groups
 from memory_r1.training.completion_stats import completion_rows
 from memory_r1.training.cpu_seconds import CpuSeconds
 from memory_r1.training.dynamic_sampling import DynamicSampler, Settled, samples_of
@@ -49,6 +50,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         completions_log: JSONL file for every completion trained on, with its prompt and rewards.
         shared_prefix: Compute each distinct prompt of a batch once, in rollouts and in the log-probability pass.
         dynamic_sampling_rounds: Maximum number of rounds that replace groups without variance by fresh prompts.
+        best_of_group: Imitate the best completion of each group instead: iterated best-of-G SFT on the same rollouts.
         played: Validate by playing these dialogues, instead of by `eval_dataset`.
         variance_sampling: Share of prompts drawn by the recent variance of their rewards; 0 shuffles all.
     """
@@ -68,6 +70,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         shared_prefix: bool = True,
         dynamic_sampling_rounds: int = 0,
         variance_sampling: float = 0.0,
+        best_of_group: bool = False,
         played: PlayedDialogues | None = None,
         **kwargs: Any,
     ) -> None:
@@ -93,6 +96,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         if self.shared_prefix:
             keep_positions(self.model)
         self.variance_sampling = variance_sampling
+        self.best_of_group = best_of_group
         self.played = played
         self._watch = None
         if self.compares_groups and self.accelerator.is_main_process:
@@ -141,6 +145,12 @@ class MemoryGRPOTrainer(GRPOTrainer):
         TRL generates, scores and computes advantages in one method. Here the first two run until the groups are
         settled, and TRL's calls of `_generate` and `_calculate_rewards` then return the result.
         """
+        batch = self._settled_batch(inputs)
+        if self.best_of_group and self.model.training:
+            batch["advantages"] = best_of_groups(batch["advantages"], self.num_generations)
+        return batch
+
+    def _settled_batch(self, inputs: list[Row]) -> dict[str, Any]:
         if self._dynamic_sampler is None or not self.model.training:
             return super()._generate_and_score_completions(inputs)
         tried = gather_object([row[ROW_INDEX] for row in inputs])

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from memory_r1.errors import TrainingError
 from memory_r1.training.pass_rates import RECORD, keep_teaching_rows
+from tests.tiny import lora_parameters, snapshot
 from tests.training.test_dynamic_sampling import DATA, Varied, make_trainer
 
 
@@ -41,3 +43,13 @@ def test_every_row_of_a_training_log_says_what_the_loop_has_cost(tiny_model: Pat
     trainer.train()
     spent = [entry["cpu_seconds"] for entry in trainer.state.log_history]
     assert spent == sorted(spent) and spent[0] > 0
+
+
+def test_best_of_group_imitates_only_in_groups_that_vary(tiny_model: Path, tmp_path: Path) -> None:
+    for flat in (True, False):
+        rows = [{**row, "flat": flat} for row in DATA]
+        trainer = make_trainer(tiny_model, tmp_path / str(flat), Varied(), rows, best_of_group=True, learning_rate=0.01)
+        before = snapshot(lora_parameters(trainer.model))
+        trainer.train()
+        same = [torch.equal(value, before[name]) for name, value in lora_parameters(trainer.model).items()]
+        assert all(same) if flat else not all(same)
