@@ -139,7 +139,7 @@ reproduce-cpu: $(STAMP) ## Rerun the published CPU experiments into outputs/repr
 bench: $(STAMP) ## Time training against stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
 	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)
 
-bench-memory: $(STAMP) ## Time a large memory store: writing, opening, first search [ARGS="--entries 10000"]
+bench-memory: $(STAMP) ## Time writing, opening and first searching a large memory store [ARGS="--entries 10000"]
 	$(PY) -m recipes.bench.large_log$(call option,OUTPUT,output) $(ARGS)
 
 ##@ Develop

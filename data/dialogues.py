@@ -1,7 +1,4 @@
-"""Users' own dialogues, which `memory_r1.dialogue_file` reads and writes.
-
-`python -m data.dialogues PATH` checks a file and prints its counts as JSON.
-"""
+"""Users' own dialogues: `python -m data.dialogues PATH` checks a file and prints its counts as JSON."""
 
 from __future__ import annotations
 
@@ -13,11 +10,7 @@ from memory_r1.dialogue_file import read_dialogues
 
 
 def counts_of_file(path: Path | str) -> Counts:
-    """The counts of a JSONL file; own dialogues have one split, named `all`.
-
-    Raises:
-        DataError: as `memory_r1.dialogue_file.read_dialogues`.
-    """
+    """Count a JSONL file, as the one split `all`; raise like `memory_r1.dialogue_file.read_dialogues`."""
     return {"benchmark": "dialogues", "splits": {"all": count(read_dialogues(path))}}
 
 

@@ -15,9 +15,9 @@ from memory_r1.types import Dialogue, Operation, OperationKind
 
 @dataclass(frozen=True, slots=True)
 class LabelledDialogue:
-    """A dialogue and, for every turn id, the gold operations.
+    """A dialogue and its gold operations by turn id.
 
-    Their entry ids are those of a MemoryBank into which all operations are played in dialogue order, from empty.
+    Entry ids are those that a MemoryBank assigns if all operations are played in dialogue order from empty.
     """
 
     dialogue: Dialogue
@@ -25,7 +25,7 @@ class LabelledDialogue:
 
 
 def write_labelled(folder: Path | str, split: str, dialogues: Sequence[LabelledDialogue]) -> None:
-    """Write `<split>.jsonl` (own dialogue format) and `<split>.gold.jsonl` (the gold operations, a line a dialogue)."""
+    """Write `<split>.jsonl` (the dialogue format) and `<split>.gold.jsonl` (gold operations, one dialogue per line)."""
     folder = Path(folder)
     write_dialogues(folder / f"{split}.jsonl", [item.dialogue for item in dialogues])
     labels = [
@@ -39,10 +39,10 @@ def write_labelled(folder: Path | str, split: str, dialogues: Sequence[LabelledD
 
 
 def read_labelled(folder: Path | str, split: str) -> list[LabelledDialogue]:
-    """Read what `write_labelled` wrote.
+    """Read the files of `write_labelled`.
 
     Raises:
-        DataError: a file is missing or malformed, or the two do not hold the same dialogues and turns.
+        DataError: A file is missing or malformed, or the two differ in dialogues or turns.
     """
     folder = Path(folder)
     path = folder / f"{split}.gold.jsonl"

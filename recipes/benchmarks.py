@@ -46,9 +46,10 @@ SYNTHETIC_SPLITS: dict[str, Split] = {
 
 @dataclass(frozen=True, slots=True)
 class Benchmark:
-    """How a benchmark is loaded, and its defaults; `forms` are what `--form` may say, none where there is no choice.
+    """A benchmark's loader and defaults.
 
-    `split` is None where the default depends on the form. `recall_per_speaker` counts entries.
+    `split` is None if it depends on the form. `recall_per_speaker` counts entries. `forms` are the values of `--form`,
+    if there is a choice.
     """
 
     load: Callable[[argparse.Namespace], list[Dialogue]]
@@ -208,7 +209,7 @@ def cut_turns(
 
 
 def default_recall() -> str:
-    """Say what is recalled where nothing else is asked for."""
+    """Return the default recall depths as help text."""
     return ", ".join(f"{name} {benchmark.recall_per_speaker}" for name, benchmark in BENCHMARKS.items())
 
 

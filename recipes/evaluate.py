@@ -66,14 +66,14 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     settings.add_argument(
         "--manager-recall-per-speaker", type=int, metavar="N", help="entries per speaker shown to the manager (2)"
     )
-    settings.add_argument("--manager-tokens", type=int, metavar="N", help="longest completion of the manager (48)")
+    settings.add_argument("--manager-tokens", type=int, metavar="N", help="maximum completion of the manager (48)")
     settings.add_argument(
         "--constrained",
         action=argparse.BooleanOptionalAction,
         help="hold the manager's completions to the JSON of operations (default: for prompted-manager alone)",
     )
     settings.add_argument(
-        "--answer-tokens", type=int, metavar="N", help="longest answer (32; for answers that quote memories 128)"
+        "--answer-tokens", type=int, metavar="N", help="maximum answer (32; 128 for answers that quote memories)"
     )
     settings.add_argument("--answer-style", choices=("ids", "quotes"), help="how answers name memories (ids)")
     settings.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision (float32)")
@@ -142,8 +142,8 @@ def main(arguments: Sequence[str]) -> int:
     if options.manager and (spec.prompted or not spec.needs_manager):
         has = "an untrained manager" if spec.prompted else "no manager"
         raise ConfigurationError(f"--manager is given, but memory system {options.system!r} has {has}: leave it out")
-    # The runner selects again, which changes nothing; here it saves loading a model for a selection that is refused,
-    # and counting turns as cut that are not played.
+    # The runner selects again, with the same result. Selecting here refuses a bad selection before a model is loaded,
+    # and keeps unplayed turns out of the count of cut ones.
     dialogues = select(load_benchmark(options), sessions=options.sessions, limit=options.limit, seed=options.seed)
     about_data = data_configuration(options, dialogues)
 
@@ -270,7 +270,7 @@ def settle(options: argparse.Namespace) -> None:
 
 
 def configuration(options: argparse.Namespace) -> dict[str, object]:
-    """Return what else may change a score; models and adapters by content too, since a folder may be trained anew."""
+    """Return whatever else may change a score, with hashes of models and adapters, as a folder may be retrained."""
     from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
     from memory_r1.systems.table import system_spec
 

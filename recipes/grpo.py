@@ -127,7 +127,7 @@ def reinforce(
 
 
 def _reward_context(arguments: MemoryArguments, config: MemoryGRPOConfig, recall: BankRecall | None) -> RewardContext:
-    """What the recipe's rewards are made from."""
+    """Build what the recipe's rewards depend on."""
     from memory_r1.inference.endpoint import Endpoint
     from rewards import RewardContext
 

@@ -34,8 +34,8 @@ from the bank that the completion leaves."""
 JUDGE, LENGTH = "llm_judge", "length"
 CONTAINMENT, LIKELIHOOD = "answer_containment", "answer_likelihood"
 OUTCOMES = {"manager": (*SCORES, JUDGE, CONTAINMENT, LIKELIHOOD), "answer": (*SCORES, JUDGE)}
-"""Agent to the rewards that score answers. A manager's dense ones need no decoding: whether what is recalled holds the
-gold answer, and how probable that answer is to the frozen Answer Agent."""
+"""Outcome rewards, by agent. The manager's dense ones need no decoding: whether the recalled memories hold the gold
+answer, and how probable that answer is to the frozen Answer Agent."""
 PLAIN: dict[str, dict[str, RewardFunction]] = {
     "manager": {
         "operation_format": operation_format_reward,
@@ -49,9 +49,9 @@ PLAIN: dict[str, dict[str, RewardFunction]] = {
         "evidence_precision": EvidenceReward("evidence_precision", precision_share),
     },
 }
-"""Rewards that need no model, by agent: they read the completion and its row."""
+"""Rewards by agent that read only the completion and its row, with no model."""
 REWARDS = {agent: (*OUTCOMES[agent], *plain, LENGTH) for agent, plain in PLAIN.items()}
-"""Agent to the names a recipe may give in `reward_funcs`; `path/to/file.py:name` also works."""
+"""Names allowed in `reward_funcs`, by agent; `path/to/file.py:name` also works."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +59,9 @@ class RewardContext:
     """Dependencies and settings of the rewards.
 
     Attributes:
-        agent: The agent that is trained.
-        recall: How a manager's banks are asked; a `FrozenAnswering` answers too.
-        entry_cost: What a live entry costs a manager whose banks are asked; 0 is nothing.
+        agent: The agent in training, "manager" or "answer".
+        recall: Recalls from a manager's banks; a `FrozenAnswering` answers too.
+        entry_cost: Cost of each live entry to a manager with an outcome reward; 0 turns it off.
         longest: Maximum completion length, in tokens.
         length_margin: Tokens before `longest` over which the length reward falls; default: a fifth of `longest`.
         judge: The server that grades answers.
@@ -98,7 +98,7 @@ def check_rewards(
         elif name not in REWARDS[agent]:
             raise ConfigurationError(f"reward_funcs: found '{name}', {allowed}")
         if name == JUDGE and not has_judge:
-            raise ConfigurationError(f"reward_funcs: '{JUDGE}' needs a judge; set judge_model, and judge_url")
+            raise ConfigurationError(f"reward_funcs: '{JUDGE}' needs a judge; set judge_model and judge_url")
         needs_answers = name in OUTCOMES[agent] and name != CONTAINMENT
         if needs_answers and agent == "manager" and not has_answer_agent:
             raise ConfigurationError(

@@ -1,9 +1,8 @@
-"""The Memory Manager's outcome rewards: what a bank is worth to the questions put to it.
+"""The Memory Manager's outcome rewards: how well a bank serves its questions.
 
-Operations are applied to a copy of the bank, memories are recalled again for each question, and what comes back is
-scored: by the frozen Answer Agent's answer (Memory-R1, section 3.1 and equation 3), by how probable the gold answer is
-to it, or by whether the recalled entries hold the gold answer. What the bank's entries cost is a reward of its own,
-`EntryCost`.
+A reward applies the operations to a copy of the bank, recalls memories again for each question, and scores the frozen
+Answer Agent's answer (Memory-R1, section 3.1 and equation 3), the gold answer's probability to that agent, or whether
+the recalled entries hold the gold answer. The cost of entries is a separate reward, `EntryCost`.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ from rewards.answers import GivenAnswer, LogMetric, Scorer, log_share
 Entries = tuple[MemoryEntry, ...]
 
 BankScorer = Callable[[Sequence[BankQuestion], LogMetric | None], list[float | None]]
-"""Questions put to banks to numbers in [0, 1], in order; None for one that could not be scored, NaN for one that says
-nothing about the bank."""
+"""Maps questions to scores in [0, 1], in order; None if a question could not be scored, NaN if it says nothing about
+the bank."""
 
 
 def by_answer(answering: FrozenAnswering, scorer: Scorer) -> BankScorer:
@@ -74,8 +73,8 @@ def by_containment(recall: BankRecall) -> BankScorer:
 class OutcomeReward:
     """Mean score over linked and retention questions.
 
-    Every question weighs the same, as at a dialogue's end. (Averaging two means, one per side, let a single linked
-    answer pay for losing several known facts, which taught a policy to overwrite.)
+    Every question weighs the same, as at a dialogue's end. (Averaging the mean of each kind let one linked answer
+    outweigh the loss of several known facts, which taught a policy to overwrite.)
 
     A completion that does not parse earns 0, as if nothing could be answered; it is not a NOOP and never pays more than
     one. If the server gave no answer, or an answer did not fit the window or could not be scored, the row earns None
@@ -106,10 +105,10 @@ class OutcomeReward:
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
-        """Return one reward per completion, in order; None for a row that failed or that no question scores.
+        """Return one reward per completion, in order; None if the row failed or no question scores it.
 
-        `logged` and `bank_at_end` say which bank is asked; see `asked_banks`. The last batch is remembered, since
-        `EntryCost` asks again for the list of completions that this was called with.
+        `logged` and `bank_at_end` decide which bank is asked; see `asked_banks`. The last batch is remembered because
+        `EntryCost` calls again with the same list of completions.
         """
         if self._last[0] is completions:
             return self._last[1]
@@ -130,13 +129,13 @@ class OutcomeReward:
     def _scores(
         self, asked: Sequence[Sequence[BankQuestion]], log_metric: LogMetric | None
     ) -> list[list[float | None]]:
-        """Scores of each row's questions, all of the batch scored at once."""
+        """Score the questions of all rows at once; return each row's scores."""
         scores = iter(self.scorer([question for row in asked for question in row], log_metric))
         return [[next(scores) for _ in row] for row in asked]
 
 
 class EntryCost:
-    """Minus a cost for each live entry of the bank that is asked.
+    """A negative reward for each live entry of the bank that is asked.
 
     It is charged once, however many outcome rewards a recipe has. A completion that does not parse pays for the
     unchanged bank. None if no outcome reward scores the row: without questions, emptying the bank must not pay.
@@ -215,7 +214,7 @@ def banks_after(
     return [of.entries if of.parsed else None for of in asked_banks(completions, turn, bank, recalled_ids)]
 
 
-@lru_cache(maxsize=512)  # a batch's worth: several rewards read the same banks, and completions of a group are alike
+@lru_cache(maxsize=512)  # about one batch: several rewards read the same banks, and a group repeats completions
 def _asked_bank(
     completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...], logged: str | None = None
 ) -> AskedBank:
@@ -229,8 +228,8 @@ def _parses(completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...]
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:
-    """0 if nothing was asked; None if a score is missing, since the mean of the others would be no fair one, or if no
-    question says anything about the bank."""
+    """Average the scores: 0 if nothing was asked; None if one is missing, since the mean of the rest would be unfair,
+    or if no question says anything about the bank."""
     if None in scores:
         return None
     told = [score for score in scores if score is not None and not math.isnan(score)]

@@ -31,7 +31,7 @@ DATA_MAY_IMPORT = {"types", "errors", "json_field", "metrics", "dialogue_file", 
 REWARDS_MAY_IMPORT = {*DATA_MAY_IMPORT, "models", "inference", "agents"}
 # How a question is answered in training, and how the columns of a dataset are read: all that rewards know of it.
 REWARDS_MAY_ALSO_IMPORT = tuple(f"memory_r1.training.{name}" for name in ("frozen_answering", "rows", "substitution"))
-# What starts without torch and FAISS.
+# Modules that start without torch and FAISS.
 LIGHT = (
     "types",
     "errors",

@@ -44,7 +44,7 @@ _ATTEMPTS = 300
 def generate_split(
     split: Split, n_dialogues: int, seed: int, shape: DialogueShape = DEMO_SHAPE
 ) -> list[LabelledDialogue]:
-    """Dialogues of one split; the same arguments give the same dialogues in every process.
+    """Generate dialogues of one split; the same arguments give the same dialogues in every process.
 
     Raises:
         ConfigurationError: no such split, the shape holds fewer than three times `recalled` facts, or cannot be filled.
@@ -67,7 +67,7 @@ def _first_fitting(split: Split, dialogue_id: str, shape: DialogueShape) -> Labe
 
 
 def _draw(split: Split, dialogue_id: str, shape: DialogueShape, rng: random.Random) -> LabelledDialogue | None:
-    """One dialogue, or None when this draw does not fit the shape."""
+    """Draw one dialogue; return None if it does not fit the shape."""
     first, second = rng.sample(NAMES[split], 2)
     speakers = (first, second)
     facts = Planner(split, speakers, rng).facts(shape.facts)

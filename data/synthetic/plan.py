@@ -23,9 +23,10 @@ SINGLES = tuple(name for name in TRAIN if name not in (*SETS, *DATED, "pet"))
 
 @dataclass(frozen=True, slots=True)
 class DialogueShape:
-    """Size of a dialogue. `facts` are separately stated facts (one ADD each), at least three times `recalled`.
+    """Size of a dialogue.
 
-    `recalled` is K, how many memories recall returns in all. At least `min_idle` of the turns answer no question.
+    `facts` counts separately stated facts (one ADD each), at least 3 * `recalled`, the total number of memories
+    recalled. At least a share `min_idle` of the turns answers no question.
     """
 
     sessions: int = 3
@@ -36,7 +37,7 @@ class DialogueShape:
     min_idle: float = 0.3
 
     def check(self) -> None:
-        """Raise ConfigurationError for a shape that no dialogue can have."""
+        """Raise ConfigurationError if no dialogue can have this shape."""
         if self.facts < 3 * self.recalled:
             raise ConfigurationError(
                 f"facts={self.facts} with recalled={self.recalled}: a dialogue must hold at least 3 * recalled = "

@@ -428,7 +428,7 @@ def test_a_log_edited_from_outside_is_noticed(tmp_path: Path) -> None:
         other.execute("""UPDATE events SET payload = '{"target": 1}' WHERE kind = 'UNDO'""")
         other.commit()
     with open_store(tmp_path / "log.db") as store:
-        for _ in range(2):  # The second read must not go on from a half-played log.
+        for _ in range(2):  # The second read must not continue from a half-played log.
             with pytest.raises(StoreError, match="another program changed"):
                 store.state("ann")
 

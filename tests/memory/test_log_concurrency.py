@@ -24,7 +24,7 @@ OPERATIONS = int(os.environ.get("MEMORY_R1_STORE_OPERATIONS", "960"))  # 5,000 t
 
 
 def write(store: SqliteLog[ScopeState], writer: str, count: int) -> Counter[str]:
-    """`count` edits of entries as they were read a moment before, as a model that thinks would make them."""
+    """Make `count` edits of entries read a moment before, like a slow model."""
     rng, told = random.Random(writer), Counter[str]()
     for number in range(count):
         scope = rng.choice(SCOPES)

@@ -93,7 +93,8 @@ def test_a_real_tokenizer_keeps_as_many_tokens_as_it_may(tiny_model: Path) -> No
         (["--benchmark", "longmemeval", "--form", "s"], "longmemeval", "longmemeval-s-test-rag"),
         (["--benchmark", "msc", "--form", "official"], "msc", "msc-test-rag"),
         (["--benchmark", "msc", "--form", "approximate"], "msc-approximate", "msc-approximate-validation-rag"),
-        (["--benchmark", "synthetic"], "synthetic", "everyday", "synthetic-test-rag"),
+        (["--benchmark", "synthetic"], "synthetic", "synthetic-test-rag"),
+        (["--benchmark", "everyday"], "everyday", "everyday-test-rag"),
     ],
 )
 def test_the_development_set_and_s_never_pass_for_something_else(arguments: list[str], name: str, folder: str) -> None:

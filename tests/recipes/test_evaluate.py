@@ -196,12 +196,19 @@ def test_an_agent_is_evaluated_as_it_was_trained_unless_an_option_says_otherwise
             "manager_tokens": "manager adapter",
         },
         **{"answer_style": "answer adapter", "answer_tokens": "option", "dtype": "option"},
+        "constrained": "default",
         "embedder": "manager adapter",
     }
     assert completed(recipe)["settings_from"] == {"recall_per_speaker": "benchmark"} | dict.fromkeys(
-        ("manager_recall_per_speaker", "manager_tokens", "answer_style", "answer_tokens", "dtype", "embedder"),
+        (
+            *("manager_recall_per_speaker", "manager_tokens", "constrained"),
+            *("answer_style", "answer_tokens", "dtype", "embedder"),
+        ),
         "default",
     )
+    assert not completed(recipe)["constrained"]
+    assert completed(recipe, "--system", "prompted-manager")["constrained"]
+    assert not completed(recipe, "--system", "prompted-manager", "--no-constrained")["constrained"]
 
 
 def test_an_adapter_of_an_earlier_version_says_it_by_its_recipe(recipe: ModuleType, tmp_path: Path) -> None:

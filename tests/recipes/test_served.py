@@ -79,5 +79,5 @@ def test_a_run_outlives_its_answer_server(tiny_model: Path, tmp_path: Path, monk
 
 
 def untouched(completions: Any, turn: Any, bank: list[str], *_: Any) -> list[AskedBank]:
-    """The banks as they were, as after a NOOP; a random model writes no operations."""
+    """Return unchanged banks, as after a NOOP, since a random model writes no operations."""
     return [AskedBank(entries_from_json(before), parsed=True) for before in bank]

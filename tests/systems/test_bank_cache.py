@@ -27,7 +27,7 @@ def note_of(folder: Path) -> dict[str, Any]:
 
 
 def played(folder: Path, kept: Path, settings: dict[str, Any] = SETTINGS, **options: Any) -> tuple[dict[str, Any], int]:
-    """Results, and how many turns the manager was asked about."""
+    """Return the results, and the number of turns that the manager was asked about."""
     model = ScriptedLanguageModel(fail_after=options.pop("fail_after", None))
     results = run_it(folder, model, banks=BankCache(kept, "memory-r1", settings), **options)
     return results, sum("Last turn" in prompt for prompt in model.prompts)

@@ -88,7 +88,7 @@ def test_what_was_revealed_goes_with_the_scope_and_is_not_saved(tmp_path: Path) 
 
 def test_rag_recalls_the_best_turns_of_each_speaker_best_first() -> None:
     system = tell(Rag(Retriever(FakeEmbedder()), recall_per_speaker=1))
-    # Of Ann's turns only the first speaks of moving to Rome, of Ben's only his first.
+    # Only Ann's first turn and Ben's first turn mention moving to Rome.
     assert sorted(recalled(system, "moved to Rome")) == ["D1:1", "D1:2"]
     assert sorted(recalled(system, "cat likes fish")) == ["D1:3", "D1:4"]
     assert recalled(system, "cat likes fish")[0] == "D1:3"

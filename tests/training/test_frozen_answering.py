@@ -21,7 +21,7 @@ def asked(question: Question, *entries: MemoryEntry) -> BankQuestion:
 
 
 def answering(recall_per_speaker: int = 1, remembered: int = 100) -> tuple[FrozenAnswering, ScriptedLanguageModel]:
-    """The scripted Answer Agent repeats the first memory it is shown."""
+    """Make a frozen Answer Agent that repeats the first memory shown."""
     model = ScriptedLanguageModel()
     return FrozenAnswering(AnswerAgent(model), Retriever(FakeEmbedder()), recall_per_speaker, remembered), model
 

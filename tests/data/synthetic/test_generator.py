@@ -44,7 +44,7 @@ Gram = tuple[str, ...]
 
 @cache
 def dialogues(split: Split) -> tuple[LabelledDialogue, ...]:
-    """Five dialogues of each of the seeds."""
+    """Generate five dialogues per seed."""
     return tuple(item for seed in SEEDS for item in generate_split(split, 5, seed))
 
 
