@@ -25,7 +25,7 @@ from memory_r1.systems.player import banks_along, play_manager
 from memory_r1.systems.state import ScopeState
 from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
 from memory_r1.training.assembly import manager_tokens
-from memory_r1.training.rows import Row, answer_rows, answer_sft_rows, manager_rows, manager_sft_rows
+from memory_r1.training.rows import Row, answer_rows, answer_sft_rows, is_answerable, manager_rows, manager_sft_rows
 from memory_r1.training.session_credit import BranchRollout, branch_rows, session_rows
 from memory_r1.training.substitution import substitution_rows
 from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
@@ -81,6 +81,8 @@ def rl_rows(
         )
     else:
         rows["training"] = _rows(arguments, train, banks[: len(train)], retriever)
+        if arguments.answerable_only:
+            rows["training"] = [row for row in rows["training"] if is_answerable(row)]
     datasets = _limited(arguments, rows)
     for split, sources in (("training", train), ("validation", validation)):
         logger.info("%s: %d dialogues, %d rows", split, len(sources), len(datasets[split]))

@@ -136,6 +136,13 @@ class MemoryArguments:
             "choices": ["turn", "session", "branch", "substitution"],
         },
     )
+    answerable_only: bool = field(
+        default=False,
+        metadata={
+            "help": "Train the Answer Agent only on questions that the recalled memories answer, and on unanswerable "
+            "ones. Otherwise it learns to say 'unknown' wherever recall fails."
+        },
+    )
     filter_prompts: bool = field(
         default=False,
         metadata={
@@ -202,6 +209,10 @@ class MemoryArguments:
             )
         if self.credit != "turn" and self.agent != "manager":
             raise ConfigurationError(f"credit is '{self.credit}' but agent is '{self.agent}'; only a manager has turns")
+        if self.answerable_only and self.agent != "answer":
+            raise ConfigurationError(
+                "answerable_only is set but agent is 'manager', whose rows are turns; leave it out"
+            )
         if self.credit == "substitution" and self.banks == "observations":
             raise ConfigurationError("credit is 'substitution' but observations have no log; use banks: manager")
         if self.validation == "played" and not (self.agent == "manager" and self.has_answer_agent):

@@ -17,6 +17,7 @@ from memory_r1.agents.prompts import UNKNOWN, answer_prompt, render_answer, rend
 from memory_r1.memory.bank import MemoryBank, entries_from_json, entries_to_json
 from memory_r1.memory.operations import CheckedCompletion, check_completion, render_operations
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
+from memory_r1.metrics import holds_answer
 from memory_r1.types import (
     AnswerTuple,
     ManagerTuple,
@@ -104,6 +105,18 @@ def answer_rows(
             }
         )
     return rows
+
+
+def is_answerable(row: Row) -> bool:
+    """Return whether an answer row's memories answer its question, as far as words and evidence tell.
+
+    They do if all evidence turns are recalled or an entry holds the gold answer; an unanswerable question needs none.
+    """
+    if row["answer"].lower() == UNKNOWN:
+        return True
+    recalled = {turn_id for turn_ids in row["sources"] for turn_id in turn_ids}
+    whole = bool(row["evidence"]) and recalled.issuperset(row["evidence"])
+    return whole or any(holds_answer(text, row["answer"]) for text in row["texts"])
 
 
 def manager_sft_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, recall_per_speaker: int) -> list[Row]:

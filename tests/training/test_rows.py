@@ -24,6 +24,7 @@ from memory_r1.training.rows import (
     answer_rows,
     answer_sft_rows,
     bank_from_row,
+    is_answerable,
     manager_rows,
     manager_sft_rows,
     questions_from_json,
@@ -283,3 +284,19 @@ def _dates(text: str) -> list[str]:
 def test_no_dialogue_makes_no_row() -> None:
     assert manager_rows([], retriever(), RECALL_PER_SPEAKER) == answer_rows([], retriever(), RECALL_PER_SPEAKER) == []
     assert manager_tuples(Dialogue("d", ("Ann",), ()), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "evidence", "expected"),
+    [
+        ("Rome", ["t1"], True),  # its evidence is recalled
+        ("Rome", ["t1", "t9"], True),  # part of it, but the answer stands there
+        ("14 June", ["t1"], True),  # a date that is only said relatively
+        ("14 June", ["t1", "t9"], False),
+        ("14 June", [], False),
+        ("Unknown", [], True),
+    ],
+)
+def test_a_row_is_answerable_if_its_memories_answer_it(answer: str, evidence: list[str], expected: bool) -> None:
+    row = {"answer": answer, "evidence": evidence, "sources": [["t1"], ["t2"]], "texts": ["Ann lives in Rome", "tea"]}
+    assert is_answerable(row) == expected
