@@ -35,7 +35,7 @@ from recipes.benchmarks import complete as complete_options
 logger = logging.getLogger("recipes.evaluate")  # __name__ is __main__ in the command
 
 if TYPE_CHECKING:
-    from memory_r1.inference.language_model import LocalLanguageModel
+    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.systems.base import MemorySystem
 
 
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.evaluation.records import RunInfo
     from memory_r1.evaluation.resume import discard_folder
     from memory_r1.evaluation.runner import evaluate
-    from memory_r1.inference.language_model import LocalLanguageModel
+    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.systems.bank_cache import BankCache
 
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 from memory_r1.entry import run_main
 
 if TYPE_CHECKING:
-    from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
+    from memory_r1.training.arguments import MemoryArguments
     from memory_r1.training.frozen_answering import BankRecall
     from memory_r1.training.grpo import MemoryGRPOTrainer
+    from memory_r1.training.trainer_configs import MemoryGRPOConfig
     from rewards import RewardContext
 
 LOWER = "per_device_train_batch_size, num_generations or max_completion_length"
@@ -27,8 +28,8 @@ logger = logging.getLogger(__name__)
 
 def main(argv: Sequence[str]) -> int:
     """Train one agent with GRPO."""
-    from memory_r1.training.arguments import MemoryGRPOConfig
     from memory_r1.training.grpo import MemoryGRPOTrainer
+    from memory_r1.training.trainer_configs import MemoryGRPOConfig
 
     return reinforce(argv, "grpo", MemoryGRPOConfig, MemoryGRPOTrainer)
 
@@ -37,7 +38,7 @@ def reinforce(
     argv: Sequence[str], method: str, config_class: type[MemoryGRPOConfig], trainer_class: type[MemoryGRPOTrainer]
 ) -> int:
     """Parse and check the recipe, make rows and rewards, train, and save the best validated policy."""
-    from memory_r1.inference.language_model import LocalLanguageModel
+    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.training import assembly, runs
     from memory_r1.training.completion_stats import DESCRIBE
     from memory_r1.training.pass_rates import keep_teaching_rows

@@ -91,7 +91,7 @@ def build_judge(options: argparse.Namespace) -> JudgeModel:
             "concurrency": options.concurrency,
         }
         return ServerJudge(Endpoint(options.endpoint, options.model, key_variable=options.key_variable, **bounds))
-    from memory_r1.inference.language_model import LocalLanguageModel
+    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.models import weights_hash
 
     model = LocalLanguageModel.load(options.local, dtype=options.dtype, batch_size=options.batch_size)

@@ -15,8 +15,8 @@ from recipes.grpo import LOWER, reinforce
 
 def main(argv: Sequence[str]) -> int:
     """Train one agent with PPO."""
-    from memory_r1.training.arguments import MemoryPPOConfig
     from memory_r1.training.ppo import MemoryPPOTrainer
+    from memory_r1.training.trainer_configs import MemoryPPOConfig
 
     return reinforce(argv, "ppo", MemoryPPOConfig, MemoryPPOTrainer)
 

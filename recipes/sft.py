@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Parse and check the recipe, make labelled rows, train, and save the checkpoint of the lowest validation loss."""
     from memory_r1.training import assembly, runs
-    from memory_r1.training.arguments import MemorySFTConfig
     from memory_r1.training.preflight import check_run
     from memory_r1.training.recipe_file import parse_recipe
     from memory_r1.training.restore_start import RestoreStart
     from memory_r1.training.sft import CompletionSFTTrainer
+    from memory_r1.training.trainer_configs import MemorySFTConfig
     from recipes.dry_run import describe_run
     from recipes.training_data import load_sources, sft_rows
 

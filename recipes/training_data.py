@@ -16,18 +16,19 @@ from data.sources import Source, training_sources
 from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manager_tuples, session_tuples
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
-from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.log import ListLog
 from memory_r1.memory.record import Record
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.bank_cache import BankCache
 from memory_r1.systems.player import banks_along, play_manager
 from memory_r1.systems.state import ScopeState
-from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
+from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.assembly import manager_tokens
 from memory_r1.training.rows import Row, answer_rows, answer_sft_rows, is_answerable, manager_rows, manager_sft_rows
 from memory_r1.training.session_credit import BranchRollout, branch_rows, session_rows
 from memory_r1.training.substitution import substitution_rows
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
 
 logger = logging.getLogger(__name__)

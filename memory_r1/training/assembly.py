@@ -18,14 +18,16 @@ from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.prompts import ANSWER_TOKENS
 from memory_r1.dialogue_file import dialogues_hash
 from memory_r1.inference.endpoint import Endpoint
-from memory_r1.inference.language_model import LanguageModel, LocalLanguageModel
+from memory_r1.inference.language_model import LanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.embedder import SentenceEmbedder
 from memory_r1.memory.retriever import Retriever
 from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model
-from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig
+from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.frozen_answering import BankRecall, FrozenAnswering
 from memory_r1.training.policy import FROZEN_ANSWER, load_policy
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.training.validation import PlayedDialogues
 from memory_r1.types import Dialogue
 

@@ -12,8 +12,9 @@ import yaml
 from trl import ModelConfig, TrlParser
 
 from memory_r1.errors import ConfigurationError
-from memory_r1.training.arguments import MemoryArguments, MemoryModelConfig, MemorySFTConfig
+from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.field_checks import closest
+from memory_r1.training.trainer_configs import MemoryModelConfig, MemorySFTConfig
 
 HELP = "Train one agent. --config recipe.yaml sets any of the options below; options given here override the recipe."
 # Fields of `MemoryArguments` that SFT would ignore, since it has neither rewards nor sessions.

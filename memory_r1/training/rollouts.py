@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from trl.models.utils import disable_gradient_checkpointing
 
-from memory_r1.inference.language_model import LocalLanguageModel, Messages
+from memory_r1.inference.language_model import Messages
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.training.policy import POLICY
 from memory_r1.training.sharding import sharding_of
 

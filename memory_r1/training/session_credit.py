@@ -22,7 +22,8 @@ from trl.models.utils import disable_gradient_checkpointing
 
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager
 from memory_r1.agents.prompts import session_prompt
-from memory_r1.inference.language_model import LocalLanguageModel, Messages
+from memory_r1.inference.language_model import Messages
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.bank import MemoryBank, entries_to_json
 from memory_r1.memory.retriever import Retriever, reciprocal_rank_fusion
 from memory_r1.systems.manager import ManagedMemory

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from memory_r1.agents.memory_manager import MemoryManager
-from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.metrics import f1_squad
 from memory_r1.systems.player import play_manager
 from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering

@@ -20,7 +20,7 @@ from data.tuples import manager_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.prompts import answer_prompt
 from memory_r1.errors import DataError
-from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.prompt_trees import PromptTrees
 from memory_r1.memory.retriever import RetrievalRequest
 from memory_r1.metrics import f1_squad

@@ -10,7 +10,7 @@ import pytest
 
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import Endpoint
-from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.operations import check_completion, operations_schema
 from tests.tiny import load_base, load_tokenizer, messages, sharpen

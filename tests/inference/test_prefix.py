@@ -19,7 +19,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.prefix import ReservedLayer, prefill
 from memory_r1.inference.prompt_trees import PromptTrees, grouped
 from memory_r1.inference.tree_attention import use_tree_attention

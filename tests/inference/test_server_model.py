@@ -10,7 +10,8 @@ import pytest
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.errors import EndpointError
 from memory_r1.inference.endpoint import Endpoint
-from memory_r1.inference.language_model import Completion, FallibleLanguageModel, LocalLanguageModel
+from memory_r1.inference.language_model import Completion, FallibleLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from memory_r1.training.arguments import MemoryGRPOConfig, MemorySFTConfig
 from memory_r1.training.recipe_file import parse_recipe
+from memory_r1.training.trainer_configs import MemoryGRPOConfig, MemorySFTConfig
 from recipes import grpo, sft
 from recipes.dry_run import Load, load_of, memory_of
 from recipes.sizes import Shape, prompt_tokens, shape_of

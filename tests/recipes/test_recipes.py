@@ -12,9 +12,10 @@ import torch
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 
-from memory_r1.training.arguments import MemoryArguments, MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
+from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.assembly import agent_settings, recipe_of
 from memory_r1.training.recipe_file import parse_recipe
+from memory_r1.training.trainer_configs import MemoryGRPOConfig, MemoryPPOConfig, MemorySFTConfig
 from recipes import commands
 from rewards import check_rewards
 

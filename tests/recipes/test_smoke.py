@@ -20,7 +20,7 @@ import yaml
 from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 
-from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.models import repoint_adapter
 from tests.tiny import embedder_folder, load_base, load_tokenizer, messages, sharpen
 

@@ -12,15 +12,10 @@ import yaml
 from trl import SFTConfig
 
 from memory_r1.errors import ConfigurationError
-from memory_r1.training.arguments import (
-    MemoryArguments,
-    MemoryGRPOConfig,
-    MemoryModelConfig,
-    MemoryPPOConfig,
-    MemorySFTConfig,
-)
+from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.field_checks import LEAST
 from memory_r1.training.recipe_file import parse_recipe
+from memory_r1.training.trainer_configs import MemoryGRPOConfig, MemoryModelConfig, MemoryPPOConfig, MemorySFTConfig
 
 RECIPE: dict[str, Any] = {
     "agent": "manager",

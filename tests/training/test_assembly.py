@@ -16,15 +16,16 @@ from data.synthetic.generator import generate_split
 from memory_r1.adapter_settings import AgentSettings
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.errors import ConfigurationError
-from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems import bank_cache
 from memory_r1.training import runs
-from memory_r1.training.arguments import MemoryArguments, MemoryModelConfig
+from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.assembly import agent_settings, frozen_answering, manager_tokens, policy_of
 from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.training.policy import POLICY
 from memory_r1.training.preflight import refuse_past_window, refuse_too_few
+from memory_r1.training.trainer_configs import MemoryModelConfig
 from memory_r1.types import MemoryEntry, Question
 from recipes import training_data
 from tests.fakes import ScriptedLanguageModel

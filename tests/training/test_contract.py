@@ -14,10 +14,10 @@ from trl import GRPOTrainer, SFTTrainer
 from trl.models.utils import disable_gradient_checkpointing
 from trl.trainer.utils import add_fused_lm_head, split_tensor_dict, use_adapter
 
-from memory_r1.training.arguments import MemoryGRPOConfig, MemorySFTConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.policy import POLICY
 from memory_r1.training.sft import CompletionSFTTrainer
+from memory_r1.training.trainer_configs import MemoryGRPOConfig, MemorySFTConfig
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, snapshot, with_lora
 
 

@@ -16,11 +16,11 @@ import torch
 from datasets import Dataset
 
 from memory_r1.training import dynamic_sampling
-from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.dynamic_sampling import DynamicSampler, Sample, Settled, samples_of
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.rows import Row
 from memory_r1.training.sampling import PromptDraws, PromptRecord
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.training.zero_variance import group_spreads
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, snapshot, with_lora
 

@@ -11,9 +11,9 @@ from datasets import Dataset
 
 import memory_r1.training.grpo as grpo
 from memory_r1.errors import ConfigurationError
-from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.rollouts import shuffle_groups
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from tests.tiny import load_base, load_tokenizer, messages, with_lora
 
 

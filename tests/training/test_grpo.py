@@ -11,9 +11,9 @@ import torch
 from datasets import Dataset
 
 from memory_r1.errors import TrainingError
-from memory_r1.inference.language_model import LocalLanguageModel
-from memory_r1.training.arguments import MemoryGRPOConfig
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.training.grpo import MemoryGRPOTrainer
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.training.zero_variance import WINDOW
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora
 

@@ -17,10 +17,10 @@ from transformers import Trainer
 from trl import GRPOTrainer
 
 from memory_r1.errors import TrainingError
-from memory_r1.training.arguments import MemoryPPOConfig
 from memory_r1.training.critic import CRITIC_FILE
 from memory_r1.training.ppo import MemoryPPOTrainer, refuse_sharded_layers
 from memory_r1.training.restore_start import RestoreStart
+from memory_r1.training.trainer_configs import MemoryPPOConfig
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, randomise, sharpen, snapshot, with_lora
 
 Reward = Callable[..., list[float | None]]

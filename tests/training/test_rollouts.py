@@ -10,9 +10,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.rollouts import shared_prefix_rollout, supports_shared_rollout
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from tests.tiny import load_base, load_tokenizer, messages, sharpen, with_lora
 
 PROMPTS = messages(["Where does Ann live?", "Who sold his bicycle?"])

@@ -14,16 +14,17 @@ from datasets import Dataset
 import memory_r1.training.session_credit as sessions
 from data.tuples import branch_points, session_tuples
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.inference.language_model import Completion, LocalLanguageModel
+from memory_r1.inference.language_model import Completion
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.bank import entries_from_json, entries_to_json
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import exact_match
-from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.completion_stats import DESCRIBE
 from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.rows import Row, apply_completion, questions_from_json
 from memory_r1.training.session_credit import BranchRollout, branch_rows, session_rows
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.types import Dialogue, Question, Session, Turn
 from rewards.answers import one_by_one
 from rewards.formats import operation_format_reward

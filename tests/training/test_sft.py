@@ -12,9 +12,9 @@ from datasets import Dataset
 
 from memory_r1.errors import TrainingError
 from memory_r1.inference.tree_attention import IMPLEMENTATION
-from memory_r1.training.arguments import MemorySFTConfig
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.sft import IGNORED, CompletionSFTTrainer, left_pad
+from memory_r1.training.trainer_configs import MemorySFTConfig
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora
 
 # (prompt, completion) token ids of a row; the rows of COMMON share their first four prompt tokens.

@@ -29,7 +29,6 @@ from trl import GRPOTrainer
 
 import memory_r1.training.shared_prefix as shared_prefix
 from memory_r1.inference.tree_attention import use_tree_attention
-from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.shared_prefix import (
     IGNORED,
@@ -40,6 +39,7 @@ from memory_r1.training.shared_prefix import (
     prefix_cache,
     supports_prefix_cache,
 )
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from tests.conftest import TINY_VOCABULARY
 from tests.tiny import load_tokenizer, lora_parameters, messages, sharpen, with_lora
 

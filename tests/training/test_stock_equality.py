@@ -14,9 +14,9 @@ from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 import memory_r1.training.shared_prefix as shared_prefix
-from memory_r1.training.arguments import MemoryGRPOConfig
 from memory_r1.training.grpo import MemoryGRPOTrainer
 from memory_r1.training.shared_prefix import PackedGroups, pack
+from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, snapshot, with_lora
 
 GENERATIONS, COMPLETION, STEPS = 4, 7, 4

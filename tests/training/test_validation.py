@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from memory_r1.agents.answer_agent import AnswerAgent
-from memory_r1.inference.language_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.frozen_answering import FrozenAnswering
 from memory_r1.training.policy import POLICY

@@ -20,7 +20,8 @@ from memory_r1.evaluation.judging.judge_model import (
     ServerJudge,
 )
 from memory_r1.inference.endpoint import Endpoint
-from memory_r1.inference.language_model import Completion, LocalLanguageModel, Messages
+from memory_r1.inference.language_model import Completion, Messages
+from memory_r1.inference.local_model import LocalLanguageModel
 from tests.chat_server import ChatServer, reply
 from tests.fake_judge import ScriptedJudge
 

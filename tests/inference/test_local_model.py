@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from memory_r1.errors import ConfigurationError, ModelError, PromptTooLongError
-from memory_r1.inference.language_model import LocalLanguageModel, active_adapter, attach_adapter, room_for
+from memory_r1.inference.language_model import room_for
+from memory_r1.inference.local_model import LocalLanguageModel, active_adapter, attach_adapter
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora, write_adapter
 
 # Of different lengths, not sorted by length.
