@@ -18,6 +18,7 @@ from memory_r1.training.advantages import best_of_groups
 from memory_r1.training.completion_stats import completion_rows
 from memory_r1.training.cpu_seconds import CpuSeconds
 from memory_r1.training.dynamic_sampling import DynamicSampler, Settled, samples_of
+from memory_r1.training.entropy_guard import EntropyGuard
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.rollouts import has_images, shared_prefix_rollout, shuffle_groups, supports_shared_rollout
 from memory_r1.training.rows import Row
@@ -51,6 +52,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         shared_prefix: Compute each distinct prompt of a batch once, in rollouts and in the log-probability pass.
         dynamic_sampling_rounds: Maximum number of rounds that replace groups without variance by fresh prompts.
         best_of_group: Imitate the best completion of each group instead: iterated best-of-G SFT on the same rollouts.
+        entropy_floor: Stop once the entropy stays below this; 0 never stops.
         played: Validate by playing these dialogues, instead of by `eval_dataset`.
         variance_sampling: Share of prompts drawn by the recent variance of their rewards; 0 shuffles all.
     """
@@ -71,6 +73,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
         dynamic_sampling_rounds: int = 0,
         variance_sampling: float = 0.0,
         best_of_group: bool = False,
+        entropy_floor: float = 0.0,
         played: PlayedDialogues | None = None,
         **kwargs: Any,
     ) -> None:
@@ -81,6 +84,8 @@ class MemoryGRPOTrainer(GRPOTrainer):
             kwargs.setdefault("rollout_func", shared_prefix_rollout)
         super().__init__(model=model, args=args, **kwargs)
         self.add_callback(CpuSeconds())
+        if entropy_floor:
+            self.add_callback(EntropyGuard(entropy_floor))
         require_trainable(self.model)
         self.describe = describe
         self.completions_log = (

@@ -67,6 +67,12 @@ class MemoryGRPOConfig(GRPOConfig):
             "help": "Maximum number of extra rounds that replace groups without variance by fresh prompts; 0 is off."
         },
     )
+    entropy_floor: float = field(
+        default=0.0,
+        metadata={
+            "help": "Stop once the mean entropy of ten logged steps is below this, in nats per token; 0 never stops."
+        },
+    )
     best_of_group: bool = field(
         default=False,
         metadata={
