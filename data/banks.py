@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from memory_r1.errors import DataError, StoreError
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.record import Event
-from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind
+from memory_r1.metrics import holds_answer
+from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind, Question
 
 Entries = tuple[MemoryEntry, ...]
 GoldOperations = Mapping[str, Sequence[Operation]]
@@ -102,6 +103,29 @@ def observation_banks(dialogue: Dialogue, observations: Iterable[Observation]) -
 
     before = {turn.turn_id: bank_at(index) for index, turn in enumerate(turns)}
     return Banks(before, bank_at(len(turns)))
+
+
+def with_inferred_evidence(dialogue: Dialogue, banks: Banks) -> Dialogue:
+    """Return the dialogue with a turn of evidence for every question that has none and whose answer reaches the bank.
+
+    It is the first turn after which a live entry holds the answer word by word, so that plain question-answer pairs,
+    such as users' logs have, can train a manager. A question whose answer never stands in the bank is left as it is.
+    """
+    turn_ids = [turn.turn_id for turn in dialogue.turns()]
+    after = [*(banks[turn_id] for turn_id in turn_ids[1:]), banks.final]
+
+    def inferred(question: Question) -> Question:
+        if question.evidence:
+            return question
+        held = (
+            turn_id
+            for turn_id, entries in zip(turn_ids, after, strict=True)
+            if any(holds_answer(entry.text, question.answer) for entry in entries)
+        )
+        found = next(held, None)
+        return question if found is None else replace(question, evidence=(found,))
+
+    return replace(dialogue, questions=tuple(inferred(question) for question in dialogue.questions))
 
 
 def refuse_unknown_turns(dialogue: Dialogue, turn_ids: Iterable[str], what: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from datasets import Dataset
 
-from data.banks import Banks, gold_banks, observation_banks, turn_banks
+from data.banks import Banks, gold_banks, observation_banks, turn_banks, with_inferred_evidence
 from data.fillers import with_fillers
 from data.sources import Source, training_sources
 from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manager_tuples, session_tuples
@@ -68,6 +69,10 @@ def rl_rows(
     branching = arguments.credit == "branch"
     played = validation if branching else [*train, *validation]  # branches play the training dialogues themselves
     banks = load_banks(arguments, played, model, retriever, banks_folder(config), manager_tokens(arguments, config))
+    if arguments.infer_evidence:
+        told = zip([*train, *validation], banks, strict=True)
+        played = [replace(source, dialogue=with_inferred_evidence(source.dialogue, bank)) for source, bank in told]
+        train, validation = played[: len(train)], played[len(train) :]
     rows = {"validation": _rows(arguments, validation, banks[-len(validation) :], retriever)}
     rollout = {}
     if branching:

@@ -102,6 +102,13 @@ class MemoryArguments:
             "choices": ["turn", "session", "branch", "substitution"],
         },
     )
+    infer_evidence: bool = field(
+        default=False,
+        metadata={
+            "help": "For questions without marked evidence, take the turn after which the answer first stands in the "
+            "bank, so that plain question-answer pairs train a manager turn by turn."
+        },
+    )
     answerable_only: bool = field(
         default=False,
         metadata={
@@ -175,6 +182,8 @@ class MemoryArguments:
             )
         if self.credit != "turn" and self.agent != "manager":
             raise ConfigurationError(f"credit is '{self.credit}' but agent is '{self.agent}'; only a manager has turns")
+        if self.infer_evidence and self.credit == "branch":
+            raise ConfigurationError("infer_evidence is set but credit is 'branch', which has no banks beforehand")
         if self.answerable_only and self.agent != "answer":
             raise ConfigurationError(
                 "answerable_only is set but agent is 'manager', whose rows are turns; leave it out"

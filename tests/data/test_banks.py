@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from data.banks import Observation, gold_banks, observation_banks
+from data.banks import Observation, gold_banks, observation_banks, turn_banks, with_inferred_evidence
 from memory_r1.errors import DataError
-from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind, Session, Turn
+from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind, Question, Session, Turn
 
 ADD, UPDATE, DELETE = OperationKind.ADD, OperationKind.UPDATE, OperationKind.DELETE
 DAY = {"s1": "2023-05-08T10:00:00", "s2": "2023-05-09T10:00:00"}
@@ -97,3 +97,25 @@ def test_observations_enter_the_bank_after_their_last_turn() -> None:
 def test_an_observation_of_another_dialogue_is_refused() -> None:
     with pytest.raises(DataError, match="an observation: found turn D1:1"):
         observation_banks(DIALOGUE, [Observation("Ann", "elsewhere", ("D1:1",))])
+
+
+def test_evidence_is_inferred_from_the_turn_after_which_the_answer_stands_in_the_bank() -> None:
+    turns = tuple(Turn(f"t{n}", "Ann", text) for n, text in enumerate(("hm", "I moved to Rome", "Rome is hot"), 1))
+    questions = (
+        Question("q1", "Where does Ann live?", "rome", "recall"),
+        Question("q2", "Where did Ann go?", "Rome", "recall", ("t3",)),
+        Question("q3", "Who is Ann's cat?", "unknown", "unanswerable"),
+    )
+    dialogue = Dialogue("d", ("Ann",), (Session("s1", "", turns),), questions)
+    gold = {"t2": (Operation(OperationKind.ADD, "Ann lives in Rome"),)}
+    inferred = with_inferred_evidence(dialogue, gold_banks(dialogue, gold))
+    assert [question.evidence for question in inferred.questions] == [("t2",), ("t3",), ()]
+    assert with_inferred_evidence(dialogue, gold_banks(dialogue, {})).questions == questions
+
+
+def test_plain_turns_are_entries_as_they_were_said() -> None:
+    banks = turn_banks(DIALOGUE)
+    turns = DIALOGUE.turns()
+    assert [entry.text for entry in banks.final] == [turn.text for turn in turns]
+    assert [len(banks[turn.turn_id]) for turn in turns] == list(range(len(turns)))
+    assert [entry.source_turn_ids for entry in banks.final] == [(turn.turn_id,) for turn in turns]
