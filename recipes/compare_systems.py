@@ -61,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     specs = {
         name: system_spec(name) for name in options.systems or SYSTEMS
     }  # the names first: all before the first run
+    manager = [f"--manager={options.manager}"] if options.manager else []
     for name, spec in specs.items():
         console.rule(name)
         run_python(
@@ -68,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--benchmark={options.benchmark}",
             f"--system={name}",
             f"--output={options.output / name}",
-            *(([f"--manager={options.manager}"] if options.manager else []) if spec.needs_manager else shared),
+            *(manager if spec.needs_manager and not spec.prompted else shared),
             *others,
         )
     if len(specs) > 1:

@@ -57,6 +57,7 @@ def reinforce(
         arguments.agent,
         config.reward_weights,
         has_answer_agent=arguments.has_answer_agent,
+        answers_locally=arguments.answer_server is None,
         has_judge=arguments.judge_model is not None,
     )
     train, validation = load_sources(arguments)
@@ -109,10 +110,11 @@ def reinforce(
         runs.claim_run(config.output_dir, recipe)
     if arguments.filter_prompts:
         keep_teaching_rows(trainer, Path(config.output_dir))
+        refuse_too_few(len(trainer.train_dataset), config)
     trainer.train(resume_from_checkpoint=checkpoint)
 
     # The best checkpoint, or the start if none was better.
-    counts = {"train_dialogues": len(train), "train_rows": len(datasets["training"])}
+    counts = {"train_dialogues": len(train), "train_rows": len(trainer.train_dataset)}
     runs.finish_run(
         trainer,
         agent=arguments.agent,

@@ -81,6 +81,7 @@ def check_rewards(
     weights: Sequence[float] | None = None,
     *,
     has_answer_agent: bool,
+    answers_locally: bool = True,
     has_judge: bool = False,
 ) -> None:
     """Check the arguments of `build_rewards` before any model is loaded.
@@ -99,6 +100,10 @@ def check_rewards(
             raise ConfigurationError(f"reward_funcs: found '{name}', {allowed}")
         if name == JUDGE and not has_judge:
             raise ConfigurationError(f"reward_funcs: '{JUDGE}' needs a judge; set judge_model and judge_url")
+        if name == LIKELIHOOD and not answers_locally:
+            raise ConfigurationError(
+                f"reward_funcs: '{name}' needs a local Answer Agent; set answer_adapter in place of answer_server"
+            )
         needs_answers = name in OUTCOMES[agent] and name != CONTAINMENT
         if needs_answers and agent == "manager" and not has_answer_agent:
             raise ConfigurationError(

@@ -43,20 +43,20 @@ def memory_size_reward(
     recalled_ids: Sequence[Sequence[int]],
     source_words: Sequence[str],
     logged: Sequence[str] | None = None,
-    bank_at_end: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Minus 0.3 times the share by which a bank's words exceed 0.7 of the dialogue's (Memory-R2's memory penalty).
 
-    The bank is the one that the outcome rewards ask. A bank that was left as it was, by a completion that cannot be
-    parsed, pays like any other.
+    The bank is the one at the dialogue's end (`credit: substitution`); None under other credit, whose rows do not hold
+    the whole dialogue. A completion that cannot be parsed pays for the bank without it.
     """
-    asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, bank_at_end)
+    if logged is None:
+        return [None] * len(completions)
+    asked_of = asked_banks(completions, turn, bank, recalled_ids, logged)
     penalties: list[float | None] = []
-    for of, now, words_of in zip(asked_of, turn, source_words, strict=True):
-        words: dict[str, int] = json.loads(words_of) | {t.turn_id: len(t.text.split()) for t in turns_from_json(now)}
+    for of, words in zip(asked_of, source_words, strict=True):
         held = sum(len(entry.text.split()) for entry in of.entries)
-        penalties.append(-0.3 * max(0.0, held / max(1, sum(words.values())) - 0.7))
+        penalties.append(-0.3 * max(0.0, held / max(1, sum(json.loads(words).values())) - 0.7))
     return penalties
 
 

@@ -122,7 +122,13 @@ class OutcomeReward:
         ]
         scores = self._scores(asked, log_metric)
         log_share(log_metric, "outcome/failed_rows", sum(None in row for row in scores), len(scores))
-        rewards = [_mean(row) if questions else None for row, questions in zip(scores, put, strict=True)]
+        # A row whose questions say nothing about any bank says it of a completion that cannot be parsed too.
+        silent = {place for place, row in enumerate(scores) if row and _mean(row) is None and None not in row}
+        nothing = {linked[place] + retention[place] for place in silent}
+        rewards = [
+            None if not questions or one + two in nothing else _mean(row)
+            for row, questions, one, two in zip(scores, put, linked, retention, strict=True)
+        ]
         self._last = (completions, rewards)
         return rewards
 

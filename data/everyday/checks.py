@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime
 
 from data.banks import gold_banks
@@ -168,10 +169,19 @@ def _dates(turns: Sequence[Turn]) -> set[str]:
 def _wrong_weekdays(turns: Sequence[Turn]) -> Iterator[str]:
     for turn in turns:
         for weekday, day, month in _WEEKDAY_AND_DATE.findall(turn.text):
-            near = [date(_day(turn).year + year, MONTHS.index(month.lower()) + 1, int(day)) for year in (-1, 0, 1)]
+            near = _in_years(MONTHS.index(month.lower()) + 1, int(day), _day(turn).year)
             fits = [d for d in near if WEEKDAYS[d.weekday()] == weekday.lower() and abs((d - _day(turn)).days) < 300]
             if not fits:
                 yield f"{turn.turn_id}: {weekday} {day} {month} is not that day of the week"
+
+
+def _in_years(month: int, day: int, around: int) -> list[date]:
+    """Return a day in the year before, in that year and in the one after, if it is in the calendar."""
+    days = []
+    for year in (around - 1, around, around + 1):
+        with suppress(ValueError):
+            days.append(date(year, month, day))
+    return days
 
 
 def _day(turn: Turn) -> date:

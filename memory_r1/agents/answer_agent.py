@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from memory_r1.agents.prompts import (
     ANSWER_INSTRUCTIONS,
+    MEMORIES_MARKER,
     answer_prompt,
     parse_answer,
     parse_relied_on,
@@ -100,18 +101,19 @@ class AnswerAgent:
             )
         return answers
 
-    def likelihood(self, requests: Sequence[AnswerRequest], gold: Sequence[str]) -> list[float]:
+    def likelihood(self, requests: Sequence[AnswerRequest], gold: Sequence[str]) -> list[float | None]:
         """Return the probability of each gold answer, normalised by its length: the geometric mean over its tokens.
 
-        The answer is read behind the distillation that it deserves, the recalled entries that hold it, and nothing is
-        decoded (the idea of InfoMem, arXiv 2606.03329).
+        The whole reply is scored, with the recalled entries that hold the answer named before it, so that a stale entry
+        beside them costs what it takes from the right choice. Nothing is decoded (the idea of InfoMem, arXiv
+        2606.03329). None for a prompt that does not fit the model's window.
 
         Raises:
             ConfigurationError: The model is behind a server, which scores no given text.
         """
         if not isinstance(self.model, ScoringLanguageModel):
             raise ConfigurationError("the likelihood of an answer needs a local Answer Agent, not one behind a server")
-        prompts, heads, answers = [], [], []
+        prompts, replies = [], []
         for request, answer in zip(requests, gold, strict=True):
             prompt, numbered = self._prompt(request)
             texts = {entry.entry_id: entry.text for entry in request.recall.items}
@@ -121,9 +123,18 @@ class AnswerAgent:
             else:
                 whole = render_quoted_answer(answer, [texts[numbered[number - 1]] for number in held])
             prompts.append(prompt)
-            heads.append(whole.removesuffix(f" {answer}"))
-            answers.append(f" {answer}")
-        return self.model.likelihood(prompts, heads, answers, adapter=self.adapter)
+            replies.append(whole.removeprefix(MEMORIES_MARKER))
+        fits = [(room := room_for(self.model, prompt, self.max_new_tokens)) is None or room >= 0 for prompt in prompts]
+        fitting = [(prompt, reply) for prompt, reply, fit in zip(prompts, replies, fits, strict=True) if fit]
+        scores = iter(
+            self.model.likelihood(
+                [prompt for prompt, _ in fitting],
+                [MEMORIES_MARKER] * len(fitting),
+                [reply for _, reply in fitting],
+                adapter=self.adapter,
+            )
+        )
+        return [next(scores) if fit else None for fit in fits]
 
     def _prompt(self, request: AnswerRequest) -> tuple[Messages, list[int]]:
         recall = request.recall

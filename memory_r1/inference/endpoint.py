@@ -20,6 +20,7 @@ Messages = list[dict[str, str]]
 
 # Statuses that the client retries, besides every 5xx: time-outs, conflicts, too many requests.
 PASSING_STATUSES = frozenset({408, 409, 429})
+LONGEST_PAUSE = 120.0  # seconds for which the client obeys a server that asks it to wait
 SHOWN = 200  # characters of a server's message that an error repeats
 
 
@@ -149,7 +150,7 @@ class Endpoint:
         retries = 0 if self._was_down else self.retries
         completions = client.with_options(max_retries=retries).chat.completions.with_raw_response
         headers = {} if self._key() else {"Authorization": omit}
-        seconds = (retries + 1) * self.timeout
+        seconds = (retries + 1) * self.timeout + retries * LONGEST_PAUSE
         try:
             # The client bounds single reads, which a server that drips bytes never exceeds.
             async with asyncio.timeout(seconds):

@@ -10,19 +10,18 @@ Sum = Callable[[torch.Tensor], torch.Tensor]
 """Sums a tensor over all processes."""
 
 
-def best_of_groups(advantages: torch.Tensor, generations: int) -> torch.Tensor:  # (B,) -> (B,)
+def best_of_groups(advantages: torch.Tensor, varied: torch.Tensor) -> torch.Tensor:  # (B,), (B / G,) -> (B,)
     """Weigh the best completion of each group and no other: SFT on it, as a control for what GRPO learns.
 
-    The first of several best ones counts. Its weight is G, so that a step moves as far as with weight 1 throughout. A
-    group without a best one, in which nothing varies, weighs nothing.
+    The first of several best ones counts. Its weight is G, so that a step moves as far as with weight 1 throughout.
 
     Args:
         advantages: One per completion, groups side by side.
-        generations: Completions per prompt (G).
+        varied: Whether a group's rewards vary; a group in which they do not weighs nothing.
     """
-    groups = advantages.view(-1, generations)
-    best = torch.zeros_like(groups).scatter(1, groups.argmax(dim=1, keepdim=True), float(generations))
-    return (best * (groups.amax(dim=1, keepdim=True) > 0)).view(-1)
+    groups = advantages.view(len(varied), -1)
+    best = torch.zeros_like(groups).scatter(1, groups.argmax(dim=1, keepdim=True), float(groups.size(1)))
+    return (best * varied.to(best.device)[:, None]).view(-1)
 
 
 def generalized_advantages(

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from transformers.integrations.deepspeed import set_hf_deepspeed_config, unset_hf_deepspeed_config
@@ -23,13 +24,14 @@ from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.embedder import SentenceEmbedder
 from memory_r1.memory.retriever import Retriever
-from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model
+from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.frozen_answering import BankRecall, FrozenAnswering
 from memory_r1.training.policy import FROZEN_ANSWER, load_policy
 from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.training.validation import PlayedDialogues
 from memory_r1.types import Dialogue
+from memory_r1.weights import hash_file
 
 SERVER_KEY = "ANSWER_SERVER_KEY"  # environment variable that holds the key of `answer_server`
 # Fields that affect where or how a run executes but not its result: they may differ on resuming.
@@ -53,16 +55,22 @@ def recipe_of(*configs: Any) -> dict[str, Any]:
 
 
 def contents_of(arguments: MemoryArguments, model: Any, dialogues: Iterable[Dialogue]) -> dict[str, str | None]:
-    """Return the SHA-256 of what a recipe names by its path alone: base model, adapters and dialogues.
+    """Return the SHA-256 of what a recipe names by its path alone: models, adapters, dialogues and files of rewards.
 
     They belong to what identifies a run: a folder that was trained anew makes another one.
     """
     folders = {name: getattr(arguments, name) for name in ("warm_start", "answer_folder", "manager_adapter")}
     return {
+        "embedder_sha256": weights_hash(resolve_embedder(arguments.embedder)),
+        "rewards_sha256": ",".join(hash_file(path) for path in _reward_files(arguments)) or None,
         "base_sha256": model_hash(resolve_model(str(model.model_name_or_path))),
         "data_sha256": dialogues_hash(dialogues),
         **{f"{name}_sha256": adapter_hash(folder) for name, folder in folders.items() if folder is not None},
     }
+
+
+def _reward_files(arguments: MemoryArguments) -> list[Path]:
+    return [Path(name.rpartition(":")[0]) for name in arguments.reward_funcs if ":" in name]
 
 
 def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> AgentSettings:

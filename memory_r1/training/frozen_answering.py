@@ -70,7 +70,7 @@ class FrozenAnswering(BankRecall):
         self.requested = 0
         self.generated = 0
         self._answers: Remembered[_Key, Answer] = Remembered(remembered)
-        self._likelihoods: Remembered[tuple[_Key, str], float] = Remembered(remembered)
+        self._likelihoods: Remembered[tuple[_Key, str], float | None] = Remembered(remembered)
 
     def answer(self, asked: Sequence[BankQuestion]) -> list[Answer | None]:
         """Answer each question, in order; None if the server gave no answer or the prompt was too long.
@@ -94,7 +94,7 @@ class FrozenAnswering(BankRecall):
         known |= fresh
         return [known.get(key) for key in keys]
 
-    def likelihood(self, asked: Sequence[BankQuestion]) -> list[float]:
+    def likelihood(self, asked: Sequence[BankQuestion]) -> list[float | None]:
         """Return how probable each gold answer is to the Answer Agent; see `AnswerAgent.likelihood`."""
         gold = [item.question.answer for item in asked]
         keys = list(zip(self._keys(asked), gold, strict=True))

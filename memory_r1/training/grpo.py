@@ -26,6 +26,7 @@ from memory_r1.training.sampling import ROW_INDEX, PromptDraws, PromptRecord, Va
 from memory_r1.training.shared_prefix import keep_positions, shared_prefix_outputs
 from memory_r1.training.validation import Describe, PlayedDialogues, Scores, merged, score_greedily
 from memory_r1.training.zero_variance import (
+    TINY,
     ZeroVarianceWatch,
     group_measures,
     group_spreads,
@@ -58,6 +59,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
     """
 
     _buffered_inputs: Any  # micro-batches of the current rollout
+    _newest_spreads: torch.Tensor  # of the newest rewards of all ranks, (B / G,)
 
     compares_groups = True
     """Whether a completion is judged by its group, so that a group without variance teaches nothing."""
@@ -83,7 +85,8 @@ class MemoryGRPOTrainer(GRPOTrainer):
         if shared_prefix and use_tree_attention(model) and supports_shared_rollout(args, columns):
             kwargs.setdefault("rollout_func", shared_prefix_rollout)
         super().__init__(model=model, args=args, **kwargs)
-        self.add_callback(CpuSeconds())
+        self.cpu_seconds = CpuSeconds()
+        self.callback_handler.callbacks.insert(0, self.cpu_seconds)  # before those that report a row
         if entropy_floor:
             self.add_callback(EntropyGuard(entropy_floor))
         require_trainable(self.model)
@@ -152,7 +155,9 @@ class MemoryGRPOTrainer(GRPOTrainer):
         """
         batch = self._settled_batch(inputs)
         if self.best_of_group and self.model.training:
-            batch["advantages"] = best_of_groups(batch["advantages"], self.num_generations)
+            own = len(batch["advantages"]) // self.num_generations  # groups of this rank
+            spreads = self._newest_spreads[self.accelerator.process_index * own :][:own]
+            batch["advantages"] = best_of_groups(batch["advantages"], spreads > TINY)
         return batch
 
     def _settled_batch(self, inputs: list[Row]) -> dict[str, Any]:
@@ -175,6 +180,10 @@ class MemoryGRPOTrainer(GRPOTrainer):
             return self._settled.generated()
         with self.accelerator.autocast():  # TRL's fallback, `PeftModel.generate`, bypasses autocast
             return super()._generate(prompts)
+
+    def clear_metrics(self, mode: str) -> None:
+        """Forget what was measured since the last row of the log, in mode "train" or "eval"."""
+        self._metrics[mode].clear()
 
     def sample(self, rows: list[Row]) -> Settled:
         """Sample completions of this rank's rows, with the rewards of all ranks."""
@@ -272,6 +281,7 @@ class MemoryGRPOTrainer(GRPOTrainer):
             rewards = self._settled.rewards  # (B, F)
         else:
             rewards = self._score(inputs, prompts, completions, completion_ids_list)
+        self._newest_spreads = self._spreads(rewards)
         mode = "train" if self.model.training else "eval"
         measures = group_measures(rewards, self.reward_weights, self.reward_func_names, self.num_generations)
         for name, value in measures.items():

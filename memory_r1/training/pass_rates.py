@@ -8,6 +8,7 @@ noted in the run's folder, so that a resumed run trains on the same rows.
 from __future__ import annotations
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +36,15 @@ def keep_teaching_rows(trainer: Any, folder: Path) -> None:
     """
     rows = len(trainer.train_dataset)
     if not (folder / RECORD).is_file():
+        started = time.process_time()
         kept = [row for row, spread in enumerate(_spreads(trainer)) if spread > TINY]
+        spent = round(time.process_time() - started, 2)
         if trainer.accelerator.is_main_process:
-            write_json(folder / RECORD, {"rows": rows, "kept": kept})
+            write_json(folder / RECORD, {"rows": rows, "kept": kept, "cpu_seconds": spent})
         trainer.accelerator.wait_for_everyone()
-    kept = read_json(folder / RECORD)["kept"]
+    record = read_json(folder / RECORD)
+    trainer.cpu_seconds.before = record["cpu_seconds"]
+    kept = record["kept"]
     if not kept:
         raise TrainingError(
             f"none of the {rows} groups varies in its main reward, so there is nothing to learn from: raise "
@@ -67,4 +72,5 @@ def _spreads(trainer: Any) -> list[float]:
             rewards = trainer.sample(rows[first : first + own]).rewards  # (B, F) of all processes
         spreads += group_spreads(rewards[:, main].view(-1, size)).tolist()
     trainer.model.train()
+    trainer.clear_metrics("eval")  # validation logs none of these
     return spreads[: len(trainer.train_dataset)]

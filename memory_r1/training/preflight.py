@@ -47,6 +47,8 @@ def check_run(arguments: MemoryArguments, config: Any, model: Any) -> None:
             f"credit is 'branch', which has its own sampling; leave out {', '.join(PLAIN_SAMPLING)} and do not shard "
             "the model"
         )
+    if arguments.filter_prompts and arguments.credit == "branch":
+        raise ConfigurationError("filter_prompts is set but credit is 'branch', whose prompts change with every step")
     if arguments.filter_prompts and (config.dynamic_sampling_rounds or config.variance_sampling):
         raise ConfigurationError(
             "filter_prompts is set with dynamic_sampling_rounds or variance_sampling, which draw from all prompts; use "

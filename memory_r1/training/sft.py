@@ -30,7 +30,7 @@ class CompletionSFTTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.add_callback(CpuSeconds())
+        self.callback_handler.callbacks.insert(0, CpuSeconds())  # before those that report a row
         require_trainable(self.model)
         use_tree_attention(self.model)  # even without a tree it is faster in bfloat16 on a CPU
 

@@ -6,9 +6,10 @@ operations as logged. An entry too many, a date left out or a forgotten second f
 and no model is run beyond the turn. All completions of a group share what comes later, so their differences are those
 of the turn's operations alone.
 
-The later operations name entries by id. An ADD of the completion takes the id of the logged ADD at the same place among
-the turn's ADDs, so that a later UPDATE or DELETE of that entry still applies; further ADDs get ids that the log never
-used. A logged UPDATE of an entry that the completion did not add adds it, as the manager would have.
+The later operations name entries by id. An ADD of the completion takes the id of the turn's logged ADD with which it
+shares most words, so that a later UPDATE or DELETE of that fact still applies, whatever the order; one that shares none
+gets an id that the log never used. A logged UPDATE of an entry that the completion did not add adds it, as the manager
+would have.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.record import Event
 from memory_r1.memory.retriever import Retriever
+from memory_r1.metrics import normalize_answer
 from memory_r1.training.rows import Row, manager_rows
 from memory_r1.types import ManagerTuple, MemoryEntry, OperationKind
 
@@ -31,7 +33,7 @@ def substitution_rows(
     retriever: Retriever,
     recall_per_speaker: int,
 ) -> list[Row]:
-    """Return the rows of `manager_rows` with a column `logged` (JSON): the ids the turn added, and all later events.
+    """Return the rows of `manager_rows` with a column `logged` (JSON): what the turn added, and all later events.
 
     Args:
         tuples: Each scored by questions that are asked at its dialogue's end.
@@ -43,7 +45,8 @@ def substitution_rows(
     for item, row, changed in zip(tuples, rows, events, strict=True):
         turn_ids = list(changed)
         later = turn_ids[turn_ids.index(item.turn.turn_id) + 1 :]
-        added = [event.item for event in changed[item.turn.turn_id] if event.kind == OperationKind.ADD]
+        own = changed[item.turn.turn_id]
+        added = [(event.item, event.payload["text"]) for event in own if event.kind == OperationKind.ADD]
         replayed = [
             (event.kind, event.item, dict(event.payload))
             for turn_id in later
@@ -64,12 +67,34 @@ def bank_at_end(before: MemoryBank, after: MemoryBank, logged: str) -> tuple[Mem
     """
     log = json.loads(logged)
     fresh = [entry for entry in after.entries() if entry.entry_id not in before]
-    ids = [*log["added"], *range(_UNUSED, _UNUSED + len(fresh))]
-    renamed = {entry.entry_id: number for entry, number in zip(fresh, ids, strict=False)}
+    renamed = _matched(fresh, log["added"])
     bank = MemoryBank(_renamed(entry, renamed) for entry in after.entries())
     for kind, item, payload in log["later"]:
         bank.play(Event(kind, item, payload))
     return bank.entries()
+
+
+def _matched(fresh: Sequence[MemoryEntry], logged: Sequence[tuple[int, str]]) -> dict[int, int]:
+    """Map the ids of fresh entries to those of the logged ones that they stand for, or to unused ones."""
+    pairs = sorted(
+        (
+            (-_overlap(entry, text), place, number, entry.entry_id)
+            for place, entry in enumerate(fresh)
+            for number, text in logged
+        ),
+    )
+    ids: dict[int, int] = {}
+    for shared, _, number, entry_id in pairs:
+        if shared < 0 and entry_id not in ids and number not in ids.values():
+            ids[entry_id] = number
+    return {entry.entry_id: ids.get(entry.entry_id, _UNUSED + place) for place, entry in enumerate(fresh)}
+
+
+def _overlap(entry: MemoryEntry, text: str) -> float:
+    """Return the share of words that two memories have in common (Jaccard), the speaker's name aside."""
+    name = set(normalize_answer(entry.speaker).split())
+    one, other = (set(normalize_answer(words).split()) - name for words in (entry.text, text))
+    return len(one & other) / max(1, len(one | other))
 
 
 def _renamed(entry: MemoryEntry, ids: Mapping[int, int]) -> MemoryEntry:

@@ -94,10 +94,11 @@ def test_a_bank_pays_for_what_exceeds_seven_tenths_of_the_dialogue() -> None:
     whole = MemoryEntry(7, words, "Ann", "", ("t1",))
     noop = [[{"role": "assistant", "content": '[{"op": "NOOP"}]'}]]
 
-    def pay(*bank: MemoryEntry) -> float | None:
-        row = make_row(*bank)
+    def pay(*bank: MemoryEntry, logged: str | None = '{"added": [], "later": []}') -> float | None:
+        row = make_row(*bank, sources=(FIRST, SECOND, NOW)) | ({"logged": logged} if logged else {})
         return memory_size_reward(noop, **{key: [row[key]] for key in row if key != "prompt"})[0]
 
     assert pay(ROME, TEA) == 0.0
     assert pay(whole) == pytest.approx(-0.3 * 0.3)
+    assert pay(whole, logged=None) is None
     assert pay(whole, ROME) == pytest.approx(-0.3 * (23 / 19 - 0.7))

@@ -300,20 +300,21 @@ def test_containment_asks_no_model_and_leaves_out_what_says_nothing_of_the_bank(
     assert pay(reward, update(row), '[{"op": "NOOP"}]', "No list.", rows=[row] * 3) == [1.0, 0.5, 0.0]
     alone = make_row(linked=(nowhere,), retention=())
     assert pay(reward, '[{"op": "NOOP"}]', rows=[alone]) == [None]
+    assert pay(reward, "No list.", rows=[alone]) == [None]
 
 
-def test_likelihood_reads_the_gold_answer_behind_the_entries_that_hold_it() -> None:
+def test_likelihood_scores_the_reply_that_names_the_entries_with_the_gold_answer() -> None:
     class Scoring(ScriptedLanguageModel):
         read: ClassVar[list[tuple[str, str]]] = []
 
         def likelihood(self, prompts: Any, heads: Any, texts: Any, *, adapter: str | None = None) -> list[float]:
             self.read.extend(zip(heads, texts, strict=True))
-            return [0.25 if "none" in head else 0.75 for head in heads]
+            return [0.25 if "none" in text else 0.75 for text in texts]
 
     reward = OutcomeReward("answer_likelihood", by_likelihood(frozen_answering(Scoring())))
     row = make_row()
     assert pay(reward, update(row), '[{"op": "NOOP"}]', "No list.", rows=[row] * 3) == [0.75, 0.5, 0.0]
-    assert ("Memories: none\n**Answer:**", " Ann lives in Oslo") in Scoring.read
+    assert ("Memories:", " none\n**Answer:** Ann lives in Oslo") in Scoring.read
     read = len(Scoring.read)
     pay(reward, update(row), rows=[row])
     assert len(Scoring.read) == read == 4  # two banks, two questions: equal ones are read once
