@@ -299,8 +299,7 @@ def test_containment_asks_no_model_and_leaves_out_what_says_nothing_of_the_bank(
     row = make_row(linked=(oslo, nowhere), retention=(DRINK,))
     assert pay(reward, update(row), '[{"op": "NOOP"}]', "No list.", rows=[row] * 3) == [1.0, 0.5, 0.0]
     alone = make_row(linked=(nowhere,), retention=())
-    assert pay(reward, '[{"op": "NOOP"}]', rows=[alone]) == [None]
-    assert pay(reward, "No list.", rows=[alone]) == [None]
+    assert pay(reward, '[{"op": "NOOP"}]', "No list.", rows=[alone] * 2) == [None, None]
 
 
 def test_likelihood_scores_the_reply_that_names_the_entries_with_the_gold_answer() -> None:
