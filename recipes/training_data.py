@@ -16,6 +16,7 @@ from data.fillers import with_fillers
 from data.sources import Source, training_sources
 from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manager_tuples, session_tuples
 from memory_r1.agents.memory_manager import MemoryManager
+from memory_r1.agents.prompts import UNKNOWN
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.log import ListLog
@@ -88,7 +89,7 @@ def rl_rows(
     else:
         rows["training"] = _rows(arguments, train, banks[: len(train)], retriever)
         if arguments.answerable_only:
-            rows["training"] = [row for row in rows["training"] if is_answerable(row)]
+            rows["training"] = _answerable(rows["training"])
     datasets = _limited(arguments, rows)
     for split, sources in (("training", train), ("validation", validation)):
         logger.info("%s: %d dialogues, %d rows", split, len(sources), len(datasets[split]))
@@ -254,6 +255,21 @@ def _rows(
         ]
         return substitution_rows([item for item, _ in units], [events for _, events in units], retriever, depth)
     return manager_rows(manager_units(arguments, sources, banks), retriever, depth)
+
+
+def _answerable(rows: list[Row]) -> list[Row]:
+    """Keep the rows whose memories answer them, and so many unanswerable ones that their share stays what it was.
+
+    With a larger share, saying "unknown" to everything pays best.
+    """
+    unknown = [row for row in rows if row["answer"].lower() == UNKNOWN]
+    known = [row for row in rows if row["answer"].lower() != UNKNOWN]
+    kept = [row for row in known if is_answerable(row)]
+    return (
+        kept + require_rows(unknown, len(unknown) * len(kept) // max(1, len(known)), "unanswerable")
+        if unknown
+        else kept
+    )
 
 
 def _limited(arguments: MemoryArguments, rows: Mapping[str, list[Row]]) -> dict[str, Dataset]:
