@@ -31,7 +31,8 @@ def config(kind: DistributedType = DistributedType.NO, stage: int | None = None,
 
 
 def arguments(agent: str = "answer", answer_adapter: str | None = None, **fields: Any) -> Any:
-    given = {"warm_start": None, "manager_adapter": None, "banks": "gold", "credit": "turn", **fields}
+    given = {"warm_start": None, "manager_adapter": None, "banks": "gold", "credit": "turn", "filter_prompts": False}
+    given |= fields
     return SimpleNamespace(agent=agent, answer_adapter=answer_adapter, answer_folder=answer_adapter, **given)
 
 
@@ -170,3 +171,20 @@ def test_dialogues_without_questions_are_refused_before_anything_is_loaded(tiny_
     status, complaint = dry_run(tmp_path, tiny_model, "sft", dataset=str(path))
     assert (status, f"{path}: found no question in its 1 training dialogues; add questions" in complaint) == (1, True)
     assert not os.path.exists(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("credit", "fields", "complaint"),
+    [
+        ("branch", {}, "filter_prompts is set but credit is 'branch'"),
+        ("turn", {"dynamic_sampling_rounds": 2}, "use one or the other"),
+        ("turn", {"variance_sampling": 0.5}, "use one or the other"),
+    ],
+)
+def test_prompts_are_filtered_only_where_they_stay(
+    model: Any, monkeypatch: pytest.MonkeyPatch, credit: str, fields: dict[str, Any], complaint: str
+) -> None:
+    monkeypatch.setattr(preflight, "supports_shared_rollout", lambda config: True)
+    asked = arguments(credit=credit, filter_prompts=True)
+    with pytest.raises(ConfigurationError, match=complaint):
+        check_run(asked, config(**{"dynamic_sampling_rounds": 0, "variance_sampling": 0.0, **fields}), model)
