@@ -21,7 +21,7 @@ from memory_r1.weights import hash_file
 
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="publish.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="export_results.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="folder of an evaluation")
     parser.add_argument("--output", type=Path, required=True, metavar="JSON", help="docs/results/NAME.json")

@@ -41,8 +41,8 @@ def reinforce(
     from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.training import assembly, runs
     from memory_r1.training.completion_stats import DESCRIBE
-    from memory_r1.training.pass_rates import keep_teaching_rows
     from memory_r1.training.preflight import check_run, refuse_past_window, refuse_too_few
+    from memory_r1.training.prompt_filter import keep_teaching_rows
     from memory_r1.training.recipe_file import parse_recipe
     from memory_r1.training.restore_start import RestoreStart
     from recipes.dry_run import describe_run

@@ -27,7 +27,7 @@ def best_of_groups(advantages: torch.Tensor, varied: torch.Tensor) -> torch.Tens
 def generalized_advantages(
     rewards: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, *, gamma: float, gae_lambda: float
 ) -> torch.Tensor:
-    """Compute generalised advantage estimates (Schulman et al. 2016, arXiv:1506.02438, equation 16).
+    """Compute generalised advantage estimates, GAE (Schulman et al. 2016, arXiv:1506.02438, equation 16).
 
     A completion is an episode and each of its tokens a step; nothing follows the last token, even of a truncated one.
 

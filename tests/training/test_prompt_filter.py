@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from memory_r1.errors import TrainingError
-from memory_r1.training.pass_rates import RECORD, keep_teaching_rows
+from memory_r1.training.prompt_filter import RECORD, keep_teaching_rows
 from tests.tiny import lora_parameters, snapshot
 from tests.training.test_dynamic_sampling import DATA, Varied, make_trainer
 
