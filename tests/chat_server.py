@@ -27,6 +27,7 @@ class ChatServer:
         answer: Maps a request's (body, headers) to its answer; called from several threads.
         keep_alive: Leave connections open for further requests (HTTP/1.1).
         requests_a_connection: Close a connection without notice after this many requests; 0 never does.
+        pause_ms: Milliseconds that a client is asked to wait before it tries again; short, so that no test waits.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class ChatServer:
         *,
         keep_alive: bool = False,
         requests_a_connection: int = 0,
+        pause_ms: int = 1,
     ) -> None:
         self.requests: list[tuple[dict[str, Any], dict[str, str]]] = []
         self.connections = self.open_connections = 0
@@ -69,7 +71,7 @@ class ChatServer:
 
             def _send(self, status: int, content: Any) -> None:
                 self.send_response(status)
-                self.send_header("Retry-After-Ms", "1")  # a client that retries need not keep a test waiting
+                self.send_header("Retry-After-Ms", str(pause_ms))
                 if isinstance(content, Iterator):
                     self.end_headers()
                     for part in content:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import pytest
 
@@ -125,3 +126,13 @@ def test_a_window_is_filled_to_its_last_token() -> None:
 
 def test_no_request_is_no_answer() -> None:
     assert AnswerAgent(ScriptedLanguageModel()).answer([]) == []
+
+
+def test_a_likelihood_past_the_window_is_none() -> None:
+    class Scoring(ScriptedLanguageModel):
+        def likelihood(self, prompts: Any, heads: Any, texts: Any, *, adapter: str | None = None) -> list[float]:
+            return [0.5 for _ in prompts]
+
+    entry = MemoryEntry(1, "Ann lives in Rome", "Ann", "")
+    requests = [AnswerRequest("Where?", Recall((entry,))), AnswerRequest("Where? " * 200, Recall((entry,)))]
+    assert AnswerAgent(Scoring(window=200)).likelihood(requests, ["Rome", "Rome"]) == [0.5, None]

@@ -236,3 +236,9 @@ def test_it_may_be_used_from_one_event_loop_after_another() -> None:
         asked = endpoint(server, concurrency=1)
         for _ in range(2):
             assert len(ask(asked, 3)) == 3
+
+
+def test_a_pause_that_the_server_asks_for_does_not_count_as_its_silence() -> None:
+    answers = iter([(429, {}), reply("at last")])
+    with ChatServer(lambda body, headers: next(answers), pause_ms=600) as server:
+        assert ask(endpoint(server, timeout=0.25, retries=1)) == [ChatReply("at last", 0, 0)]

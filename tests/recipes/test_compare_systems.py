@@ -78,3 +78,10 @@ def test_a_mistyped_system_is_said_before_any_is_run(commands: list[tuple[str, .
     with pytest.raises(ConfigurationError, match="ragg"):
         compare_systems.main(["--benchmark=synthetic", "--systems", "none", "ragg"])
     assert commands == []
+
+
+def test_an_untrained_manager_is_compared_without_the_adapter(commands: list[tuple[str, ...]]) -> None:
+    arguments = ["--benchmark=locomo", "--systems", "prompted-manager", "memory-r1", "--manager=m"]
+    compare_systems.main(arguments)
+    given = ["--manager=m" in command for command in commands[:2]]
+    assert given == [False, True]

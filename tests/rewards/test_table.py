@@ -123,3 +123,8 @@ def test_a_file_that_is_no_python_is_refused(tmp_path: Path) -> None:
     for path in (text, broken):
         with pytest.raises(ConfigurationError, match=path.name):
             build_rewards([f"{path}:reward"], RewardContext("answer"))
+
+
+def test_a_likelihood_is_not_asked_of_a_server() -> None:
+    with pytest.raises(ConfigurationError, match="needs a local Answer Agent; set answer_adapter in place"):
+        check_rewards(["answer_likelihood"], "manager", has_answer_agent=True, answers_locally=False)

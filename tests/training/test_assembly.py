@@ -21,7 +21,7 @@ from memory_r1.memory.retriever import Retriever
 from memory_r1.systems import bank_cache
 from memory_r1.training import runs
 from memory_r1.training.arguments import MemoryArguments
-from memory_r1.training.assembly import agent_settings, frozen_answering, manager_tokens, policy_of
+from memory_r1.training.assembly import agent_settings, contents_of, frozen_answering, manager_tokens, policy_of
 from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
 from memory_r1.training.policy import POLICY
 from memory_r1.training.preflight import refuse_past_window, refuse_too_few
@@ -168,3 +168,22 @@ def test_a_manager_plays_each_dialogue_once_for_all_runs_beside_each_other(
     assert (dict(again), again.final) == (dict(first[0]), first[0].final)
     assert set(third) == {turn.turn_id for turn in sources[2].dialogue.turns()}
     assert load(sources[:1], longest=64)[1] == turns[0]
+
+
+def test_what_a_recipe_names_by_path_identifies_its_run_by_content(tiny_model: Path, tmp_path: Path) -> None:
+    warm = write_adapter(tiny_model, tmp_path / "warm", seed=1)
+    reward = tmp_path / "reward.py"
+    reward.write_text("def pay(completions, **columns): return [1.0] * len(completions)")
+    arguments = MemoryArguments(agent="manager", warm_start=str(warm), reward_funcs=[f"{reward}:pay"])
+    model = MemoryModelConfig(model_name_or_path=str(tiny_model), dtype="float32")
+    dialogues = [example.dialogue for example in generate_split("train", 2, 0)]
+    before = contents_of(arguments, model, dialogues)
+    assert contents_of(arguments, model, dialogues) == before
+    write_adapter(tiny_model, tmp_path / "warm", seed=2)
+    reward.write_text("def pay(completions, **columns): return [0.0] * len(completions)")
+    after = contents_of(arguments, model, dialogues[:1])
+    assert {name for name in before if before[name] != after[name]} == {
+        "warm_start_sha256",
+        "rewards_sha256",
+        "data_sha256",
+    }

@@ -92,6 +92,11 @@ def test_a_spoilt_chat_is_complained_about(
     assert any(complaint in found for found in complaints(spoil(chat)))
 
 
+def test_a_leap_day_of_another_year_is_only_complained_about() -> None:
+    found = list(complaints(with_turn(CHATS["train"][0], "On Monday 29 February we met.")))
+    assert any("29 February is not that day of the week" in complaint for complaint in found)
+
+
 def test_a_name_or_answer_in_two_splits_is_complained_about() -> None:
     train, test = CHATS["train"][:1], CHATS["test"][:1]
     borrowed = with_question(test[0], answer=train[0].dialogue.questions[0].answer)
