@@ -18,7 +18,7 @@ from memory_r1.training.advantages import best_of_groups
 from memory_r1.training.completion_stats import completion_rows
 from memory_r1.training.cpu_seconds import CpuSeconds
 from memory_r1.training.dynamic_sampling import DynamicSampler, Settled, samples_of
-from memory_r1.training.entropy_guard import EntropyGuard
+from memory_r1.training.early_stopping import EntropyGuard
 from memory_r1.training.policy import require_trainable
 from memory_r1.training.rollouts import has_images, shared_prefix_rollout, shuffle_groups, supports_shared_rollout
 from memory_r1.training.rows import Row

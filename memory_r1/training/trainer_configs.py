@@ -46,11 +46,18 @@ CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo")
 
 @dataclass
 class MemorySFTConfig(SFTConfig):
-    """TRL's `SFTConfig` with every field checked."""
+    """TRL's `SFTConfig` with every field checked, and patience."""
+
+    patience: int = field(
+        default=0,
+        metadata={"help": "Stop after this many validations in a row without a lower loss; 0 never stops early."},
+    )
 
     def __post_init__(self) -> None:
         validate_fields(self)
         _check_run(self, "eval_loss")
+        if self.patience and self.eval_strategy == "no":
+            raise ConfigurationError("patience is set but eval_strategy is 'no', so nothing validates; give steps")
         super().__post_init__()
 
 

@@ -1,4 +1,4 @@
-"""A guard against entropy collapse: a policy that is sure of every token samples alike and learns no more."""
+"""Callbacks that end a run before its last step, when going on is no better use of time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,31 @@ WINDOW = 10
 logger = logging.getLogger(__name__)
 
 
+class Patience(TrainerCallback):
+    """Stops a run after some validations in a row without a new lowest loss.
+
+    Counts from the run's own log, so that a resumed run stops where an uninterrupted one would.
+
+    Args:
+        validations: How many validations to wait for a lower loss.
+    """
+
+    def __init__(self, validations: int) -> None:
+        self.validations = validations
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Compare the newest validation losses with those before."""
+        losses = [row["eval_loss"] for row in state.log_history if "eval_loss" in row]
+        waited = len(losses) - 1 - losses.index(min(losses))
+        if waited >= self.validations:
+            logger.info("no lower validation loss in %d validations: training stops", waited)
+            control.should_training_stop = True
+
+
 class EntropyGuard(TrainerCallback):
     """Stops a run once the mean entropy of its last `WINDOW` logged steps is below a floor.
 
+    A policy that is sure of every token samples alike and learns no more.
     The best validated checkpoint stays the result, as in a run that ends by itself.
 
     Args:

@@ -1,0 +1,36 @@
+"""A run stops when its policy no longer explores or its validation loss no longer falls, and says so."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from memory_r1.training import early_stopping
+from memory_r1.training.early_stopping import Patience
+from tests.training.test_dynamic_sampling import Varied, make_trainer
+
+
+def test_a_run_stops_once_entropy_stays_below_the_floor(
+    tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(early_stopping, "WINDOW", 2)
+    caplog.set_level(logging.WARNING, logger="memory_r1")
+    for floor, steps in ((100.0, 2), (1e-9, 3)):
+        trainer = make_trainer(tiny_model, tmp_path / str(steps), Varied(), entropy_floor=floor)
+        trainer.train()
+        assert trainer.state.global_step == steps
+    assert "below entropy_floor 100.000: training stops at step 2" in caplog.text
+
+
+def test_patience_counts_validations_since_the_lowest_loss() -> None:
+    patience, state = Patience(2), TrainerState()
+    stopped = []
+    for loss in (0.5, 0.3, 0.4, 0.2, 0.2, 0.25):
+        state.log_history += [{"loss": 0.1}, {"eval_loss": loss}]
+        control = TrainerControl()
+        patience.on_evaluate(TrainingArguments(), state, control)
+        stopped.append(control.should_training_stop)
+    assert stopped == [False, False, False, False, False, True]
