@@ -42,17 +42,18 @@ def training(agent: str, method: str, **options: object) -> list[str]:
 
 
 def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | None) -> list[str]:
-    """Return the Python arguments that evaluate a system on the held-out dialogues; without an adapter, on the base.
+    """Return the Python arguments that evaluate a system on the everyday test chats; without an adapter, on the base.
 
     Precision and lengths are fixed, so that base, SFT and GRPO differ only in their adapters.
     """
     adapters = {"manager": manager, "answer": answer}
     return [
         "recipes/evaluate.py",
-        "--benchmark=synthetic",
+        "--benchmark=everyday",
+        "--split=test",
         f"--system={system}",
         "--dtype=bfloat16",
-        "--manager-tokens=48",
+        "--manager-tokens=96",
         "--answer-tokens=32",
         f"--output={folder}",
         *(f"--{agent}={path}" for agent, path in adapters.items() if path),

@@ -1,20 +1,23 @@
-"""The committed experiments on one CPU: who learned what, against fair controls, on held-out synthetic dialogues.
+"""The committed experiments on one CPU: what reinforcement on written chats adds to a warm start on generated ones.
 
-    make reproduce-cpu STAGE=answer
-    make reproduce-cpu                  # all stages
+    make reproduce-cpu SEED=0
+    make reproduce-cpu SEED=0 STAGE=train
 
-Stages: `train` (the demo's SFT and GRPO adapters, SFT continued on the same labels for the time of GRPO's steps, and
-SFT with gold for all dialogues as the ceiling), then one table each: `answer` (Answer Agents on identical banks),
-`manager` (managers under one frozen Answer Agent), `both`, and `baselines` (other systems with the trained Answer
-Agent). Every table trains all adapters that are missing first; what is finished is not run again. Two commands run at a
-time where they can. Tables go to `cpu-seed<N>.json` beside the runs, without any text of the dialogues; `--results
-docs/results` publishes them instead.
+Stages: `train` is the schedule itself: both agents are warmed up on generated, labelled dialogues; then, from the
+questions and answers of everyday chats alone, the Answer Agent learns over plain turns, the Memory Manager under it,
+and the Answer Agent again on that manager's banks (as in the paper's appendix E). `controls` trains what the same time,
+or the same information, gives without reinforcement. The others evaluate one table each on the test chats: `answer`
+(Answer Agents on identical banks), `manager` (managers under one frozen Answer Agent), `both`, and `systems` (other
+memory systems with the trained Answer Agent).
+
+What is finished is not run again, and an interrupted run goes on from its last checkpoint. Two commands run at a time
+where there are two cores. The record, without any text of the chats, goes to `everyday-seed<N>.json` beside the runs;
+`--results docs/results` publishes it instead.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -24,195 +27,149 @@ from typing import Any
 from rich.console import Console
 
 from memory_r1.entry import run_main
-from memory_r1.errors import ConfigurationError
-from memory_r1.jsonl import read_json, write_json
+from memory_r1.jsonl import write_json
 from recipes.commands import evaluation, training
+from recipes.records import evaluation_record, training_record
+from recipes.tables import TABLES, evaluations_of
 from recipes.task_graph import Task, add_jobs, run_tasks
 
-STAGES = ("train", "answer", "manager", "both", "baselines")
-ROWS = ("base", "sft", "sft-continued", "grpo", "sft-all-labels")
-AGENTS = ("manager", "answer")
-NEEDED = {"sft", "sft-continued", "grpo"}
-BASELINES = ("none", "rag", "oracle", "add-only")
+STAGES = ("train", "controls", *TABLES)
+CEILING_SEED = 0  # the ceiling, and the base model, are one run for all seeds
 console = Console()
 
 
 class Experiment:
-    """All runs of one seed in one folder; `rows` are those of `ROWS` that are trained and compared."""
+    """All runs of one seed in one folder."""
 
-    def __init__(self, folder: Path, seed: int, rows: Sequence[str] = ROWS) -> None:
+    def __init__(self, folder: Path, seed: int) -> None:
         self.folder = folder
         self.seed = seed
-        self.rows = rows
 
     def run(self, stages: Sequence[str], console: Console, jobs: int | None = None) -> None:
-        """Train every adapter of the tables, and evaluate what the tables of `stages` compare."""
-        run_tasks([*self._training(), *self._evaluations(stages)], self.folder / "logs", console, jobs=jobs)
+        """Train what the stages need, and evaluate what their tables compare."""
+        tasks = self._schedule()
+        if set(stages) - {"train"}:
+            tasks += self._controls()
+        left = [task for task in tasks if not self._is_trained(task.name)]
+        run_tasks([*left, *self._evaluations(stages)], self.folder / "logs", console, jobs=jobs)
 
-    def table(self, stage: str) -> list[dict[str, Any]]:
-        """A stage's rows, with paired differences to SFT continued, or of other systems to the trained one."""
-        folders = {row: self._evaluation_folder(*compared) for row, compared in self._compared(stage).items()}
-        return _rows(folders, "memory-r1" if stage == "baselines" else "sft-continued")
+    def record(self) -> dict[str, Any]:
+        """Return what may be published of all finished runs and evaluations."""
+        trained = sorted(path.parent for path in self.folder.glob("*/training_summary.json"))
+        evaluated = sorted(path.parent for path in (self.folder / "eval").glob("*/results.json"))
+        return {
+            "seed": self.seed,
+            "training": {folder.name: training_record(folder) for folder in trained},
+            "evaluations": {folder.name: evaluation_record(folder) for folder in evaluated},
+        }
 
-    def _training(self) -> list[Task]:
-        """Training that is not finished, the longest way first, as in the demo."""
-        sft = {agent: self.folder_of(agent, "sft") for agent in AGENTS}
-        start = {agent: {"warm_start": sft[agent], "manager_adapter": sft["manager"]} for agent in AGENTS}
-        both = ("manager sft", "answer sft")
-        tasks = [
-            *(self._train(agent, "sft") for agent in AGENTS),
-            self._train("manager", "grpo", both, answer_adapter=sft["answer"], **start["manager"]),
-            *(self._train_all_labels(agent) for agent in AGENTS if "sft-all-labels" in self.rows),
-            self._train("answer", "grpo", both, **start["answer"]),
-            *(self._train_continued(agent) for agent in AGENTS if "sft-continued" in self.rows),
+    def _schedule(self) -> list[Task]:
+        """The alternating schedule, in the order of its dependencies."""
+        return [
+            self._train("manager", "sft"),
+            self._train("answer", "sft"),
+            self._train("answer", "grpo", "turns", after=("answer_sft",), warm_start="answer_sft"),
+            self._train("manager", "grpo", **self._under_turns()),
+            self._train("answer", "grpo", **self._on_final_banks("answer_turns")),
         ]
-        finished = {folder.name for folder in self.folder.glob("*") if (folder / "training_summary.json").is_file()}
-        return [task for task in tasks if task.name.replace(" ", "_").replace("-", "_") not in finished]
 
-    def _train(self, agent: str, method: str, after: tuple[str, ...] = (), **options: object) -> Task:
-        """A row of the tables that is named after its method."""
-        command = training(agent, method, output_dir=self.folder_of(agent, method), seed=self.seed, **options)
-        return Task(f"{agent} {method}", lambda: command, after)
+    def _controls(self) -> list[Task]:
+        """What equal time or equal information gives without reinforcement."""
+        imitated: dict[str, Any] = {"best_of_group": True}
+        answer = ("answer_turns", "answer_grpo")
+        tasks = [
+            self._train("manager", "grpo", "best", **self._under_turns(), **imitated),
+            self._train("answer", "grpo", "best_turns", after=("answer_sft",), warm_start="answer_sft", **imitated),
+            self._train("answer", "grpo", "best", **self._on_final_banks("answer_best_turns"), **imitated),
+            self._continued("manager", "sft_continued", ("manager_grpo",)),
+            self._continued("answer", "sft_continued", answer),
+            # Question, answer and evidence make a worked answer, so no label is needed that GRPO does not have.
+            self._continued("answer", "worked", answer, dataset="everyday", banks="turns"),
+        ]
+        if self.seed == CEILING_SEED:
+            tasks.append(self._continued("manager", "gold", ("manager_grpo",), dataset="everyday-labelled"))
+        return tasks
 
-    def _train_continued(self, agent: str) -> Task:
-        def command() -> list[str]:
-            sft, folder = self.folder_of(agent, "sft"), self.folder_of(agent, "sft-continued")
-            options = {"warm_start": sft, "max_steps": self._continued_steps(agent), "learning_rate": 2e-4}
-            return training(agent, "sft", output_dir=folder, seed=self.seed, **options)
+    def _under_turns(self) -> dict[str, Any]:
+        return {
+            "after": ("manager_sft", "answer_turns"),
+            "warm_start": "manager_sft",
+            "manager_adapter": "manager_sft",
+            "answer_adapter": "answer_turns",
+        }
 
-        return Task(f"{agent} sft-continued", command, (f"{agent} sft", f"{agent} grpo"))
+    def _on_final_banks(self, start: str) -> dict[str, Any]:
+        return {
+            "after": (start, "manager_grpo"),
+            "warm_start": start,
+            "banks": "manager",
+            "manager_adapter": "manager_grpo",
+        }
 
-    def _train_all_labels(self, agent: str) -> Task:
-        def command() -> list[str]:
-            labelled = 30  # the 24 labelled dialogues and the 6 that GRPO learned from without labels
-            steps = round(self.summary(agent, "sft")["steps"] * labelled / 24)
-            folder = self.folder_of(agent, "sft-all-labels")
-            options = {"train_dialogues": labelled, "max_steps": steps}
-            return training(agent, "sft", output_dir=folder, seed=self.seed, **options)
+    def _train(self, agent: str, method: str, name: str = "", *, after: tuple[str, ...] = (), **options: Any) -> Task:
+        """A run of the agent's recipe of this method; options that name an adapter of this seed become its folder."""
+        row = f"{agent}_{name or method}"
+        adapters = ("warm_start", "manager_adapter", "answer_adapter")
+        told = {key: self.folder / value if key in adapters else value for key, value in options.items()}
+        command = training(agent, method, output_dir=self.folder / row, seed=self.seed, **told)
+        return Task(row, partial(list, command), after)
 
-        return Task(f"{agent} sft-all-labels", command, (f"{agent} sft",))
+    def _continued(self, agent: str, name: str, instead_of: tuple[str, ...], **options: Any) -> Task:
+        """SFT from the warm start for as many CPU seconds as the runs that it stands against took."""
+        start = f"{agent}_sft"
+
+        def command() -> Sequence[str]:
+            sft = training_record(self.folder / start)
+            seconds = sum(training_record(self.folder / row)["cpu_seconds"] for row in instead_of)
+            steps = max(1, round(seconds / sft["cpu_seconds"] * sft["steps"]))
+            told = {"warm_start": start, "max_steps": steps, "learning_rate": 2e-4, "patience": 0, **options}
+            return self._train(agent, "sft", name, **told).command()
+
+        return Task(f"{agent}_{name}", command, (start, *instead_of))
+
+    def _is_trained(self, row: str) -> bool:
+        return (self.folder / row / "training_summary.json").is_file()
 
     def _evaluations(self, stages: Sequence[str]) -> list[Task]:
         """Evaluations that are not finished. The first of each manager writes its banks, which the others wait for."""
-        tasks: dict[Path, Task] = {}
-        writers: dict[str | None, str] = {}
-        for system, manager, answer in (compared for stage in stages for compared in self._compared(stage).values()):
-            folder = self._evaluation_folder(system, manager, answer)
-            if folder in tasks or (folder / "results.json").is_file():
+        tasks: dict[str, Task] = {}
+        writers: dict[str, str] = {}
+        for name in (name for stage in stages for name in evaluations_of(stage, ceiling=self.seed == CEILING_SEED)):
+            if name in tasks or (self.folder / "eval" / name / "results.json").is_file():
                 continue
+            system, manager, answer = name.split(".")
             rows = {"manager": manager, "answer": answer}
-            adapters = {agent: self.folder_of(agent, row) for agent, row in rows.items() if row not in (None, "base")}
-            after = [f"{agent} {rows[agent]}" for agent in adapters]
-            if system == "memory-r1" and (writer := writers.setdefault(manager, folder.name)) != folder.name:
+            adapters = {agent: self.folder / f"{agent}_{row}" for agent, row in rows.items() if row not in ("", "base")}
+            after = [folder.name for folder in adapters.values()]
+            if system == "memory-r1" and (writer := writers.setdefault(manager, name)) != name:
                 after.append(writer)
             command = [
-                *evaluation(folder, system, adapters.get("manager"), adapters.get("answer")),
+                *evaluation(self.folder / "eval" / name, system, adapters.get("manager"), adapters.get("answer")),
                 f"--banks={self.folder / 'banks'}",
             ]
-            tasks[folder] = Task(folder.name, partial(list, command), tuple(after))
+            tasks[name] = Task(name, partial(list, command), tuple(after))
         return list(tasks.values())
-
-    def _compared(self, stage: str) -> dict[str, tuple[str, str | None, str]]:
-        """What the rows of a stage's table are: system, row of its manager, row of its Answer Agent."""
-        if stage == "baselines":
-            systems = {system: (system, "grpo" if system == "add-only" else None, "grpo") for system in BASELINES}
-            return {**systems, "memory-r1": ("memory-r1", "grpo", "grpo")}
-        pairs = {
-            "train": {},
-            "answer": {row: ("sft", row) for row in self.rows},
-            "manager": {row: (row, "sft") for row in self.rows},
-            "both": {row: (row, row) for row in self.rows},
-        }[stage]
-        return {row: ("memory-r1", *pair) for row, pair in pairs.items()}
-
-    def _evaluation_folder(self, system: str, manager: str | None, answer: str) -> Path:
-        """Where an evaluation lies; the demo's folder holds those of both agents at one stage already."""
-        of_demo = self.folder / f"eval_{manager}"
-        if system == "memory-r1" and manager == answer and (of_demo / "results.json").is_file():
-            return of_demo
-        return self.folder / "eval" / (f"{system}.{manager}.{answer}" if system == "memory-r1" else system)
-
-    def folder_of(self, agent: str, row: str) -> Path:
-        """Where a trained adapter lies."""
-        return self.folder / f"{agent}_{row.replace('-', '_')}"
-
-    def summary(self, agent: str, row: str) -> dict[str, Any]:
-        """`training_summary.json` of an adapter."""
-        return read_json(self.folder_of(agent, row) / "training_summary.json")
-
-    def _continued_steps(self, agent: str) -> int:
-        """SFT steps that take as long as the agent's GRPO steps took, validation and rollouts included.
-
-        Times are those of the training loops: neither loading nor playing the manager's banks is training.
-        """
-        sft, grpo = self.summary(agent, "sft"), self.summary(agent, "grpo")
-        return max(1, round(_loop_seconds(grpo) / _loop_seconds(sft) * sft["steps"]))
-
-
-def _loop_seconds(summary: dict[str, Any]) -> float:
-    """Seconds of a run's training loop, as transformers logs them at its end."""
-    return float(next(row["train_runtime"] for row in reversed(summary["log_history"]) if "train_runtime" in row))
-
-
-def _rows(folders: dict[str, Path], control: str) -> list[dict[str, Any]]:
-    from memory_r1.evaluation.records import read_predictions
-    from memory_r1.evaluation.scoring.comparison import metric_difference
-
-    predictions = {name: read_predictions(folder) for name, folder in folders.items()}
-    rows = []
-    for name, folder in folders.items():
-        results = read_json(folder / "results.json")
-        difference = metric_difference(predictions[name], predictions[control], "f1_squad")
-        rows.append(
-            {
-                "row": name,
-                "n_questions": results["n_questions"],
-                "exact_match": results["overall"]["exact_match"],
-                "f1_squad": results["overall"]["f1_squad"],
-                "evidence_recall": results["overall"]["evidence_recall"],
-                "operations": results["operations"],
-                f"f1_less_{control}": difference and dataclasses.asdict(difference),
-                "f1_by_category": {key: value["f1_squad"]["mean"] for key, value in results["by_category"].items()},
-            }
-        )
-    return rows
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the stages asked for, each after those it needs, and write the tables."""
+    """Run the stages asked for, each after those it needs, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--stage", choices=STAGES, help="one stage (default: all); `train` always runs first")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--rows", nargs="+", choices=ROWS, default=ROWS, help="rows of the tables (default: all)")
-    parser.add_argument("--folder", type=Path, help="default: outputs/reproduce/seed<N>; the demo's holds its adapters")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="where the tables go (default: beside the runs)")
+    parser.add_argument("--folder", type=Path, help="default: outputs/reproduce/seed<N>")
+    parser.add_argument(
+        "--results", type=Path, metavar="FOLDER", help="where the record goes (default: beside the runs)"
+    )
     add_jobs(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
-    if missing := NEEDED - set(options.rows):
-        raise ConfigurationError(
-            f"--rows lacks {', '.join(sorted(missing))}, which every table compares with; add them"
-        )
     folder = options.folder or Path("outputs/reproduce") / f"seed{options.seed}"
-    experiment = Experiment(folder, options.seed, options.rows)
-    stages = [options.stage] if options.stage else STAGES
-    experiment.run(stages, console, options.jobs)
-    path = (options.results or folder) / f"cpu-seed{options.seed}.json"
-    tables = read_json(path) if path.is_file() else {"seed": options.seed, "tables": {}}
-    for stage in stages:
-        if stage != "train":
-            tables["tables"][stage] = experiment.table(stage)
-            tables["training"] = {
-                f"{agent}_{row}": {
-                    key: experiment.summary(agent, row).get(key)
-                    for key in ("steps", "wall_seconds", "best_validation", "start_validation", "kept_start")
-                }
-                for agent in AGENTS
-                for row in options.rows
-                if row != "base"
-            }
-            write_json(path, tables)
-            console.print(f"{stage}: written to {path}")
+    experiment = Experiment(folder, options.seed)
+    try:
+        experiment.run([options.stage] if options.stage else STAGES, console, options.jobs)
+    finally:  # a run of hours that is cut keeps what it has shown so far
+        path = write_json((options.results or folder) / f"everyday-seed{options.seed}.json", experiment.record())
+    console.print(f"written to {path}", soft_wrap=True)
     return 0
 
 

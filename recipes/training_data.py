@@ -68,13 +68,15 @@ def rl_rows(
 ) -> tuple[dict[str, Dataset], dict[str, Any]]:
     """Return training and validation rows, and the trainer's `rollout_func` if it has one."""
     branching = arguments.credit == "branch"
+    if arguments.validation == "played":
+        validation = []  # whole dialogues are asked instead of rows
     played = validation if branching else [*train, *validation]  # branches play the training dialogues themselves
     banks = load_banks(arguments, played, model, retriever, banks_folder(config), manager_tokens(arguments, config))
     if arguments.infer_evidence:
         told = zip([*train, *validation], banks, strict=True)
         played = [replace(source, dialogue=with_inferred_evidence(source.dialogue, bank)) for source, bank in told]
         train, validation = played[: len(train)], played[len(train) :]
-    rows = {"validation": _rows(arguments, validation, banks[-len(validation) :], retriever)}
+    rows = {"validation": _rows(arguments, validation, banks[len(banks) - len(validation) :], retriever)}
     rollout = {}
     if branching:
         points = [point for source in train for point in branch_points(source.dialogue)]
@@ -90,6 +92,8 @@ def rl_rows(
         rows["training"] = _rows(arguments, train, banks[: len(train)], retriever)
         if arguments.answerable_only:
             rows["training"] = _answerable(rows["training"])
+    # transformers asks for a validation set even where none of its rows is read.
+    rows["validation"] = rows["validation"] or rows["training"][:1]
     datasets = _limited(arguments, rows)
     for split, sources in (("training", train), ("validation", validation)):
         logger.info("%s: %d dialogues, %d rows", split, len(sources), len(datasets[split]))

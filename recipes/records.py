@@ -1,0 +1,60 @@
+"""What may be published of a run: scores by question and curves, but no text of the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from memory_r1.evaluation.records import PREDICTIONS, Prediction
+from memory_r1.evaluation.scoring.results import scored_predictions
+from memory_r1.jsonl import read_json
+from memory_r1.weights import hash_file
+
+METRICS = ("f1_squad", "exact_match", "evidence_recall")
+# Columns of a training log that are kept: what it optimised, what it cost, and what shows that it still explores.
+CURVES = (
+    *("step", "loss", "eval_loss", "reward", "eval_score", "kl", "entropy", "cpu_seconds", "step_time"),
+    *("groups/zero_variance", "groups/flat", "completions/parse_failures", "completions/unknown"),
+    *("completions/share_ADD", "completions/share_UPDATE", "completions/share_DELETE", "completions/share_NOOP"),
+)
+SUMMARY = (
+    *("agent", "method", "seed", "steps", "wall_seconds", "start_validation", "best_validation", "kept_start"),
+    *("train_rows", "git_revision", "recipe"),
+)
+
+
+def training_record(folder: Path) -> dict[str, Any]:
+    """Return a finished run's recipe, cost, validation scores and curves."""
+    summary = read_json(folder / "training_summary.json")
+    history = summary["log_history"]
+    curves = [{key: _rounded(row[key]) for key in CURVES if row.get(key) is not None} for row in history]
+    kept = {key: summary[key] for key in SUMMARY if key in summary}
+    recipe = kept.get("recipe", {})
+    kept["recipe"] = {key: value for key, value in recipe.items() if "/" not in str(value)}  # no path of a machine
+    return kept | {
+        "cpu_seconds": max((row.get("cpu_seconds", 0.0) for row in history), default=0.0),
+        "completions": summary["steps"] * recipe.get("generation_batch_size", 0),
+        "curves": [row for row in curves if row.keys() - {"step", "cpu_seconds"}],
+    }
+
+
+def evaluation_record(folder: Path) -> dict[str, Any]:
+    """Return an evaluation's scores by question, its operations, and the hash of its predictions."""
+    rows = scored_predictions(folder)
+    return {
+        "operations": read_json(folder / "results.json")["operations"],
+        "unknown": sum(_is_unknown(row) for row in rows),
+        "predictions_sha256": hash_file(folder / PREDICTIONS),
+        "questions": {
+            row.key: {"category": row.category, **{name: _rounded(row.metrics.get(name)) for name in METRICS}}
+            for row in rows
+        },
+    }
+
+
+def _is_unknown(row: Prediction) -> bool:
+    return row.prediction.strip().lower().rstrip(".") == "unknown"
+
+
+def _rounded(value: Any) -> Any:
+    return round(value, 4) if isinstance(value, float) else value
