@@ -161,7 +161,8 @@ class OperationRow:
         }
         places = (place for place in count() if place not in rows)
         applied = {}
-        for place, event in zip(places, record.events, strict=False):
+        operations = [event for event in record.events if event.kind in OperationKind.__members__]
+        for place, event in zip(places, operations, strict=False):
             kind, text = OperationKind(event.kind), event.payload.get("text")
             instead_of = event.payload.get("instead_of")
             proposed = OperationKind(instead_of) if instead_of else kind if record.model_calls else None
