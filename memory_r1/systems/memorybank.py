@@ -25,18 +25,20 @@ from memory_r1.systems.state import ScopeState
 from memory_r1.systems.writer import Writer, Writing, WritingTask, joined, text_object
 from memory_r1.types import MemoryEntry, OperationKind, Turn
 
+LONGEST = 600
+"""Characters of a summary or a portrait."""
 DAY_SUMMARY = WritingTask(
     "day summary",
     "Summarise what was said, in at most three short sentences with names. Reply with JSON only: "
     '{"summary": "Kim adopted a goat."}.',
-    text_object("summary"),
+    text_object("summary", LONGEST),
     max_new_tokens=96,
 )
 PORTRAIT = WritingTask(
     "portrait",
     "Describe the person named in the last line, who said the other lines: character, tastes, work, people around "
     'them, in at most three short sentences. Reply with JSON only: {"portrait": "Kim is patient."}.',
-    text_object("portrait"),
+    text_object("portrait", LONGEST),
     max_new_tokens=96,
 )
 FORGETTING = ("threshold", "seeded")

@@ -17,7 +17,15 @@ FACTS = WritingTask(
     "facts",
     "List the lasting facts that the speaker of the last line states about themselves or others, each a short sentence "
     'with a name. Reply with JSON only: {"facts": ["Kim has a goat called Gus"]} or {"facts": []}.',
-    object_of({"facts": {"type": "array", "items": {"type": "string", "minLength": 1}, "maxItems": MAX_FACTS}}),
+    object_of(
+        {
+            "facts": {
+                "type": "array",
+                "items": {"type": "string", "minLength": 1, "maxLength": 300},
+                "maxItems": MAX_FACTS,
+            }
+        }
+    ),
     max_new_tokens=64,
 )
 

@@ -25,8 +25,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 class WritingTask:
     """Something that a model writes: `instructions` ask for JSON of `schema`, of at most `max_new_tokens`.
 
-    The schema may use `type` (object, array, string), `properties`, `required`, `items`, `maxItems`, `minLength` and
-    `enum`; an object holds no members but its properties (`object_of`).
+    The schema may use `type` (object, array, string), `properties`, `required`, `items`, `maxItems`, `minLength`,
+    `maxLength` and `enum`; an object holds no members but its properties (`object_of`).
     """
 
     name: str
@@ -125,12 +125,17 @@ def conforms(value: object, schema: Schema) -> bool:
             and len(value) <= schema.get("maxItems", len(value))
             and all(conforms(item, schema["items"]) for item in value)
         )
-    return isinstance(value, str) and len(value.strip()) >= schema.get("minLength", 0) and not _UNSTORABLE.search(value)
+    return (
+        isinstance(value, str)
+        and schema.get("minLength", 0) <= len(value.strip())
+        and len(value) <= schema.get("maxLength", len(value))
+        and not _UNSTORABLE.search(value)
+    )
 
 
-def text_object(name: str) -> Schema:
-    """Return the schema of an object with one member, a text that is not empty."""
-    return object_of({name: {"type": "string", "minLength": 1}})
+def text_object(name: str, longest: int) -> Schema:
+    """Return the schema of an object with one member, a text that is not empty and has at most `longest` characters."""
+    return object_of({name: {"type": "string", "minLength": 1, "maxLength": longest}})
 
 
 def object_of(properties: Mapping[str, Schema]) -> Schema:
