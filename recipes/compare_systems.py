@@ -33,6 +33,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="as for recipes/evaluate.py")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: all")
     parser.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager, for the systems with one")
+    parser.add_argument("--writer", metavar="DIR", help="adapter of the writer or 'base', for the systems that write")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by the options"
     )
@@ -44,6 +45,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
 def settled(options: argparse.Namespace, others: Sequence[str]) -> argparse.Namespace:
     """Return an evaluation's options with both adapters, and set the comparison's default folder."""
     common = [f"--benchmark={options.benchmark}", *([f"--manager={options.manager}"] if options.manager else [])]
+    common += [f"--writer={options.writer}"] if options.writer else []
     evaluated = evaluate.parse_arguments([*common, *others])
     complete(evaluated)  # name the folder before the adapters' settings fill in options
     options.output = options.output or Path("outputs") / "compare" / folder_name(evaluated, "systems")
@@ -70,6 +72,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--system={name}",
             f"--output={options.output / name}",
             *(manager if spec.needs_manager and not spec.prompted else shared),
+            *([f"--writer={options.writer}"] if options.writer and spec.writes else []),
             *others,
         )
     if len(specs) > 1:

@@ -34,6 +34,9 @@ from recipes.benchmarks import complete as complete_options
 
 logger = logging.getLogger("recipes.evaluate")  # __name__ is __main__ in the command
 
+BASE = "base"
+"""In place of a writer's adapter: the base model writes."""
+
 if TYPE_CHECKING:
     from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.systems.base import MemorySystem
@@ -52,6 +55,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"base model of both agents: hub id, folder, or the embedded one (default: {DEFAULT_MODEL})",
     )
     what.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager (default: the base model)")
+    what.add_argument(
+        "--writer",
+        metavar="DIR",
+        help="adapter that writes facts, summaries and portraits, or 'base' for the base model (default: rules)",
+    )
     what.add_argument("--answer", metavar="DIR", help="adapter of the Answer Agent (default: the base model)")
     add_options(parser)
     settings = parser.add_argument_group(
@@ -77,6 +85,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     settings.add_argument("--answer-style", choices=("ids", "quotes"), help="how answers name memories (ids)")
     settings.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision (float32)")
+    settings.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SYSTEM.NAME=VALUE",
+        help="a setting of one system, such as sliding-window.window_tokens=512 (may be repeated)",
+    )
     settings.add_argument("--embedder", metavar="NAME", help="sentence model (all-MiniLM-L6-v2)")
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -103,7 +118,8 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
     from memory_r1.memory.embedder import SentenceEmbedder
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
-    from memory_r1.systems.table import build_system, system_spec
+    from memory_r1.systems.table import build_system, parse_settings, system_spec
+    from memory_r1.systems.writer import Writer
 
     spec = system_spec(options.system)
     retriever = Retriever(SentenceEmbedder(resolve_embedder(options.embedder))) if spec.needs_retriever else None
@@ -123,9 +139,16 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         options.system,
         retriever=retriever,
         manager=manager,
+        writer=Writer(model, adapter=_adapter_name(options)) if spec.writes and options.writer else None,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
+        settings=parse_settings(options.set).get(options.system),
     )
+
+
+def _adapter_name(options: argparse.Namespace) -> str | None:
+    """Return the writer's adapter name in the model; None for the base model."""
+    return None if options.writer == BASE else "writer"
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -135,10 +158,20 @@ def main(arguments: Sequence[str]) -> int:
     for package in ("memory_r1", "data", "recipes"):
         logging.getLogger(package).setLevel(logging.INFO)
     from memory_r1.evaluation.selection import select
-    from memory_r1.systems.table import system_spec
+    from memory_r1.systems.table import parse_settings, system_spec
 
     # Report mistakes in the options before loading a model.
     spec = system_spec(options.system)
+    parse_settings(options.set)
+    if options.writer and not spec.writes:
+        raise ConfigurationError(
+            f"--writer is given, but memory system {options.system!r} asks no model to write: leave it out"
+        )
+    if options.writer not in (None, BASE) and not (Path(options.writer) / "adapter_config.json").is_file():
+        raise ConfigurationError(
+            f"--writer is {options.writer!r}, which holds no adapter_config.json: give the folder of a writer's "
+            "adapter, 'base' for the base model, or leave it out for rules"
+        )
     if options.manager and (spec.prompted or not spec.needs_manager):
         has = "an untrained manager" if spec.prompted else "no manager"
         raise ConfigurationError(f"--manager is given, but memory system {options.system!r} has {has}: leave it out")
@@ -157,6 +190,8 @@ def main(arguments: Sequence[str]) -> int:
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
     logger.info("settings: %s", ", ".join(used))
     adapters = {name: folder for name in ("manager", "answer") if (folder := getattr(options, name))}
+    if options.writer not in (None, BASE):
+        adapters["writer"] = options.writer
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
     dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
     if options.restart:
@@ -197,6 +232,8 @@ def main(arguments: Sequence[str]) -> int:
             recall_per_speaker=options.manager_recall_per_speaker,
             max_new_tokens=options.manager_tokens,
             constrained=options.constrained,
+            writer=options.writer if options.writer != BASE else None,
+            settings=parse_settings(options.set).get(options.system),
         ),
         rebuild_banks=options.rebuild_banks,
         progress=not options.quiet,
@@ -272,14 +309,18 @@ def settle(options: argparse.Namespace) -> None:
 def configuration(options: argparse.Namespace) -> dict[str, object]:
     """Return whatever else may change a score, with hashes of models and adapters, as a folder may be retrained."""
     from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
-    from memory_r1.systems.table import system_spec
+    from memory_r1.systems.table import parse_settings, system_spec
 
-    hashes = {"model_sha256": model_hash(resolve_model(options.model))}
+    hashes: dict[str, object] = {"model_sha256": model_hash(resolve_model(options.model))}
     if system_spec(options.system).needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
     for name in ("manager", "answer"):
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)
+    if options.writer:
+        hashes["writer"] = BASE if options.writer == BASE else adapter_hash(options.writer)
+    if own := parse_settings(options.set).get(options.system):
+        hashes["system_settings"] = own
     settings = {name: getattr(options, name) for name in options.settings_from}
     return settings | {"settings_from": options.settings_from} | hashes
 

@@ -157,17 +157,14 @@ def joined(writings: Iterable[Writing]) -> Record:
 
 
 def count_writings(records: Iterable[Record]) -> dict[str, int]:
-    """Count the writings of a log by who wrote, `by_model` and `by_rules`; empty for a system that writes nothing."""
-    counts: dict[str, int] = {}
-    for event in (event for record in records for event in record.events if event.kind == WRITTEN):
-        counts = counts or {"by_model": 0, "by_rules": 0}
-        counts[f"by_{event.payload['by']}"] += 1
-    return counts
+    """Count the writings of a log, `written_by_model` and `written_by_rules`; empty if nothing was written."""
+    by = [event.payload["by"] for record in records for event in record.events if event.kind == WRITTEN]
+    return {f"written_by_{who}": by.count(who) for who in ("model", "rules")} if by else {}
 
 
-def shown_name(system: str, writings: Mapping[str, int]) -> str:
+def shown_name(system: str, counts: Mapping[str, float]) -> str:
     """Return the name under which results show a system: with "(rules)" if the rules wrote more than half."""
-    by_model, by_rules = writings.get("by_model", 0), writings.get("by_rules", 0)
+    by_model, by_rules = counts.get("written_by_model", 0), counts.get("written_by_rules", 0)
     return f"{system} (rules)" if by_rules > by_model else system
 
 

@@ -88,7 +88,7 @@ def test_a_day_has_one_summary_and_a_speaker_one_portrait_by_the_model() -> None
     portrait = state.bank.get(state.portraits["Ann"])
     assert (portrait.speaker, portrait.source_turn_ids) == ("Ann", ("D1:1", "D2:1"))
     assert "Known before:" in portrait.text and portrait.text.count("Describe Ann.") == 3
-    assert count_writings(memory.records("a")) == {"by_model": 6, "by_rules": 0}
+    assert count_writings(memory.records("a")) == {"written_by_model": 6, "written_by_rules": 0}
     assert sum(record.model_calls for record in memory.records("a")) == 6
 
 
@@ -97,7 +97,7 @@ def test_without_a_model_rules_write_from_the_statements() -> None:
     state = memory.state("a")
     assert state.bank.get(state.summaries["2023-05-01"]).text == "Ann: I like fish. Ann: My cat sleeps."
     assert state.bank.get(state.portraits["Ann"]).text == "I like fish. My cat sleeps."
-    assert count_writings(memory.records("a")) == {"by_model": 0, "by_rules": 2}
+    assert count_writings(memory.records("a")) == {"written_by_model": 0, "written_by_rules": 2}
 
 
 def test_summaries_fade_and_portraits_do_not() -> None:

@@ -69,18 +69,20 @@ def test_rules_stand_in_for_what_does_not_parse_and_the_log_tells() -> None:
     assert [writing.value for writing in written] == [{"facts": ["Kim left"]}, RULES, RULES]
     record = joined(written)
     counts = count_writings([record])
-    assert counts == {"by_model": 1, "by_rules": 2}
+    assert counts == {"written_by_model": 1, "written_by_rules": 2}
     assert (record.model_calls, record.completion) == (3, '{"facts": ["Kim left"]}\nI shall remember\nno')
     assert record.completion_tokens == 7  # words
     assert shown_name("profile", counts) == "profile (rules)"
-    assert shown_name("profile", {"by_model": 1, "by_rules": 1}) == "profile"  # half is not more than half
+    assert (
+        shown_name("profile", {"written_by_model": 1, "written_by_rules": 1}) == "profile"
+    )  # half is not more than half
     assert shown_name("rag", count_writings([])) == "rag"
 
 
 def test_without_a_model_the_rules_write_at_no_cost() -> None:
     (writing,) = Writer().write(FACTS, [["Kim: I left"]], [RULES])
     assert (writing.value, writing.record.model_calls) == (RULES, 0)
-    assert count_writings([writing.record]) == {"by_model": 0, "by_rules": 1}
+    assert count_writings([writing.record]) == {"written_by_model": 0, "written_by_rules": 1}
 
 
 def test_a_text_too_long_for_the_window_loses_its_first_lines_then_the_end_of_the_last() -> None:
