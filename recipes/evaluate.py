@@ -139,16 +139,11 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         options.system,
         retriever=retriever,
         manager=manager,
-        writer=Writer(model, adapter=_adapter_name(options)) if spec.writes and options.writer else None,
+        writer=Writer(model, adapter="writer" if options.writer != BASE else None) if options.writer else None,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
         settings=parse_settings(options.set).get(options.system),
     )
-
-
-def _adapter_name(options: argparse.Namespace) -> str | None:
-    """Return the writer's adapter name in the model; None for the base model."""
-    return None if options.writer == BASE else "writer"
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -189,7 +189,8 @@ class RunInfo:
     `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter). If a model writes
     the banks, `banks` holds their cache `key` and the `reused` dialogues. `cost` counts `write_tokens`, `read_tokens`
     and `model_calls`, including those of reused banks, `cut_entries` dropped from recalls, `cut_writing` dropped from
-    prompts, and for systems that write texts how many the model and the rules wrote. `category_names` maps a category to its names by naming scheme.
+    prompts that write, and, for systems that write texts, how many the model and the rules wrote. `category_names` maps
+    a category to its names by naming scheme.
     """
 
     benchmark: str

@@ -145,7 +145,10 @@ def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str,
             ["--benchmark", "synthetic", "--system", "rag", "--writer", "x"],
             "memory system 'rag' asks no model to write",
         ),
-        (["--benchmark", "synthetic", "--system", "profile", "--writer", "no/such"], "no/such"),
+        (
+            ["--benchmark", "synthetic", "--system", "profile", "--writer", "no/such"],
+            "--writer is 'no/such', which holds no adapter_config.json: give the folder of a writer's adapter",
+        ),
         (
             ["--benchmark", "synthetic", "--set", "rag.window_tokens=9"],
             "setting 'rag.window_tokens=9' is unknown; give NAME=VALUE with one of sliding-window.window_tokens, ",

@@ -59,10 +59,9 @@ def test_a_kill_while_writing_loses_nothing_acknowledged(lines: int, tmp_path: P
 
 def thrifty_script(prompt: Messages, adapter: str | None) -> str:
     """Keep one fact in ten, so that a manager's bank stays small enough to be searched a thousand times."""
-    manages = "Last turn: " in prompt[-1]["content"]
-    return (
-        '[{"op": "NOOP"}]' if manages and not prompt[-1]["content"].endswith("0") else keeping_script(prompt, adapter)
-    )
+    asked = prompt[-1]["content"]
+    skipped = "Last turn: " in asked and not asked.endswith("0")
+    return '[{"op": "NOOP"}]' if skipped else keeping_script(prompt, adapter)
 
 
 @every_system
