@@ -131,7 +131,7 @@ def written_reply(prompt: Messages) -> str:
 
     "hm" holds no fact; a text with "noise" in its last line gets a reply that does not parse.
     """
-    asked = re.search(r'\{"(facts|summary|portrait)": ', prompt[0]["content"])
+    asked = re.search(r'\{"(facts|summary|portrait|memory|state)": ', prompt[0]["content"])
     if asked is None:
         return ""
     lines = prompt[-1]["content"].splitlines()

@@ -6,7 +6,7 @@ The instructions are short on purpose: on small hardware every prompt token cost
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from memory_r1.types import MemoryEntry, Turn
@@ -163,6 +163,17 @@ def _memory_lines(recalled: Sequence[MemoryEntry]) -> list[str]:
     """Render the manager's block of memories."""
     numbered = [memory_line(number, entry) for number, entry in enumerate(recalled, start=1)]
     return ["Memories:", *(numbered or ["none"])]
+
+
+def dialogue_lines(said: Iterable[Turn | MemoryEntry]) -> list[str]:
+    """Render what was said, one turn a line, with a line for the day wherever that changes."""
+    lines, today = [], ""
+    for turn in said:
+        if turn.timestamp and (day := _date(turn.timestamp)) != today:
+            lines.append(day)
+            today = day
+        lines.append(f"{turn.speaker}: {turn.text}")
+    return lines
 
 
 def memory_line(number: int, entry: MemoryEntry) -> str:

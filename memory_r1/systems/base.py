@@ -28,6 +28,8 @@ class Capability(StrEnum):
     """Later turns may rewrite or remove memories."""
     MODEL_WRITES = "model_writes"
     """A language model reads every turn, so writing costs tokens."""
+    MODEL_READS = "model_reads"
+    """A language model reads memory for every question, so recalls cost tokens."""
     FEEDBACK = "feedback"
     """`feedback` changes later recalls."""
     GOLD_EVIDENCE = "gold_evidence"

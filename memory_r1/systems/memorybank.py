@@ -22,7 +22,7 @@ from memory_r1.systems.memorybank_state import MemoryBankState
 from memory_r1.systems.plain_tokens import spoken
 from memory_r1.systems.rules import statements
 from memory_r1.systems.state import ScopeState
-from memory_r1.systems.writer import Writer, Writing, WritingTask, joined, text_object
+from memory_r1.systems.writer import Writer, Writing, WritingTask, joined, text_object, written_from
 from memory_r1.types import MemoryEntry, OperationKind, Turn
 
 LONGEST = 600
@@ -219,16 +219,7 @@ class MemoryBankSystem(EmbeddedSystem):
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
         """Erase entries, and with them the summaries and portraits that were written from their turns."""
         if ids is not None:
-            versions = [
-                (event.item, event.payload)
-                for record in self.records(scope)
-                for event in record.events
-                if event.item is not None and "text" in event.payload
-            ]
-            derived = [(item, version) for item, version in versions if version.keys() & {"day", "portrait"}]
-            erased = {*ids}.difference(item for item, _ in derived)
-            turn_ids = {turn_id for item, version in versions if item in erased for turn_id in version["turn_ids"]}
-            ids = {*ids, *(item for item, version in derived if turn_ids.intersection(version["turn_ids"]))}
+            ids = {*ids, *written_from(self.records(scope), ids, {"day", "portrait"})}
         return super().forget(scope, ids)
 
 

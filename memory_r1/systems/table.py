@@ -17,6 +17,8 @@ from memory_r1.systems.base import (
 )
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWindow
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
+from memory_r1.systems.mem1 import Mem1
+from memory_r1.systems.memagent import MemAgent
 from memory_r1.systems.memorybank import MemoryBankSystem
 from memory_r1.systems.plain_tokens import PlainTokens
 from memory_r1.systems.profile import Profile
@@ -105,6 +107,17 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         writes=True,
         settings={"recalled_per_turn": 6, "forgetting": "threshold", "forget_below": 0.05, "seed": 0},
+        ranks=False,
+    ),
+    "memagent": SystemSpec(
+        lambda parts: MemAgent(parts.writer, count_tokens=parts.count_tokens, **parts.settings),
+        writes=True,
+        settings={"section_tokens": 1000},
+    ),
+    "mem1": SystemSpec(
+        lambda parts: Mem1(parts.writer, count_tokens=parts.count_tokens, **parts.settings),
+        writes=True,
+        settings={"block_turns": 4},
         ranks=False,
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),

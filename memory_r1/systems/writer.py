@@ -8,7 +8,7 @@ says which it was, so the share of fallbacks can be told from the log alone, aft
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -160,6 +160,30 @@ def count_writings(records: Iterable[Record]) -> dict[str, int]:
     """Count the writings of a log, `written_by_model` and `written_by_rules`; empty if nothing was written."""
     by = [event.payload["by"] for record in records for event in record.events if event.kind == WRITTEN]
     return {f"written_by_{who}": by.count(who) for who in ("model", "rules")} if by else {}
+
+
+def cost_of(record: Record) -> dict[str, int]:
+    """Return what a recall that asks a model cost: `model_calls`, `model_tokens`, and `count_writings`."""
+    tokens = record.prompt_tokens + record.completion_tokens
+    return {"model_calls": record.model_calls, "model_tokens": tokens, **count_writings([record])}
+
+
+def texts_of(records: Iterable[Record]) -> list[tuple[int, Mapping[str, Any]]]:
+    """Return every version of every item that has a text: the item's id and the version."""
+    return [
+        (event.item, event.payload)
+        for record in records
+        for event in record.events
+        if event.item is not None and "text" in event.payload
+    ]
+
+
+def written_from(records: Iterable[Record], ids: Collection[int], marks: Collection[str]) -> set[int]:
+    """Return the written items, which the log marks by a key in `marks`, that come from the turns of other items."""
+    versions = texts_of(records)
+    written = {item for item, version in versions if version.keys() & marks}
+    turns = {turn for item, version in versions if item in ids and item not in written for turn in version["turn_ids"]}
+    return {item for item, version in versions if item in written and turns.intersection(version["turn_ids"])}
 
 
 def shown_name(system: str, counts: Mapping[str, float]) -> str:
