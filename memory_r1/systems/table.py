@@ -17,6 +17,7 @@ from memory_r1.systems.base import (
 )
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWindow
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
+from memory_r1.systems.memgpt import MemGPT
 from memory_r1.systems.memorybank import MemoryBankSystem
 from memory_r1.systems.plain_tokens import PlainTokens
 from memory_r1.systems.profile import Profile
@@ -105,6 +106,19 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         writes=True,
         settings={"recalled_per_turn": 6, "forgetting": "threshold", "forget_below": 0.05, "seed": 0},
+        ranks=False,
+    ),
+    "memgpt": SystemSpec(
+        lambda parts: MemGPT(
+            _embedder(parts),
+            parts.writer,
+            recall_per_speaker=parts.recall_per_speaker,
+            count_tokens=parts.count_tokens,
+            **parts.settings,
+        ),
+        needs_retriever=True,
+        writes=True,
+        settings={"context_tokens": 2048},
         ranks=False,
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),

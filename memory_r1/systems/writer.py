@@ -8,7 +8,7 @@ says which it was, so the share of fallbacks can be told from the log alone, aft
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from memory_r1.errors import DataError
 from memory_r1.inference.language_model import LanguageModel, Messages, Schema, room_for
 from memory_r1.json_field import parse_json
 from memory_r1.memory.record import WRITTEN, Event, Record
+from memory_r1.types import MemoryEntry
 
 _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -160,6 +161,28 @@ def count_writings(records: Iterable[Record]) -> dict[str, int]:
     """Count the writings of a log, `written_by_model` and `written_by_rules`; empty if nothing was written."""
     by = [event.payload["by"] for record in records for event in record.events if event.kind == WRITTEN]
     return {f"written_by_{who}": by.count(who) for who in ("model", "rules")} if by else {}
+
+
+def written_from(records: Iterable[Record], ids: Collection[int], marks: Collection[str]) -> set[int]:
+    """Return `ids` with the entries written from their turns, which the versions of such entries mark with a key.
+
+    A summary that outlives a turn would keep what `forget` is to erase.
+    """
+    versions = [
+        (event.item, event.payload)
+        for record in records
+        for event in record.events
+        if event.item is not None and "text" in event.payload
+    ]
+    derived = [(item, version) for item, version in versions if not version.keys().isdisjoint(marks)]
+    erased = {*ids}.difference(item for item, _ in derived)
+    turn_ids = {turn_id for item, version in versions if item in erased for turn_id in version["turn_ids"]}
+    return {*ids, *(item for item, version in derived if turn_ids.intersection(version["turn_ids"]))}
+
+
+def lines_of(entries: Iterable[MemoryEntry]) -> list[str]:
+    """Return entries as lines of a prompt."""
+    return [f"{entry.speaker}: {entry.text}" if entry.speaker else entry.text for entry in entries]
 
 
 def shown_name(system: str, counts: Mapping[str, float]) -> str:
