@@ -131,12 +131,14 @@ def written_reply(prompt: Messages) -> str:
 
     "hm" holds no fact; a text with "noise" in its last line gets a reply that does not parse.
     """
-    asked = re.search(r'\{"(facts|summary|portrait|memory|state)": ', prompt[0]["content"])
+    asked = re.search(r'\{"(facts|summary|portrait|memory|state|calls)": ', prompt[0]["content"])
     if asked is None:
         return ""
     lines = prompt[-1]["content"].splitlines()
     if "noise" in lines[-1]:
         return "I shall remember that"
     speaker, _, said = lines[-1].partition(": ")
+    if asked[1] == "calls":
+        return json.dumps({"calls": [{"function": "core_memory_append", "block": speaker, "text": said[:300]}]})
     value = ([] if said == "hm" else [f"{speaker} {said}"]) if asked[1] == "facts" else " ".join(lines)
     return json.dumps({asked[1]: value})

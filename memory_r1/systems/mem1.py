@@ -143,13 +143,11 @@ class Mem1(BankedSystem):
         """Erase entries: with a turn the state that was written from it, with the state all turns that are in it."""
         if ids is not None:
             records = self.records(scope)
-            ids = {*ids}
-            states = {item for item, version in texts_of(records) if CARRIED in version}
-            sources = {
-                turn for item, version in texts_of(records) if item in ids & states for turn in version["turn_ids"]
-            }
-            ids |= {item for item, version in texts_of(records) if sources.intersection(version["turn_ids"])}
-            ids |= written_from(records, ids, {CARRIED})
+            versions = texts_of(records)
+            states = {item for item, version in versions if CARRIED in version}.intersection(ids)
+            sources = {turn_id for item, version in versions if item in states for turn_id in version["turn_ids"]}
+            inside = {item for item, version in versions if sources.intersection(version["turn_ids"])}
+            ids = written_from(records, inside.union(ids), {CARRIED})
         return super().forget(scope, ids)
 
 

@@ -22,7 +22,7 @@ from memory_r1.systems.memorybank_state import MemoryBankState
 from memory_r1.systems.plain_tokens import spoken
 from memory_r1.systems.rules import statements
 from memory_r1.systems.state import ScopeState
-from memory_r1.systems.writer import Writer, Writing, WritingTask, joined, text_object, written_from
+from memory_r1.systems.writer import Writer, Writing, WritingTask, joined, lines_of, text_object, written_from
 from memory_r1.types import MemoryEntry, OperationKind, Turn
 
 LONGEST = 600
@@ -147,7 +147,7 @@ class MemoryBankSystem(EmbeddedSystem):
         days = {(entry.timestamp or now)[:10]: None for entry in said}
         turns = [[entry for entry in state.turns() if (entry.timestamp or now)[:10] == day] for day in days]
         rules = [{"summary": _told(of_day, named=True)} for of_day in turns]
-        written = self._writer.write(DAY_SUMMARY, [_lines(of_day) for of_day in turns], rules)
+        written = self._writer.write(DAY_SUMMARY, [lines_of(of_day) for of_day in turns], rules)
         summaries = [
             _Derived({"day": day}, "", _sources(of_day), writing.value["summary"])
             for day, of_day, writing in zip(days, turns, written, strict=True)
@@ -162,7 +162,7 @@ class MemoryBankSystem(EmbeddedSystem):
         lines, rules = [], []
         for speaker, of_speaker, old in zip(speakers, turns, earlier, strict=True):
             known = f" Known before: {old.text}" if old else ""
-            lines.append([*_lines(of_speaker), f"Describe {speaker}.{known}"])
+            lines.append([*lines_of(of_speaker), f"Describe {speaker}.{known}"])
             rules.append({"portrait": _told([*([old] if old else []), *of_speaker])})
         written = self._writer.write(PORTRAIT, lines, rules)
         portraits = [
@@ -205,7 +205,7 @@ class MemoryBankSystem(EmbeddedSystem):
             k = self._recall_per_speaker * max(1, len(state.speakers))
             portraits = [entry_id for entry_id in state.portraits.values() if entry_id in state.bank]
             found = state.nearest(query, k, state.fading())
-            ranked.append(tuple(state.bank.get(entry_id) for entry_id in (*sorted(portraits), *found)))
+            ranked.append(tuple(state.bank.get(entry_id) for entry_id in (*found, *sorted(portraits))))
         return ranked
 
     def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
@@ -219,12 +219,8 @@ class MemoryBankSystem(EmbeddedSystem):
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
         """Erase entries, and with them the summaries and portraits that were written from their turns."""
         if ids is not None:
-            ids = {*ids, *written_from(self.records(scope), ids, {"day", "portrait"})}
+            ids = written_from(self.records(scope), ids, {"day", "portrait"})
         return super().forget(scope, ids)
-
-
-def _lines(entries: Sequence[MemoryEntry]) -> list[str]:
-    return [f"{entry.speaker}: {entry.text}" for entry in entries]
 
 
 def _sources(entries: Sequence[MemoryEntry]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWi
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
 from memory_r1.systems.mem1 import Mem1
 from memory_r1.systems.memagent import MemAgent
+from memory_r1.systems.memgpt import MemGPT
 from memory_r1.systems.memorybank import MemoryBankSystem
 from memory_r1.systems.plain_tokens import PlainTokens
 from memory_r1.systems.profile import Profile
@@ -118,6 +119,19 @@ SYSTEMS: dict[str, SystemSpec] = {
         lambda parts: Mem1(parts.writer, count_tokens=parts.count_tokens, **parts.settings),
         writes=True,
         settings={"block_turns": 4},
+        ranks=False,
+    ),
+    "memgpt": SystemSpec(
+        lambda parts: MemGPT(
+            _embedder(parts),
+            parts.writer,
+            recall_per_speaker=parts.recall_per_speaker,
+            count_tokens=parts.count_tokens,
+            **parts.settings,
+        ),
+        needs_retriever=True,
+        writes=True,
+        settings={"context_tokens": 2048},
         ranks=False,
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),

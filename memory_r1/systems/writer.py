@@ -16,6 +16,7 @@ from memory_r1.errors import DataError
 from memory_r1.inference.language_model import LanguageModel, Messages, Schema, room_for
 from memory_r1.json_field import parse_json
 from memory_r1.memory.record import WRITTEN, Event, Record
+from memory_r1.types import MemoryEntry
 
 _FENCE = re.compile(r"^```(?:json)?\s*(.*?)\s*```$", re.DOTALL)
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -179,11 +180,20 @@ def texts_of(records: Iterable[Record]) -> list[tuple[int, Mapping[str, Any]]]:
 
 
 def written_from(records: Iterable[Record], ids: Collection[int], marks: Collection[str]) -> set[int]:
-    """Return the written items, which the log marks by a key in `marks`, that come from the turns of other items."""
+    """Return `ids` with the entries written from their turns, which the versions of such entries mark with a key.
+
+    A summary that outlives a turn would keep what `forget` is to erase.
+    """
     versions = texts_of(records)
-    written = {item for item, version in versions if version.keys() & marks}
-    turns = {turn for item, version in versions if item in ids and item not in written for turn in version["turn_ids"]}
-    return {item for item, version in versions if item in written and turns.intersection(version["turn_ids"])}
+    derived = [(item, version) for item, version in versions if not version.keys().isdisjoint(marks)]
+    erased = {*ids}.difference(item for item, _ in derived)
+    turn_ids = {turn_id for item, version in versions if item in erased for turn_id in version["turn_ids"]}
+    return {*ids, *(item for item, version in derived if turn_ids.intersection(version["turn_ids"]))}
+
+
+def lines_of(entries: Iterable[MemoryEntry]) -> list[str]:
+    """Return entries as lines of a prompt."""
+    return [f"{entry.speaker}: {entry.text}" if entry.speaker else entry.text for entry in entries]
 
 
 def shown_name(system: str, counts: Mapping[str, float]) -> str:
