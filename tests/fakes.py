@@ -138,6 +138,8 @@ def written_reply(prompt: Messages) -> str:
     if "noise" in lines[-1]:
         return "I shall remember that"
     speaker, _, said = lines[-1].partition(": ")
+    if asked[1] == "calls" and speaker == "Question":
+        return json.dumps({"calls": [{"function": "conversation_search", "query": said[:300] or "?"}]})
     if asked[1] == "calls":
         return json.dumps({"calls": [{"function": "core_memory_append", "block": speaker, "text": said[:300]}]})
     value = ([] if said == "hm" else [f"{speaker} {said}"]) if asked[1] == "facts" else " ".join(lines)

@@ -75,6 +75,12 @@ class BankedSystem(MemorySystem):
     def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
         """Return the entries to recall for each request; a budget drops them from the end."""
 
+    def _rank_at_a_cost(
+        self, requests: Sequence[RecallRequest]
+    ) -> list[tuple[tuple[MemoryEntry, ...], Mapping[str, float]]]:
+        """Rank, and return with each ranking what a model's help with it cost, for `Recall.usage`."""
+        return [(ranked, {}) for ranked in self._rank(requests)]
+
     def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
         """Order the kept entries for the prompt; by default best first."""
         return kept
@@ -121,11 +127,11 @@ class BankedSystem(MemorySystem):
     def recall_many(self, requests: Sequence[RecallRequest]) -> list[Recall]:
         for request in requests:
             check_scope(request.scope)
-        ranked = self._rank(requests)
-        return [
-            self._within_budget(entries, request.budget_tokens)
-            for entries, request in zip(ranked, requests, strict=True)
-        ]
+        recalls = []
+        for request, (entries, cost) in zip(requests, self._rank_at_a_cost(requests), strict=True):
+            recall = self._within_budget(entries, request.budget_tokens)
+            recalls.append(replace(recall, usage={**recall.usage, **cost}))
+        return recalls
 
     def _within_budget(self, ranked: tuple[MemoryEntry, ...], budget_tokens: int | None) -> Recall:
         """Keep leading entries until the next one would exceed the budget."""

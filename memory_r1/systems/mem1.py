@@ -40,7 +40,7 @@ class Mem1State(ScopeState):
     carried: int = 0
 
     def after(self, record: Record) -> Self:
-        marked = [event.item for event in record.events if CARRIED in event.payload]
+        marked = [event.item for event in record.events if event.item and CARRIED in event.payload]
         return replace(super().after(record), carried=(marked or [self.carried])[-1])
 
     @property

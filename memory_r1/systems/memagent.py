@@ -11,14 +11,13 @@ from dataclasses import replace
 
 from memory_r1.agents.prompts import dialogue_lines
 from memory_r1.errors import ConfigurationError
-from memory_r1.memory.record import Record
 from memory_r1.systems.banked import BankedSystem, Proposal
-from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens, check_scope
+from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.baselines import add_every_turn
 from memory_r1.systems.rules import relevant, sentences
 from memory_r1.systems.state import ScopeState
-from memory_r1.systems.writer import Writer, Writing, WritingTask, cost_of, joined, object_of
-from memory_r1.types import MemoryEntry, Recall, Turn
+from memory_r1.systems.writer import Writer, Writing, WritingTask, cost_of, object_of
+from memory_r1.types import MemoryEntry, Turn
 
 LONGEST = 600
 """Characters of the memory."""
@@ -68,20 +67,13 @@ class MemAgent(BankedSystem):
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
         return add_every_turn(turns)
 
-    def recall_many(self, requests: Sequence[RecallRequest]) -> list[Recall]:
-        for request in requests:
-            check_scope(request.scope)
-        recalls = []
-        for request, (memory, record) in zip(requests, self._read(requests), strict=True):
-            recall = self._within_budget(memory, request.budget_tokens)
-            recalls.append(replace(recall, usage={**recall.usage, **cost_of(record)}))
-        return recalls
-
     def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
-        return [memory for memory, _ in self._read(requests)]
+        return [memory for memory, _ in self._rank_at_a_cost(requests)]
 
-    def _read(self, requests: Sequence[RecallRequest]) -> list[tuple[tuple[MemoryEntry, ...], Record]]:
-        """Return each question's memory, one entry or none, and the record of its writing."""
+    def _rank_at_a_cost(
+        self, requests: Sequence[RecallRequest]
+    ) -> list[tuple[tuple[MemoryEntry, ...], Mapping[str, float]]]:
+        """Read the sections for every question, and return its memory as one entry, or none."""
         entries = {request.scope: self.entries(request.scope) for request in requests}
         sections = {scope: self._sections(of_scope) for scope, of_scope in entries.items()}
         memories = {(request.scope, request.query): "" for request in requests}
@@ -96,12 +88,12 @@ class MemAgent(BankedSystem):
             for question, writing in zip(reading, self._writer.write(MEMORY, lines, by_rules), strict=True):
                 memories[question] = writing.value["memory"].strip()
                 written[question].append(writing)
-        read = []
+        read: list[tuple[tuple[MemoryEntry, ...], Mapping[str, float]]] = []
         for request in requests:
             question = request.scope, request.query
             sources = dict.fromkeys(turn_id for entry in entries[request.scope] for turn_id in entry.source_turn_ids)
             entry = MemoryEntry(READ, memories[question], "", "", tuple(sources))
-            read.append(((entry,) if entry.text else (), joined(written[question])))
+            read.append(((entry,) if entry.text else (), cost_of(written[question])))
         return read
 
     def _sections(self, entries: Sequence[MemoryEntry]) -> list[list[MemoryEntry]]:

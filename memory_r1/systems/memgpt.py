@@ -2,8 +2,8 @@
 
 The main context holds a core block per speaker and a FIFO queue of turns, whose head is a recursive summary. Near its
 bound the model is warned and saves what matters by function calls; beyond it, the oldest turns leave the queue and the
-summary is written anew. All turns stay in recall storage, and what the model inserts in archival storage; a question
-searches both.
+summary is written anew. All turns stay in recall storage, and what the model inserts in archival storage; for a
+question the model pages in what it finds there, by function calls again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,31 @@ from memory_r1.memory.embedder import Embedder
 from memory_r1.systems.banked import Proposal
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.embedded import EmbeddedSystem
-from memory_r1.systems.memgpt_context import APPEND, CALLS, INSERT, REPLACE, MemGPTState, Page
+from memory_r1.systems.memgpt_context import (
+    APPEND,
+    ARCHIVE,
+    CALLS,
+    CONVERSATION,
+    INSERT,
+    REPLACE,
+    Entries,
+    Lookup,
+    MemGPTState,
+    Page,
+    calls_by_rules,
+)
 from memory_r1.systems.plain_tokens import spoken
-from memory_r1.systems.rules import statements
 from memory_r1.systems.state import ScopeState
-from memory_r1.systems.writer import Writer, WritingTask, joined, lines_of, object_of, text_object, written_from
+from memory_r1.systems.writer import (
+    Writer,
+    WritingTask,
+    cost_of,
+    joined,
+    lines_of,
+    object_of,
+    text_object,
+    written_from,
+)
 from memory_r1.types import MemoryEntry, OperationKind, Turn
 
 WARN_AT, FLUSH, KEEP_LAST = 0.75, 0.75, 3
@@ -55,6 +75,22 @@ FUNCTION_CALLS = WritingTask(
     ),
     max_new_tokens=160,
 )
+PAGING = WritingTask(
+    "paging",
+    "Search for what the question needs and the context lacks. Reply with JSON only: "
+    f'{{"calls": [{{"function": "{CONVERSATION}", "query": "Kim goat"}}, {{"function": "{ARCHIVE}", "query": "goat"}}]'
+    '} or {"calls": []}.',
+    object_of(
+        {
+            "calls": {
+                "type": "array",
+                "maxItems": 2,
+                "items": object_of({"function": {"type": "string", "enum": [CONVERSATION, ARCHIVE]}, "query": _TEXT}),
+            }
+        }
+    ),
+    max_new_tokens=96,
+)
 SUMMARY = WritingTask(
     "recursive summary",
     "Summarise the earlier summary and the messages after it, in at most 100 words with names. Reply with JSON only: "
@@ -70,13 +106,14 @@ class MemGPT(EmbeddedSystem):
     Args:
         embedder: Encodes turns, archival texts and questions.
         writer: Makes function calls and writes the summary; by default the rules do.
-        recall_per_speaker: Turns and archival texts found for a question, per speaker.
+        recall_per_speaker: Turns or archival texts that one search finds, per speaker.
         context_tokens: Bound of core blocks, summary and queue, as entries stand in the Answer Agent's prompt.
+        heartbeats: How often the model may search on for one question after it has read what it found.
         count_tokens: As in `BankedSystem`.
         states: As in `BankedSystem`.
 
     Raises:
-        ConfigurationError: `context_tokens` is below 1.
+        ConfigurationError: `context_tokens` is below 1, or `heartbeats` below 0.
     """
 
     name = "memgpt"
@@ -90,17 +127,21 @@ class MemGPT(EmbeddedSystem):
         *,
         recall_per_speaker: int,
         context_tokens: int = 2048,
+        heartbeats: int = 1,
         count_tokens: TokenCounter = approximate_tokens,
         states: Mapping[str, ScopeState] | None = None,
     ) -> None:
         if context_tokens < 1:
             raise ConfigurationError(f"context_tokens is {context_tokens}: give the context's size, at least 1")
+        if heartbeats < 0:
+            raise ConfigurationError(f"heartbeats is {heartbeats}: give how often the model may search on, at least 0")
         super().__init__(embedder, count_tokens=count_tokens, states=states)
         self._writer = writer or Writer()
         self._recall_per_speaker = recall_per_speaker
         self._context_tokens = context_tokens
+        self._heartbeats = heartbeats
         if self._writer.model is not None:
-            self.capabilities = self.capabilities | {Capability.MODEL_WRITES}
+            self.capabilities = self.capabilities | {Capability.MODEL_WRITES, Capability.MODEL_READS}
 
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
         pages = [Page(turn, cast(MemGPTState, state)) for turn, state in turns]
@@ -142,14 +183,35 @@ class MemGPT(EmbeddedSystem):
         }
         return Proposal(tuple(page.operations), joined(page.written), notes, tensors)
 
-    def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
-        queries = self.embed([request.query for request in requests])  # (B, E)
-        ranked = []
-        for request, query in zip(requests, queries, strict=True):
-            state = cast(MemGPTState, self.embedded_state(request.scope))
-            found = state.nearest(query, self._recall_per_speaker * max(1, len(state.speakers)))
-            ranked.append(tuple(dict.fromkeys([*state.live(found), *state.core(), *state.live(state.queue[::-1])])))
-        return ranked
+    def _rank(self, requests: Sequence[RecallRequest]) -> list[Entries]:
+        return [ranked for ranked, _ in self._rank_at_a_cost(requests)]
+
+    def _rank_at_a_cost(self, requests: Sequence[RecallRequest]) -> list[tuple[Entries, Mapping[str, float]]]:
+        """Let the model page in what it searches for; rank that first, then the rest of main context."""
+        paged = {(request.scope, request.query): self._lookup(request) for request in requests}
+        searching = [lookup for lookup in paged.values() if lookup.state.paged_out]
+        in_view = [lookup for lookup in paged.values() if not lookup.state.paged_out]
+        self._search([(lookup, call) for lookup in in_view for call in lookup.calls_by_rules()])  # only to rank
+        for beat in range(1 + self._heartbeats):
+            rules = [{"calls": [] if beat else lookup.calls_by_rules()} for lookup in searching]
+            written = self._writer.write(PAGING, [lookup.lines() for lookup in searching], rules)
+            for lookup, writing in zip(searching, written, strict=True):
+                lookup.written.append(writing)
+            self._search([(lookup, call) for lookup in searching for call in lookup.calls()])
+            searching = [lookup for lookup in searching if lookup.calls()]
+        lookups = [paged[request.scope, request.query] for request in requests]
+        return [(lookup.ranked(), cost_of(lookup.written)) for lookup in lookups]
+
+    def _lookup(self, request: RecallRequest) -> Lookup:
+        return Lookup(request.query, cast(MemGPTState, self.embedded_state(request.scope)))
+
+    def _search(self, calls: Sequence[tuple[Lookup, Mapping[str, str]]]) -> None:
+        """Carry out searches, all embedded at once."""
+        queries = self.embed([call["query"] for _, call in calls])  # (B, E)
+        for (lookup, call), query in zip(calls, queries, strict=True):
+            k = self._recall_per_speaker * max(1, len(lookup.state.speakers))
+            found = lookup.state.nearest(query, k, lookup.state.storage(call["function"]))
+            lookup.show(call, lookup.state.live(found))
 
     def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
         """Put the entries in order of time, blocks and summary by their last edit."""
@@ -160,14 +222,3 @@ class MemGPT(EmbeddedSystem):
         if ids is not None:
             ids = written_from(self.records(scope), ids, {"block", "flushed", "archival"})
         return super().forget(scope, ids)
-
-
-def calls_by_rules(page: Page) -> list[dict[str, str]]:
-    """Append to each speaker's block what they said of themselves, unless it is there."""
-    blocks = page.state.texts()
-    return [
-        {"function": APPEND, "block": entry.speaker, "text": said}
-        for entry in page.queue()
-        for said in statements(entry.text)
-        if said not in blocks.get(entry.speaker, "")
-    ]

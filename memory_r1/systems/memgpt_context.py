@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -10,18 +10,22 @@ from immutables import Map
 
 from memory_r1.memory.record import WRITTEN, Record
 from memory_r1.systems.embedded import EmbeddedState
-from memory_r1.systems.writer import Writing
+from memory_r1.systems.rules import statements
+from memory_r1.systems.writer import Writing, lines_of
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
 APPEND, REPLACE, INSERT = "core_memory_append", "core_memory_replace", "archival_memory_insert"
+CONVERSATION, ARCHIVE = "conversation_search", "archival_memory_search"
 CALLS = "function calls"
 """Name of the task in which the model, once warned, calls functions."""
 BLOCK_CHARACTERS = 2000
 
+Entries = tuple[MemoryEntry, ...]
+
 
 @dataclass(frozen=True)
 class MemGPTState(EmbeddedState):
-    """The parts of main context by entry id: turns in the queue, oldest first, core blocks by name, the summary.
+    """Entries by their place: turns in the queue, oldest first, core blocks by name, the summary, archival texts.
 
     `warned` says whether the model was warned since the last flush.
     """
@@ -29,11 +33,13 @@ class MemGPTState(EmbeddedState):
     queue: tuple[int, ...] = ()
     blocks: Map[str, int] = field(default_factory=Map)
     summary: int = 0
+    archival: frozenset[int] = frozenset()
     warned: bool = False
 
     def after(self, record: Record) -> Self:
         state = super().after(record)
         queue, blocks, summary, warned = state.queue, state.blocks, state.summary, state.warned
+        archival = state.archival
         for event in record.events:
             version, item = event.payload, event.item
             if event.kind == WRITTEN and version["task"] == CALLS:
@@ -45,10 +51,12 @@ class MemGPTState(EmbeddedState):
             elif "flushed" in version:
                 summary, warned = item, False
                 queue = tuple(queued for queued in queue if queued not in version["flushed"])
-            elif "archival" not in version:
+            elif "archival" in version:
+                archival |= {item}
+            else:
                 queue = (*queue, item)
         queue = tuple(item for item in queue if item in state.bank)
-        return replace(state, queue=queue, blocks=blocks, summary=summary, warned=warned)
+        return replace(state, queue=queue, blocks=blocks, summary=summary, archival=archival, warned=warned)
 
     def live(self, items: Collection[int]) -> list[MemoryEntry]:
         """Return the entries with these ids that are remembered."""
@@ -57,6 +65,15 @@ class MemGPTState(EmbeddedState):
     def core(self) -> list[MemoryEntry]:
         """Return the core blocks, by their age, and the summary."""
         return self.live([*sorted(self.blocks.values()), self.summary])
+
+    def storage(self, function: str) -> list[int]:
+        """Return the ids that a function searches: all turns for `CONVERSATION`, archival texts for `ARCHIVE`."""
+        return [item for item in self.vectors if (item in self.archival) == (function == ARCHIVE)]
+
+    @property
+    def paged_out(self) -> bool:
+        """Whether storage holds what main context does not show."""
+        return len(self.vectors) > len(self.queue)
 
     def texts(self) -> dict[str, str]:
         """Return the texts of the core blocks by name, in alphabetical order."""
@@ -123,6 +140,59 @@ class Page:
         kind = OperationKind.UPDATE if held else OperationKind.ADD
         self.write(kind, writing.value["summary"], held.entry_id if held else None, **note)
         self.written.append(writing)
+
+
+class Lookup:
+    """One question on a scope: what the model has searched for and found so far."""
+
+    def __init__(self, query: str, state: MemGPTState) -> None:
+        self.query = query
+        self.state = state
+        self.found: dict[MemoryEntry, None] = {}
+        self.results: list[str] = []
+        self.written: list[Writing] = []
+
+    def lines(self) -> list[str]:
+        """Return what the model reads: main context, what it found, and the question, which a window never cuts."""
+        shown = [*self.state.core(), *self.state.live(self.state.queue)]
+        return [*lines_of(shown), *self.results, f"Question: {self.query}"]
+
+    def calls(self) -> list[dict[str, str]]:
+        """Return the searches of the last reply."""
+        return list(self.written[-1].value["calls"])
+
+    def calls_by_rules(self) -> list[dict[str, str]]:
+        """Search both storages with the question."""
+        query = self.query.strip()[:300]
+        return [{"function": function, "query": query} for function in (CONVERSATION, ARCHIVE)] if query else []
+
+    def show(self, call: Mapping[str, str], found: Sequence[MemoryEntry]) -> None:
+        """Take in the result of a search, of which the model reads what it has not read yet."""
+        fresh = [entry for entry in found if entry not in self.found]
+        self.results += [f"{call['function']} {call['query']}:", *(lines_of(fresh) or ["nothing new"])]
+        self.found.update(dict.fromkeys(fresh))
+
+    def ranked(self) -> Entries:
+        """Return what was found, then core blocks and summary, then the queue, newest first."""
+        state = self.state
+        return tuple(dict.fromkeys([*self.found, *state.core(), *state.live(state.queue[::-1])]))
+
+
+def calls_by_rules(page: Page) -> list[dict[str, str]]:
+    """Append what speakers said of themselves to their blocks, unless it is there; archive what has no room there."""
+    texts, calls = page.state.texts(), []
+    for entry in page.queue():
+        for said in statements(entry.text):
+            block = texts.get(entry.speaker, "")
+            if said in block:
+                continue
+            longer = f"{block} {said}".strip()
+            if len(longer) <= BLOCK_CHARACTERS:
+                texts[entry.speaker] = longer
+                calls.append({"function": APPEND, "block": entry.speaker, "text": said})
+            else:
+                calls.append({"function": INSERT, "text": said})
+    return calls
 
 
 def sources(entries: Sequence[MemoryEntry]) -> list[str]:

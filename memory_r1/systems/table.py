@@ -131,7 +131,7 @@ SYSTEMS: dict[str, SystemSpec] = {
         ),
         needs_retriever=True,
         writes=True,
-        settings={"context_tokens": 2048},
+        settings={"context_tokens": 2048, "heartbeats": 1},
         ranks=False,
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),

@@ -163,8 +163,9 @@ def count_writings(records: Iterable[Record]) -> dict[str, int]:
     return {f"written_by_{who}": by.count(who) for who in ("model", "rules")} if by else {}
 
 
-def cost_of(record: Record) -> dict[str, int]:
-    """Return what a recall that asks a model cost: `model_calls`, `model_tokens`, and `count_writings`."""
+def cost_of(writings: Iterable[Writing]) -> dict[str, int]:
+    """Return what writing for one recall cost: `model_calls`, `model_tokens`, and `count_writings`."""
+    record = joined(writings)
     tokens = record.prompt_tokens + record.completion_tokens
     return {"model_calls": record.model_calls, "model_tokens": tokens, **count_writings([record])}
 

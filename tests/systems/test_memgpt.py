@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +12,43 @@ import pytest
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import Messages
 from memory_r1.memory.record import WRITTEN
+from memory_r1.systems.base import RecallRequest
 from memory_r1.systems.memgpt import MemGPT
-from memory_r1.systems.memgpt_context import APPEND, BLOCK_CHARACTERS, INSERT, REPLACE, MemGPTState
+from memory_r1.systems.memgpt_context import (
+    APPEND,
+    ARCHIVE,
+    BLOCK_CHARACTERS,
+    CONVERSATION,
+    INSERT,
+    REPLACE,
+    MemGPTState,
+)
 from memory_r1.systems.writer import Writer
 from memory_r1.types import Turn
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 
-def system(*calls: list[dict[str, str]], context: int = 20, **options: Any) -> MemGPT:
+def system(
+    *calls: list[dict[str, str]], searches: Iterable[list[dict[str, str]]] = (), context: int = 20, **options: Any
+) -> MemGPT:
     """Make a system whose model makes these calls, one list a warning, and repeats the messages as a summary.
 
-    A token is a word. A turn of four words takes five with its number in the prompt.
+    For questions it makes `searches`, one list a call, and then replies what does not parse. A token is a word. A turn
+    of four words takes five with its number in the prompt.
     """
-    left = iter(calls)
+    left, searching = iter(calls), iter(searches)
 
     def script(prompt: Messages, adapter: str | None) -> str:
         if "Summarise" in prompt[0]["content"]:
             return json.dumps({"summary": prompt[-1]["content"].replace("\n", " / ")})
+        if "Question: " in prompt[-1]["content"]:
+            found = next(searching, None)
+            return "noise" if found is None else json.dumps({"calls": found})
         return json.dumps({"calls": next(left, [])})
 
     return MemGPT(
         FakeEmbedder(),
-        Writer(ScriptedLanguageModel(script)),
+        Writer(options.pop("model", None) or ScriptedLanguageModel(script)),
         recall_per_speaker=1,
         context_tokens=context,
         count_tokens=lambda text: len(text.split()),
@@ -91,9 +107,58 @@ def test_the_summary_is_recursive_and_an_overflow_by_long_queues_leaves_more_tha
     assert summary.text.startswith("Ann: the fact number 1 / ")
 
 
-def test_what_left_the_queue_is_paged_in_by_a_question() -> None:
+def search(query: str, function: str = CONVERSATION) -> dict[str, str]:
+    return {"function": function, "query": query}
+
+
+def test_the_model_pages_in_by_searches_reads_what_they_find_and_may_search_on() -> None:
+    searches = [[search("cats fish"), search("cats fish", ARCHIVE)], [search("the fact number 2")], [search("never")]]
+    memory = tell(system(searches=searches), "cats like fish much", *FOUR[:7])
+    assert state(memory).queue == (7, 8, 9)
+    before, model = memory.records("a"), memory._writer.model
+    assert isinstance(model, ScriptedLanguageModel)
+    asked = len(model.prompts)
+    recall = memory.recall("what do cats like", "a")
+    first, second = model.prompts[asked:]  # one heartbeat: the third search is never made
+    context = [entry.text for entry in state(memory).core()] + [f"Ann: {text}" for text in FOUR[4:7]]
+    assert first.splitlines() == [*context, "Question: what do cats like"]
+    found = ["conversation_search cats fish:", "Ann: cats like fish much", "archival_memory_search cats fish:"]
+    assert second.splitlines() == [*context, *found, "nothing new", "Question: what do cats like"]
+    assert {entry.text for entry in recall.items} >= {"cats like fish much", FOUR[1], *FOUR[4:7]}
+    assert (recall.usage["model_calls"], recall.usage["written_by_model"]) == (2, 2)
+    assert memory.records("a") == before
+
+
+@pytest.mark.parametrize(("heartbeats", "calls"), [(0, 1), (3, 4)])
+def test_heartbeats_bound_the_searches(heartbeats: int, calls: int) -> None:
+    memory = tell(system(searches=[[search("fact")]] * 9, heartbeats=heartbeats), *FOUR)
+    assert memory.recall("fact", "a").usage["model_calls"] == calls
+
+
+def test_a_model_that_needs_no_search_makes_none_and_one_that_can_find_nothing_new_is_not_asked() -> None:
+    memory = tell(system(searches=[[]]), "cats like fish much", *FOUR[:7])
+    recall = memory.recall("cats like fish", "a")
+    assert recall.usage["model_calls"] == 1
+    assert "cats like fish much" not in [entry.text for entry in recall.items]
+    in_view = tell(system(), "cats like fish much", *FOUR[:2])
+    tight = in_view.recall("cats like fish", "a", budget_tokens=5)
+    assert ([entry.text for entry in tight.items], tight.usage["model_calls"]) == (["cats like fish much"], 0)
+
+
+def test_questions_search_together_and_each_once() -> None:
+    memory = tell(system(), *FOUR)
+    model = memory._writer.model
+    assert isinstance(model, ScriptedLanguageModel)
+    asked = len(model.batches)
+    requests = [RecallRequest(query, "a") for query in ("number 1", "number 2", "number 1")]
+    recalls = memory.recall_many(requests)
+    assert [len(batch) for batch in model.batches[asked:]] == [2, 2]
+    assert recalls[0] == recalls[2] == memory.recall("number 1", "a")
+
+
+def test_where_a_reply_does_not_parse_rules_search_with_the_question() -> None:
     memory = tell(system(), "cats like fish much", *FOUR[:7])
-    assert 1 not in state(memory).queue
+    assert memory.recall("cats like fish", "a").usage["written_by_rules"] == 2
     found = [entry.text for entry in memory.recall("cats like fish", "a").items]
     assert "cats like fish much" in found
     assert len(found) == 1 + 1 + len(state(memory).queue)  # the turn, the summary, the queue
@@ -149,6 +214,15 @@ def test_without_a_model_rules_save_statements_and_keep_the_end_of_what_was_flus
     assert (block.text, summary.text) == ("I like red tea", "Ann: I like red tea Ann: what a day today")
 
 
+def test_rules_archive_what_a_full_block_has_no_room_for() -> None:
+    memory = MemGPT(FakeEmbedder(), recall_per_speaker=1, context_tokens=600)
+    tell(memory, *(f"I own the boat {number} {'x' * 200}" for number in range(12)))
+    (block,) = state(memory).live([*state(memory).blocks.values()])
+    archived = [entry.text for entry in state(memory).live(sorted(state(memory).archival))]
+    assert len(block.text) <= BLOCK_CHARACTERS
+    assert archived and all(text not in block.text for text in archived)
+
+
 def test_a_forgotten_turn_takes_along_block_and_summary(tmp_path: Path) -> None:
     memory = system([{"function": APPEND, "block": "Ann", "text": "Ann owns secretcats."}])
     tell(memory, "I own two secretcats", *FOUR[:4])
@@ -158,6 +232,8 @@ def test_a_forgotten_turn_takes_along_block_and_summary(tmp_path: Path) -> None:
     assert state(tell(memory, "and it goes on", first=6)).queue[-1] == max(state(memory).queue)
 
 
-def test_a_context_without_room_is_refused() -> None:
+def test_a_context_without_room_and_less_than_no_heartbeat_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="heartbeats is -1: give how often the model may search on"):
+        system(heartbeats=-1)
     with pytest.raises(ConfigurationError, match="context_tokens is 0: give the context's size, at least 1"):
         system(context=0)

@@ -9,6 +9,7 @@ import pytest
 from memory_r1.inference.language_model import Messages
 from memory_r1.systems.mem1 import STATE
 from memory_r1.systems.memagent import MEMORY
+from memory_r1.systems.memgpt import FUNCTION_CALLS, PAGING, SUMMARY
 from memory_r1.systems.memorybank import DAY_SUMMARY, PORTRAIT
 from memory_r1.systems.profile import FACTS
 from memory_r1.systems.rules import statements
@@ -27,7 +28,7 @@ def scripted(*replies: str, window: int | None = None) -> ScriptedLanguageModel:
     return ScriptedLanguageModel(script, window=window)
 
 
-@pytest.mark.parametrize("task", [FACTS, DAY_SUMMARY, PORTRAIT, MEMORY, STATE])
+@pytest.mark.parametrize("task", [FACTS, DAY_SUMMARY, PORTRAIT, MEMORY, STATE, FUNCTION_CALLS, PAGING, SUMMARY])
 def test_the_examples_in_an_instruction_conform_to_its_schema(task) -> None:  # type: ignore[no-untyped-def]
     examples = task.instructions.split("JSON only: ")[1].removesuffix(".").split(" or ")
     assert all(conforms(json.loads(example), task.schema) for example in examples)
