@@ -128,6 +128,7 @@ def _prediction(asked: Asked, recall: Recall, answer: Answer, seconds: float) ->
     sources = {turn_id for entry in recall.items for turn_id in entry.source_turn_ids}
     metrics["evidence_recall"] = evidence_recall(question.evidence, sources)
     by_id = {entry.entry_id: RecalledEntry.of(entry) for entry in recall.items}
+    recall_cost = {name: int(count) for name, count in recall.usage.items() if name not in ("tokens", "cut")}
     return Prediction(
         question_id=question.question_id,
         dialogue_id=asked.dialogue.dialogue_id,
@@ -139,7 +140,8 @@ def _prediction(asked: Asked, recall: Recall, answer: Answer, seconds: float) ->
         evidence=question.evidence,
         recalled=tuple(by_id.values()),
         distilled=tuple(by_id[entry_id] for entry_id in answer.distilled if entry_id in by_id),
-        tokens=answer.prompt_tokens + answer.completion_tokens,
+        tokens=answer.prompt_tokens + answer.completion_tokens + recall_cost.get("model_tokens", 0),
         seconds=seconds,
         cut=int(recall.usage.get("cut", 0)),
+        recall_cost=recall_cost,
     )

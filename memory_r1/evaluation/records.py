@@ -51,8 +51,9 @@ class Prediction:
     """One row of `predictions.jsonl`: a question, its recalled memories, its answer and the scores.
 
     `metrics` maps a name to its value, or None if it does not apply. `tokens` counts tokens read and written to answer,
-    `seconds` is the time taken, and `cut` counts entries dropped from the recall to stay within its budget. Results
-    published without texts hold only ids, `metrics`, `tokens`, `seconds` and `cut`.
+    `seconds` is the time taken, and `cut` counts entries dropped from the recall to stay within its budget. If a model
+    helped to recall, `recall_cost` counts its `model_calls` and `model_tokens` (which `tokens` includes), and who wrote
+    what it was asked for. Results published without texts hold only ids, `metrics`, `tokens`, `seconds` and `cut`.
     """
 
     question_id: str
@@ -68,6 +69,7 @@ class Prediction:
     tokens: int = 0
     seconds: float = 0.0
     cut: int = 0
+    recall_cost: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -99,6 +101,7 @@ class Prediction:
             tokens=_get(row, "tokens", int, 0),
             seconds=_get(row, "seconds", float, 0.0),
             cut=_get(row, "cut", int, 0),
+            recall_cost=_get(row, "recall_cost", dict, {}),
         )
 
 

@@ -6,6 +6,7 @@ so order, batching and resuming change no score.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -177,18 +178,21 @@ def _finish(system: MemorySystem, folder: Path, run: RunInfo, dialogues: Sequenc
     """Write the cost, the results and the report.
 
     Costs are counted from the log and the folder's rows, so resuming does not change them. Each question counts as one
-    model call, even if a batch held the same prompt twice.
+    model call, even if a batch held the same prompt twice, and the calls of its recall come on top.
     """
     records = [record for dialogue in dialogues for record in system.records(dialogue.dialogue_id)]
     predictions = read_predictions(folder)
+    recalling = sum((Counter(prediction.recall_cost) for prediction in predictions), Counter())
     cost = {
         "write_tokens": sum(record.prompt_tokens + record.completion_tokens for record in records),
         "read_tokens": sum(prediction.tokens for prediction in predictions),
-        "model_calls": sum(record.model_calls for record in records) + len(predictions),
+        "model_calls": sum(record.model_calls for record in records) + len(predictions) + recalling["model_calls"],
         "cut_entries": sum(prediction.cut for prediction in predictions),
         "cut_writing": sum(record.cut for record in records),
     }
-    write_run(folder, replace(run, cost=cost | count_writings(records)))
+    written = Counter(count_writings(records))
+    written.update({name: count for name, count in recalling.items() if name.startswith("written_by_")})
+    write_run(folder, replace(run, cost=cost | written))
     write_results(folder)
     write_report(folder, dialogues)
     return read_json(folder / RESULTS)

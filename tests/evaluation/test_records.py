@@ -36,6 +36,7 @@ PREDICTION = Prediction(
     distilled=(RecalledEntry(3, "Ann moves in May", ("s1:1", "s2:4")),),
     tokens=120,
     seconds=0.25,
+    recall_cost={"model_calls": 2, "written_by_rules": 1},
 )
 OPERATION = OperationRow("d1", "s1:1", OperationKind.ADD, 3, "Ann moves in May", "applied")
 

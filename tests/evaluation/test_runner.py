@@ -9,10 +9,12 @@ import pytest
 
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.evaluation.resume import alone_in, discard_folder
+from memory_r1.inference.language_model import Messages
 from memory_r1.systems.base import MemorySystem, RecallRequest
+from memory_r1.systems.memagent import MEMORY
 from memory_r1.systems.table import SYSTEMS
 from memory_r1.types import Question, Recall
-from tests.fakes import ScriptedLanguageModel
+from tests.fakes import ScriptedLanguageModel, keeping_script
 from tests.small_runs import RUN, build, comparable, dialogues, rows, run_it
 
 FOLDER = {"memory.db", "predictions.jsonl", "operations.jsonl", "run.json", "results.json", "report.html"}
@@ -49,6 +51,7 @@ def test_the_folder_holds_what_the_design_says(tmp_path: Path) -> None:
         },
         "tokens": row["tokens"],
         "cut": 0,
+        "recall_cost": {},
     }
     assert predictions["a", "q3"]["metrics"]["evidence_recall"] is None
     assert len(predictions) == 4
@@ -94,6 +97,31 @@ def test_results_count_operations_and_cost(tmp_path: Path) -> None:
     assert results["cost"]["answer_seconds_p50"] <= results["cost"]["answer_seconds_p95"]
     assert results["by_category"]["1"]["names"] == {"locomo": "multi-hop", "mem0": "single-hop"}
     assert (results["n_questions"], results["config"]["recall_per_speaker"]) == (4, 2)
+
+
+def test_what_a_recall_asks_a_model_is_counted_with_the_answers_and_after_a_resumed_run_too(tmp_path: Path) -> None:
+    """Each question has one section to read; the rules stand in for dialogue "a", whose last line tells "noise"."""
+    run = dataclasses.replace(RUN, system="memagent")
+
+    def script(prompt: Messages, adapter: str | None) -> str:
+        return "noise" if "Ben: noise" in prompt[-1]["content"] else keeping_script(prompt, adapter)
+
+    model = ScriptedLanguageModel(script)
+    results = run_it(tmp_path / "whole", system=build("memagent", model), run=run)
+    cost = results["cost"]
+    assert (cost["written_by_model"], cost["written_by_rules"]) == (1, 3)
+    assert results["system"] == "memagent (rules)"
+    assert (cost["model_calls"], cost["write_tokens"], len(model.prompts)) == (8, 0, 4)
+    asked = rows(tmp_path / "whole", "predictions")
+    for row, prompt in zip(asked, model.prompts, strict=True):
+        read = len(MEMORY.instructions.split()) + len(prompt.split())
+        assert row["tokens"] > row["recall_cost"]["model_tokens"] > read
+    assert cost["read_tokens"] == sum(row["tokens"] for row in asked)
+    killed = ScriptedLanguageModel(script, fail_after=2)
+    with pytest.raises(InterruptedError):
+        run_it(tmp_path / "killed", system=build("memagent", killed), run=run, batch_size=1)
+    again = run_it(tmp_path / "killed", system=build("memagent", ScriptedLanguageModel(script)), run=run)
+    assert comparable(again) == comparable(results)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
