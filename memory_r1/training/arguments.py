@@ -112,8 +112,8 @@ class MemoryArguments:
     answerable_only: bool = field(
         default=False,
         metadata={
-            "help": "Train the Answer Agent only on questions that the recalled memories answer, and on unanswerable "
-            "ones. Otherwise it learns to say 'unknown' wherever recall fails."
+            "help": "Train the Answer Agent only on questions that the recalled memories answer, and on those that have "
+            "no answer."
         },
     )
     filter_prompts: bool = field(
