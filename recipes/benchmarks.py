@@ -22,9 +22,9 @@ SYNTHETIC_DIALOGUES = 20
 # Options that distinguish evaluation runs, with their defaults.
 NAMED_OPTIONS: dict[str, object] = {
     "seed": 0,
-    "dialogues": SYNTHETIC_DIALOGUES,
     **dict.fromkeys(
         (
+            "dialogues",
             "sessions",
             "limit",
             "max_turn_tokens",
@@ -69,9 +69,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     on.add_argument(
         "--dialogues",
         type=int,
-        default=SYNTHETIC_DIALOGUES,
         metavar="N",
-        help=f"number of generated dialogues (default: {SYNTHETIC_DIALOGUES})",
+        help=f"take the first N dialogues (default: all; of generated ones {SYNTHETIC_DIALOGUES})",
     )
     on.add_argument("--sessions", type=int, metavar="N", help="play the first N sessions and ask what they can answer")
     on.add_argument("--limit", type=int, metavar="N", help="ask at most N questions, sampled proportionally")
@@ -113,7 +112,7 @@ def load_benchmark(options: argparse.Namespace) -> list[Dialogue]:
     """
     if (options.benchmark == "dialogues") != (options.file is not None):
         raise ConfigurationError("--file and --benchmark dialogues belong together: give both or neither")
-    return BENCHMARKS[options.benchmark].load(options)
+    return BENCHMARKS[options.benchmark].load(options)[: options.dialogues]
 
 
 def reported_name(options: argparse.Namespace) -> str:
@@ -218,7 +217,8 @@ def _synthetic(options: argparse.Namespace) -> list[Dialogue]:
 
     if options.split not in SYNTHETIC_SPLITS:
         raise ConfigurationError(f"--split is {options.split!r}: allowed are {', '.join(SYNTHETIC_SPLITS)}")
-    generated = generate_split(SYNTHETIC_SPLITS[options.split], options.dialogues, options.seed)
+    count = options.dialogues or SYNTHETIC_DIALOGUES
+    generated = generate_split(SYNTHETIC_SPLITS[options.split], count, options.seed)
     return [example.dialogue for example in generated]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -25,18 +26,22 @@ def run_python(*arguments: str) -> None:
         raise TrainingError(f"`python {' '.join(arguments[:5])} ...` ended with status {status}; see its message above")
 
 
+def recipe_fields(agent: str, method: str) -> dict[str, Any]:
+    """Return the fields of the recipe that trains `agent` with `method`."""
+    fields: dict[str, Any] = yaml.safe_load((ROOT / _recipe(agent, method)).read_text(encoding="utf-8"))
+    return fields
+
+
 def training(agent: str, method: str, **options: object) -> list[str]:
     """Return the Python arguments that train `agent` with `method`; `options` override recipe fields."""
-    recipe = RECIPES / f"{agent}_{method}.yaml"
-    engine = yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8"))["accelerate"]
     return [
         "-m",
         "accelerate.commands.launch",
         "--quiet",  # a failing recipe explains itself; the launcher would add its own traceback
-        f"--config_file={engine}",
+        f"--config_file={recipe_fields(agent, method)['accelerate']}",
         f"recipes/{method}.py",
         "--config",
-        str(recipe),
+        str(_recipe(agent, method)),
         *(part for key, value in options.items() for part in (f"--{key}", str(value))),
     ]
 
@@ -58,3 +63,7 @@ def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | N
         f"--output={folder}",
         *(f"--{agent}={path}" for agent, path in adapters.items() if path),
     ]
+
+
+def _recipe(agent: str, method: str) -> Path:
+    return RECIPES / f"{agent}_{method}.yaml"

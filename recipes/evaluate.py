@@ -209,6 +209,7 @@ def complete(options: argparse.Namespace) -> argparse.Namespace:
     """Fill in the defaults that depend on other options; raise ConfigurationError if an option does not fit."""
     complete_options(options)
     for option in (
+        "dialogues",
         "recall_per_speaker",
         "manager_recall_per_speaker",
         "manager_tokens",

@@ -12,6 +12,7 @@ from memory_r1.types import OperationKind
 from recipes.task_graph import Running, Task
 
 N_QUESTIONS = 4
+DIALOGUES = ("everyday-test-001", "everyday-test-002")
 STEPS = {"sft": 24, "grpo": 10}
 WALL_SECONDS = {"sft": 60.0, "grpo": 900.0}
 LOOP_SECONDS = {"sft": 30.0, "grpo": 100.0}
@@ -102,9 +103,9 @@ def write_evaluation(folder: Path, system: str, answer: str | None) -> None:
     for number in range(N_QUESTIONS):
         value = float(number < right)
         metrics = {"exact_match": value, "f1_squad": value, "evidence_recall": 0.5}
-        rows.append(Prediction(f"q{number}", f"d{number % 2}", "recall", metrics, "Where?", "Oslo", "Oslo"))
+        rows.append(Prediction(f"q{number}", DIALOGUES[number % 2], "recall", metrics, "Where?", "Oslo", "Oslo"))
     rewrite_rows(folder / "predictions.jsonl", [row.to_dict() for row in rows])
-    operation = OperationRow("d0", "t1", OperationKind.ADD, 1, "Ann lives in Oslo", "applied")
+    operation = OperationRow(DIALOGUES[0], "s1:1", OperationKind.ADD, 1, "Ann lives in Oslo", "applied")
     rewrite_rows(folder / "operations.jsonl", [operation.to_dict()])
     write_run(folder, RunInfo("synthetic", "heldout", system))
     write_results(folder)
