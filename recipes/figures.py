@@ -37,6 +37,7 @@ PANELS = {
 HEADLINE = {"both agents": "both", "Answer Agent, same banks": "answer", "manager, same Answer Agent": "manager"}
 CPU_SECONDS, COMPLETIONS = "CPU seconds of training", "completions sampled"
 COLUMNS = 2
+DPI = 120  # keeps six panels below 100 kB
 
 Runs = Mapping[str, Mapping[str, Any]]
 """Names to what `training_record` returns."""
@@ -46,7 +47,7 @@ def draw_runs(runs: Runs, axis: str, path: Path) -> None:
     """Draw the curves of runs, one panel for each quantity that any of them has."""
     panels = {title: {label: _points(run, key, axis) for label, run in runs.items()} for key, title in PANELS.items()}
     shown = {title: series for title, series in panels.items() if any(series.values())}
-    save_png(draw_lines(shown, axis, columns=COLUMNS), path)
+    save_png(draw_lines(shown, axis, columns=COLUMNS), path, DPI)
 
 
 def draw_headline(records: Sequence[Record], path: Path) -> None:
@@ -55,7 +56,7 @@ def draw_headline(records: Sequence[Record], path: Path) -> None:
         title: {line.name: line.f1.to_dict() for line in lines_of(TABLES[stage][0], records)}
         for title, stage in HEADLINE.items()
     }
-    save_png(draw_scores({f"{title}, F1": rows for title, rows in panels.items() if rows}), path)
+    save_png(draw_scores({f"{title}, F1": rows for title, rows in panels.items() if rows}), path, DPI)
 
 
 def _points(run: Mapping[str, Any], key: str, axis: str) -> list[tuple[float, float]]:

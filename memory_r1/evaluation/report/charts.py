@@ -56,16 +56,16 @@ class Spot:
     high: float
 
 
-def save_png(figure: Figure, path: Path) -> None:
+def save_png(figure: Figure, path: Path, dpi: float = 160) -> None:
     """Write a chart as a PNG file of 64 colours, a quarter as large as with all that its smooth edges have."""
     from PIL import Image
 
     drawn = io.BytesIO()
     # Without the library's version in it, the same numbers give the same file.
     with _boxes_for_missing_glyphs():
-        figure.savefig(drawn, format="png", metadata={"Software": None})
+        figure.savefig(drawn, format="png", metadata={"Software": None}, dpi=dpi)
     with Image.open(drawn) as image:
-        image.convert("RGB").quantize(64).save(path, optimize=True)
+        image.convert("RGB").quantize(64, Image.Quantize.MAXCOVERAGE).save(path, optimize=True)
 
 
 def inline_svg(figure: Figure, label: str) -> Markup:
@@ -244,7 +244,7 @@ def _figure(
     titles = list(titles) or [""]
     columns = min(columns or len(titles), len(titles))
     rows = math.ceil(len(titles) / columns)
-    figure = Figure(figsize=(inches[0] * columns, inches[1] * rows), dpi=160, layout="constrained")
+    figure = Figure(figsize=(inches[0] * columns, inches[1] * rows), layout="constrained")
     axes = [figure.add_subplot(rows, columns, place) for place in range(1, len(titles) + 1)]
     for axis, title in zip(axes, titles, strict=True):
         axis.set_title(_plain(title, 40), fontsize="medium")
