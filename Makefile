@@ -53,7 +53,8 @@ EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call opti
 evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system)$(EVALUATION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu bench bench-memory \
+.PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu \
+        figures verify-results bench bench-memory \
         train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
         eval-synthetic eval-everyday eval-locomo eval-longmemeval eval-msc eval-dialogues
 
@@ -135,6 +136,12 @@ judge: need-FOLDER $(STAMP) ## Judge the answers with a model: FOLDER=evaluation
 
 reproduce-cpu: $(STAMP) ## Rerun the published CPU experiments into outputs/reproduce [STAGE=name] [SEED=n]
 	$(PY) recipes/reproduce.py$(call option,STAGE,stage)$(call option,SEED,seed) $(ARGS)
+
+figures: $(STAMP) ## Draw the curves of the published records, or of your runs [ARGS="folders of runs"]
+	$(PY) recipes/figures.py $(ARGS)
+
+verify-results: $(STAMP) ## Recompute every published figure from its record [ARGS=--write]
+	$(PY) recipes/verify_results.py $(ARGS)
 
 bench: $(STAMP) ## Time training against stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
 	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)

@@ -51,6 +51,7 @@ def test_every_imported_library_is_a_declared_dependency() -> None:
     declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
     distribution = {
         "faiss": "faiss-cpu",
+        "PIL": "pillow",
         "yaml": "pyyaml",
         "vllm": "",
         "sentence_transformers": "sentence-transformers",
