@@ -46,17 +46,19 @@ def _completions_a_step(recipe: Mapping[str, Any]) -> float:
     return float(recipe.get("generation_batch_size", 0) * recipe.get("gradient_accumulation_steps", 1) / uses)
 
 
+def questions_of(folder: Path) -> dict[str, str]:
+    """Map each question of an evaluation to its category, in the order of its scores."""
+    return {row.key: row.category for row in scored_predictions(folder)}
+
+
 def evaluation_record(folder: Path) -> dict[str, Any]:
-    """Return an evaluation's scores by question, its operations, and the hash of its predictions."""
+    """Return an evaluation's scores in the order of its questions, its operations, and the hash of its predictions."""
     rows = scored_predictions(folder)
     return {
         "operations": read_json(folder / "results.json")["operations"],
         "unknown": sum(_is_unknown(row) for row in rows),
         "predictions_sha256": hash_file(folder / PREDICTIONS),
-        "questions": {
-            row.key: {"category": row.category, **{name: _rounded(row.metrics.get(name)) for name in METRICS}}
-            for row in rows
-        },
+        "scores": {name: [_rounded(row.metrics.get(name)) for row in rows] for name in METRICS},
     }
 
 

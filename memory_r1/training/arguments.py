@@ -112,8 +112,8 @@ class MemoryArguments:
     answerable_only: bool = field(
         default=False,
         metadata={
-            "help": "Train the Answer Agent only on questions that the recalled memories answer, and on those that have "
-            "no answer."
+            "help": "Train the Answer Agent only on questions that the recalled memories answer, and on those without "
+            "an answer."
         },
     )
     filter_prompts: bool = field(

@@ -153,9 +153,9 @@ def test_the_record_holds_scores_and_curves_and_no_text(
     assert trained["cpu_seconds"] == LOOP_SECONDS["grpo"]
     assert [row["reward"] for row in trained["curves"]] == [0.1, 0.2]
     assert all("lr" not in row and "train_runtime" not in row for row in trained["curves"])
-    scores = record["evaluations"]["memory-r1.grpo.grpo"]
-    assert sum(one["f1_squad"] for one in scores["questions"].values()) == RIGHT["grpo"]
-    assert set(scores["questions"]) == {f"d{number % 2}/q{number}" for number in range(N_QUESTIONS)}
-    assert scores["operations"]["ADD"] == 1 and len(scores["predictions_sha256"]) == 64
+    evaluation = record["evaluations"]["memory-r1.grpo.grpo"]
+    right = dict(zip(record["questions"], evaluation["scores"]["f1_squad"], strict=True))
+    assert right == {f"d{number % 2}/q{number}": float(number < RIGHT["grpo"]) for number in range(N_QUESTIONS)}
+    assert evaluation["operations"]["ADD"] == 1 and len(evaluation["predictions_sha256"]) == 64
     text = path.read_text(encoding="utf-8")
     assert not [said for said in ("Oslo", "Where?", "hello", "outputs/") if said in text]
