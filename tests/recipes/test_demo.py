@@ -69,7 +69,8 @@ def test_each_stage_gets_the_adapters_of_the_one_before(commands: FakeCommands, 
     manager, answer = commands.options["manager_grpo"], commands.options["answer_grpo"]
     assert manager["warm_start"] == manager["manager_adapter"] == answer["manager_adapter"] == str(sft["manager"])
     assert answer["warm_start"] == manager["answer_adapter"] == str(sft["answer"])
-    assert not {"manager", "answer"} & set(commands.options["eval_base"])
+    base = commands.options["eval_base"]
+    assert base["manager"] == base["answer"] == "base"
     for stage in ("sft", "grpo"):
         for agent in ("manager", "answer"):
             assert commands.options[f"eval_{stage}"][agent] == str(tmp_path / f"{agent}_{stage}")
