@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.packaged_adapters import AGENTS, PACKAGED, recorded_name
 from memory_r1.types import Dialogue, Turn
 
 if TYPE_CHECKING:
@@ -125,11 +126,16 @@ def reported_name(options: argparse.Namespace) -> str:
 
 
 def folder_name(options: argparse.Namespace, system: str) -> str:
-    """Return the default name of an evaluation's folder, made from its options."""
+    """Return the default name of an evaluation's folder, made from its options, with the adapters chosen."""
     form = "-s" if options.form == "s" else ""
     file = f"-{options.file.stem}" if options.file else ""
     parts = [f"{reported_name(options)}{form}{file}-{options.split}-{system}"]
-    parts += ["-".join(Path(folder.lstrip("/")).parts[-2:]) for folder in (options.manager, options.answer) if folder]
+    for agent in AGENTS:
+        named = recorded_name(agent, getattr(options, agent))
+        if named == PACKAGED:
+            parts.append(f"{PACKAGED}-{agent}")
+        elif named:
+            parts.append("-".join(Path(named.lstrip("/")).parts[-2:]))
     if options.model != DEFAULT_MODEL:
         parts.append(Path(options.model).name)
     for name, default in NAMED_OPTIONS.items():

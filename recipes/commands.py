@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from memory_r1.adapter_settings import BASE
 from memory_r1.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
@@ -47,11 +48,14 @@ def training(agent: str, method: str, **options: object) -> list[str]:
 
 
 def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | None) -> list[str]:
-    """Return the Python arguments that evaluate a system on the everyday test chats; without an adapter, on the base.
+    """Return the Python arguments that evaluate a system on the everyday test chats; None is the untrained base model.
 
     Precision and lengths are fixed, so that base, SFT and GRPO differ only in their adapters.
     """
-    adapters = {"manager": manager, "answer": answer}
+    from memory_r1.systems.table import system_spec
+
+    adapters = {"manager": manager} if system_spec(system).takes_manager_adapter else {}
+    adapters["answer"] = answer
     return [
         "recipes/evaluate.py",
         "--benchmark=everyday",
@@ -61,7 +65,7 @@ def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | N
         "--manager-tokens=96",
         "--answer-tokens=32",
         f"--output={folder}",
-        *(f"--{agent}={path}" for agent, path in adapters.items() if path),
+        *(f"--{agent}={path or BASE}" for agent, path in adapters.items()),
     ]
 
 

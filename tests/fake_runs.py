@@ -112,7 +112,7 @@ class FakeCommands:
 
 def write_evaluation(folder: Path, system: str, answer: str | None) -> None:
     """Write an evaluation of two dialogues with two questions each; the Answer Agent's adapter decides the scores."""
-    right = RIGHT[Path(answer).name.split("_", 1)[1] if answer else "base"]
+    right = RIGHT[Path(answer or "base").name.split("_", 1)[-1]]
     rows = []
     for number in range(N_QUESTIONS):
         value = float(number < right)

@@ -46,6 +46,11 @@ class SystemSpec:
     prompted: bool = False
     ranks: bool = True
 
+    @property
+    def takes_manager_adapter(self) -> bool:
+        """Whether its manager may be a trained one."""
+        return self.needs_manager and not self.prompted
+
 
 SYSTEMS: dict[str, SystemSpec] = {
     "none": SystemSpec(lambda parts: NoMemory(count_tokens=parts.count_tokens)),

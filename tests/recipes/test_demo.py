@@ -102,7 +102,12 @@ def test_each_stage_gets_the_adapters_of_the_one_before(commands: FakeCommands, 
         name: {agent: path for agent, path in commands.options[f"eval_{name}"].items() if agent in demo.AGENTS}
         for name in ("base", "sft", "grpo", "rag")
     }
-    assert given == {"base": {}, "sft": sft, "grpo": grpo, "rag": {"answer": grpo["answer"]}}
+    assert given == {
+        "base": dict.fromkeys(demo.AGENTS, "base"),
+        "sft": sft,
+        "grpo": grpo,
+        "rag": {"answer": grpo["answer"]},
+    }
     assert commands.options["eval_rag"]["system"] == "rag"
 
 

@@ -115,7 +115,7 @@ def test_the_ceiling_and_the_base_model_are_of_one_seed(commands: FakeCommands, 
     run(tmp_path / "ceiling", *STAGES, seed=CEILING_SEED)
     assert {"memory-r1.base.base", "memory-r1.gold.turns"} <= set(evaluated(commands))
     assert commands.options["manager_gold"]["dataset"] == "everyday-labelled"
-    assert adapters(commands.options["memory-r1.base.base"]) == {}
+    assert adapters(commands.options["memory-r1.base.base"]) == {"manager": "base", "answer": "base"}
     labelled = [name for name, options in commands.options.items() if "labelled" in options.get("dataset", "")]
     assert labelled == ["manager_gold"]
 
@@ -155,7 +155,9 @@ def test_the_record_holds_scores_and_curves_and_no_text(
     assert all("lr" not in row and "train_runtime" not in row for row in trained["curves"])
     evaluation = record["evaluations"]["memory-r1.grpo.grpo"]
     right = dict(zip(record["questions"], evaluation["scores"]["f1_squad"], strict=True))
-    assert right == {f"d{number % 2}/q{number}": float(number < RIGHT["grpo"]) for number in range(N_QUESTIONS)}
+    assert right == {
+        f"everyday-test-{number % 2 + 1:03}/q{number}": float(number < RIGHT["grpo"]) for number in range(N_QUESTIONS)
+    }
     assert evaluation["operations"]["ADD"] == 1 and len(evaluation["predictions_sha256"]) == 64
     text = path.read_text(encoding="utf-8")
     assert not [said for said in ("Oslo", "Where?", "hello", "outputs/") if said in text]
