@@ -4,7 +4,7 @@ PYTHON     ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; 
 VENV       := .venv
 PY         := $(VENV)/bin/python
 STAMP      := $(VENV)/.installed
-CODE       := memory_r1 rewards data recipes tests
+CODE       := memory_r1 rewards data recipes tests docs/examples
 
 export TOKENIZERS_PARALLELISM ?= false
 

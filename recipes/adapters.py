@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 
+from memory_r1.adapter_settings import BASE
 from memory_r1.errors import ConfigurationError
 from memory_r1.packaged_adapters import choose_adapter, has_packaged_pair, may_be_packaged
 
@@ -19,6 +21,30 @@ def add_adapters(group: argparse._ArgumentGroup) -> None:
             metavar="DIR",
             help=f"adapter of the {called}, or `base` for the untrained model (default: the adapter that comes with "
             "the package if --model is the embedded one, else `base`)",
+        )
+    group.add_argument(
+        "--writer",
+        metavar="DIR",
+        help="adapter that writes facts, summaries and portraits, or `base` for the untrained model (default: rules)",
+    )
+
+
+def check_writer(options: argparse.Namespace) -> None:
+    """Check that the system writes, if a writer is named, and that its adapter is there.
+
+    Raises:
+        ConfigurationError: It is not.
+    """
+    from memory_r1.systems.table import system_spec
+
+    if options.writer and not system_spec(options.system).writes:
+        raise ConfigurationError(
+            f"--writer is given, but memory system {options.system!r} asks no model to write: leave it out"
+        )
+    if options.writer not in (None, BASE) and not (Path(options.writer) / "adapter_config.json").is_file():
+        raise ConfigurationError(
+            f"--writer is {options.writer!r}, which holds no adapter_config.json: give the folder of a writer's "
+            "adapter, 'base' for the base model, or leave it out for rules"
         )
 
 

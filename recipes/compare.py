@@ -70,7 +70,7 @@ def names_of(folders: Sequence[Sequence[Path]], patterns: Sequence[str]) -> list
     """Return a name per side: its memory system, or its command-line argument if sides share a system."""
     from memory_r1.evaluation.records import read_run
 
-    systems = [read_run(of_side[0]).system for of_side in folders]
+    systems = [read_run(of_side[0]).shown_system for of_side in folders]
     counts = Counter(systems)
     return [system if counts[system] == 1 else given for system, given in zip(systems, patterns, strict=True)]
 

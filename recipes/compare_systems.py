@@ -38,6 +38,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     parser.add_argument(
         "--manager", metavar="DIR", help="as for recipes/evaluate.py, for the systems that take a trained manager"
     )
+    parser.add_argument("--writer", metavar="DIR", help="adapter of the writer or 'base', for the systems that write")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by the options"
     )
@@ -50,6 +51,7 @@ def settled(options: argparse.Namespace, others: Sequence[str], specs: Mapping[s
     """Return an evaluation's options with every adapter that the systems use, and the comparison's folder as output."""
     managed = next((name for name, spec in specs.items() if spec.takes_manager_adapter), next(iter(specs)))
     given = {"benchmark": options.benchmark, "system": managed, "manager": options.manager, "output": options.output}
+    given["writer"] = options.writer
     evaluated = evaluate.parse_arguments([*(f"--{name}={value}" for name, value in given.items() if value), *others])
     return evaluate.complete(evaluated, "compare", "systems")
 
@@ -72,6 +74,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--system={name}",
             f"--output={evaluated.output / name}",
             *(manager if spec.takes_manager_adapter else shared),
+            *([f"--writer={options.writer}"] if options.writer and spec.writes else []),
             *others,
         )
     if len(specs) > 1:

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memory_r1.adapter_settings import BASE
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
-from recipes.adapters import add_adapters, choose_adapters
+from recipes.adapters import add_adapters, check_writer, choose_adapters
 from recipes.benchmarks import (
     BENCHMARKS,
     DEFAULT_MODEL,
@@ -77,6 +78,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     settings.add_argument("--answer-style", choices=("ids", "quotes"), help="how answers name memories (ids)")
     settings.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="precision (float32)")
+    settings.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SYSTEM.NAME=VALUE",
+        help="a setting of one system, such as sliding-window.window_tokens=512 (may be repeated)",
+    )
     settings.add_argument("--embedder", metavar="NAME", help="sentence model (all-MiniLM-L6-v2)")
     how = parser.add_argument_group("how")
     how.add_argument(
@@ -103,7 +111,8 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
     from memory_r1.memory.embedder import SentenceEmbedder
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
-    from memory_r1.systems.table import build_system, system_spec
+    from memory_r1.systems.table import build_system, parse_settings, system_spec
+    from memory_r1.systems.writer import Writer
 
     spec = system_spec(options.system)
     retriever = Retriever(SentenceEmbedder(resolve_embedder(options.embedder))) if spec.needs_retriever else None
@@ -123,8 +132,10 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         options.system,
         retriever=retriever,
         manager=manager,
+        writer=Writer(model, adapter="writer" if options.writer != BASE else None) if options.writer else None,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
+        settings=parse_settings(options.set).get(options.system),
     )
 
 
@@ -135,7 +146,11 @@ def main(arguments: Sequence[str]) -> int:
     for package in ("memory_r1", "data", "recipes"):
         logging.getLogger(package).setLevel(logging.INFO)
     from memory_r1.evaluation.selection import select
+    from memory_r1.systems.table import parse_settings
 
+    # Report mistakes in the options before loading a model.
+    settings = parse_settings(options.set).get(options.system)
+    check_writer(options)
     complete(options)
     # The runner selects again, with the same result. Selecting here refuses a bad selection before a model is loaded,
     # and keeps unplayed turns out of the count of cut ones.
@@ -153,6 +168,8 @@ def main(arguments: Sequence[str]) -> int:
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
     logger.info("settings: %s", ", ".join(used))
     adapters = {name: folder for name in ("manager", "answer") if (folder := getattr(options, name))}
+    if options.writer not in (None, BASE):
+        adapters["writer"] = options.writer
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
     dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
     if options.restart:
@@ -193,6 +210,8 @@ def main(arguments: Sequence[str]) -> int:
             recall_per_speaker=options.manager_recall_per_speaker,
             max_new_tokens=options.manager_tokens,
             constrained=options.constrained,
+            writer=options.writer if options.writer != BASE else None,
+            settings=settings,
         ),
         rebuild_banks=options.rebuild_banks,
         progress=not options.quiet,
@@ -273,14 +292,18 @@ def settle(options: argparse.Namespace) -> None:
 def configuration(options: argparse.Namespace) -> dict[str, object]:
     """Return whatever else may change a score, with hashes of models and adapters, as a folder may be retrained."""
     from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
-    from memory_r1.systems.table import system_spec
+    from memory_r1.systems.table import parse_settings, system_spec
 
-    hashes = {"model_sha256": model_hash(resolve_model(options.model))}
+    hashes: dict[str, object] = {"model_sha256": model_hash(resolve_model(options.model))}
     if system_spec(options.system).needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
     for name in ("manager", "answer"):
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)
+    if options.writer:
+        hashes["writer"] = BASE if options.writer == BASE else adapter_hash(options.writer)
+    if own := parse_settings(options.set).get(options.system):
+        hashes["system_settings"] = own
     settings = {name: getattr(options, name) for name in options.settings_from}
     return settings | {"settings_from": options.settings_from} | hashes
 

@@ -103,8 +103,10 @@ def keeping_script(prompt: Messages, adapter: str | None) -> str:
 
     The manager: "hm" is a NOOP, "noise" does not parse, "ghost" names an id that was not shown, "never mind" deletes
     the first memory shown; a fact updates a memory with the same first two words, and is added otherwise. The Answer
-    Agent relies on the first memory shown and repeats it.
+    Agent relies on the first memory shown and repeats it. A writer's reply is `written_reply`.
     """
+    if reply := written_reply(prompt):
+        return reply
     shown = dict(re.findall(r"^(\d+)\. (.*?)(?: \[[^]]*\])?$", prompt[-1]["content"], re.MULTILINE))
     turn = re.search(r"^Last turn: (\w+): (.*)$", prompt[-1]["content"], re.MULTILINE)
     if turn is None:
@@ -122,3 +124,21 @@ def keeping_script(prompt: Messages, adapter: str | None) -> str:
         return '[{"op": "DELETE", "id": 1}]'
     operation = {"op": "UPDATE", "id": int(same[0])} if same else {"op": "ADD"}
     return json.dumps([{**operation, "text": fact}])
+
+
+def written_reply(prompt: Messages) -> str:
+    """Reply to a writer's prompt with what was told: the last line as a fact, or all lines; empty for other prompts.
+
+    "hm" holds no fact; a text with "noise" in its last line gets a reply that does not parse.
+    """
+    asked = re.search(r'\{"(facts|summary|portrait|calls)": ', prompt[0]["content"])
+    if asked is None:
+        return ""
+    lines = prompt[-1]["content"].splitlines()
+    if "noise" in lines[-1]:
+        return "I shall remember that"
+    speaker, _, said = lines[-1].partition(": ")
+    if asked[1] == "calls":
+        return json.dumps({"calls": [{"function": "core_memory_append", "block": speaker, "text": said[:300]}]})
+    value = ([] if said == "hm" else [f"{speaker} {said}"]) if asked[1] == "facts" else " ".join(lines)
+    return json.dumps({asked[1]: value})

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar
 from memory_r1.errors import DataError
 from memory_r1.jsonl import read_json, read_rows, rewrite_rows, write_json
 from memory_r1.memory.record import Record
+from memory_r1.systems.writer import shown_name
 from memory_r1.types import MemoryEntry, OperationKind
 
 PREDICTIONS = "predictions.jsonl"
@@ -161,7 +162,8 @@ class OperationRow:
         }
         places = (place for place in count() if place not in rows)
         applied = {}
-        for place, event in zip(places, record.events, strict=False):
+        operations = [event for event in record.events if event.kind in OperationKind.__members__]
+        for place, event in zip(places, operations, strict=False):
             kind, text = OperationKind(event.kind), event.payload.get("text")
             instead_of = event.payload.get("instead_of")
             proposed = OperationKind(instead_of) if instead_of else kind if record.model_calls else None
@@ -187,8 +189,8 @@ class RunInfo:
     `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter; "packaged": the
     adapter that comes with the package). If a model writes the banks, `banks` holds their cache `key` and the `reused`
     dialogues. `cost` counts `write_tokens`, `read_tokens` and `model_calls`, including those of reused banks,
-    `cut_entries` dropped from recalls, and `cut_writing` dropped from managers' prompts. `category_names` maps a
-    category to its names by naming scheme.
+    `cut_entries` dropped from recalls, `cut_writing` dropped from prompts that write, and, for systems that write
+    texts, how many the model and the rules wrote. `category_names` maps a category to its names by naming scheme.
     """
 
     benchmark: str
@@ -204,6 +206,11 @@ class RunInfo:
     banks: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, int] = field(default_factory=dict)
     category_names: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+    @property
+    def shown_system(self) -> str:
+        """The system's name in results, which says so if rules wrote most of its texts."""
+        return shown_name(self.system, self.cost)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `run.json`."""

@@ -41,6 +41,7 @@ from memory_r1.systems.base import Capability, MemorySystem
 from memory_r1.systems.baselines import Oracle
 from memory_r1.systems.player import Episode, play, turns_of
 from memory_r1.systems.state import ScopeState
+from memory_r1.systems.writer import count_writings
 from memory_r1.types import Dialogue
 
 MIXED = "mixed"
@@ -187,7 +188,7 @@ def _finish(system: MemorySystem, folder: Path, run: RunInfo, dialogues: Sequenc
         "cut_entries": sum(prediction.cut for prediction in predictions),
         "cut_writing": sum(record.cut for record in records),
     }
-    write_run(folder, replace(run, cost=cost))
+    write_run(folder, replace(run, cost=cost | count_writings(records)))
     write_results(folder)
     write_report(folder, dialogues)
     return read_json(folder / RESULTS)

@@ -12,9 +12,10 @@ from memory_r1.types import Turn
 
 UNDO, REDO, FORGET = "UNDO", "REDO", "FORGET"
 NOOP, SPEAKERS, SESSION_END = "NOOP", "SPEAKERS", "SESSION_END"
+WRITTEN, RECALLED = "WRITTEN", "RECALLED"
 """Kinds with a special meaning; every other kind is an edit, named by its system, which `undo` takes back."""
 MARKERS = frozenset({UNDO, REDO})
-NO_EDITS = frozenset({UNDO, REDO, NOOP, SPEAKERS, SESSION_END})
+NO_EDITS = frozenset({UNDO, REDO, NOOP, SPEAKERS, SESSION_END, WRITTEN, RECALLED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,8 +57,10 @@ class BankCache:
         recall_per_speaker: int,
         max_new_tokens: int,
         constrained: bool = False,
+        writer: str | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> BankCache:
-        """Open the cache of a Memory Manager's banks. Models are identified by content, so their folders may move.
+        """Open the cache of banks that a model writes. Models are identified by content, so their folders may move.
 
         Args:
             folder: Folder of the cache.
@@ -70,8 +72,10 @@ class BankCache:
             recall_per_speaker: Memories recalled per speaker for the manager.
             max_new_tokens: Longest completion, in tokens.
             constrained: Whether completions are held to the JSON of operations.
+            writer: Adapter folder of the writer; None for the base model or none.
+            settings: Settings of the system's own.
         """
-        settings = {
+        all_settings = {
             "model": model_hash(resolve_model(model)) or model,
             "dtype": dtype,
             "manager": adapter_hash(manager) if manager else None,
@@ -79,8 +83,10 @@ class BankCache:
             "recall_per_speaker": recall_per_speaker,
             "max_new_tokens": max_new_tokens,
             "constrained": constrained,
+            "writer": adapter_hash(writer) if writer else None,
+            "settings": dict(settings or {}),
         }
-        return cls(folder, system, settings)
+        return cls(folder, system, all_settings)
 
     def path(self, dialogue: Dialogue) -> Path:
         """Return the path of a dialogue's bank, which need not exist."""

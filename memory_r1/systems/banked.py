@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any, ClassVar
 
 from memory_r1.agents.prompts import memory_line
 from memory_r1.errors import StoreError
@@ -24,7 +25,7 @@ from memory_r1.systems.base import (
     check_scope,
 )
 from memory_r1.systems.state import ScopeState
-from memory_r1.types import MemoryEntry, Operation, OperationKind, Recall, Turn
+from memory_r1.types import MemoryEntry, Operation, Recall, Turn
 
 # Entries are measured as rendered in the Answer Agent's prompt, where numbers rarely exceed three digits.
 _LONGEST_NUMBER = 999
@@ -36,19 +37,23 @@ class Proposal:
 
     Attributes:
         operations: The operations to apply, in order, with bank ids.
-        record: The record so far: costs and refusals, without the turn and its events.
-        instead_of: Maps an index of `operations` to the kind that the manager proposed, if the system replaced it.
+        record: The record so far: costs, refusals, and events that are no operations, without the turn.
+        notes: Maps an index of `operations` to what its event says beside the entry's new version.
+        tensors: Maps an index of `operations` to the tensor of its event, as safetensors bytes.
     """
 
     operations: tuple[Operation, ...] = ()
     record: Record = field(default_factory=Record)
-    instead_of: Mapping[int, OperationKind] = field(default_factory=dict)
+    notes: Mapping[int, Mapping[str, Any]] = field(default_factory=dict)
+    tensors: Mapping[int, bytes] = field(default_factory=dict)
 
 
 class BankedSystem(MemorySystem):
     """A system on a `MemoryBank`; subclasses decide what to write (`_propose`) and what to recall (`_rank`)."""
 
     capabilities = frozenset({Capability.ENTRIES})
+    start: ClassVar[ScopeState] = ScopeState()
+    """The state of a scope before its first record."""
 
     def __init__(
         self, *, count_tokens: TokenCounter = approximate_tokens, states: Mapping[str, ScopeState] | None = None
@@ -60,7 +65,7 @@ class BankedSystem(MemorySystem):
             states: Scopes that start from a given state, such as a rollout's branches.
         """
         self._count_tokens = lru_cache(maxsize=65_536)(count_tokens)
-        self._log: Log[ScopeState] = ListLog(ScopeState(), states)
+        self._log: Log[ScopeState] = ListLog(self.start, states)
 
     @abstractmethod
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
@@ -126,7 +131,7 @@ class BankedSystem(MemorySystem):
         """Keep leading entries until the next one would exceed the budget."""
         kept = tokens = 0
         for entry in ranked:
-            cost = self._count_tokens(memory_line(_LONGEST_NUMBER, entry) + "\n")
+            cost = self.prompt_cost(entry)
             if budget_tokens is not None and tokens + cost > budget_tokens:
                 break
             kept += 1
@@ -135,6 +140,10 @@ class BankedSystem(MemorySystem):
             self._arrange(ranked[:kept]),
             usage={"tokens": tokens, "cut": len(ranked) - kept},
         )
+
+    def prompt_cost(self, entry: MemoryEntry) -> int:
+        """Return the tokens that an entry takes in the Answer Agent's prompt."""
+        return self._count_tokens(memory_line(_LONGEST_NUMBER, entry) + "\n")
 
     def speakers(self, scope: str) -> tuple[str, ...]:
         """Return the speakers announced or heard in `scope`."""
@@ -165,7 +174,7 @@ class BankedSystem(MemorySystem):
     def load(self, path: Path | str, *, create: bool = False) -> None:
         if not create and not Path(path).is_file():
             raise StoreError(f"{path} is missing; give the path of a saved memory system")
-        opened = SqliteLog(path, ScopeState(), system=self.name)
+        opened = SqliteLog(path, self.start, system=self.name)
         self._log.close()
         self._log = opened
 
@@ -183,9 +192,9 @@ def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState)
             refusals.append(Refusal(place, RefusalReason.CONFLICT.value, raw))
             continue
         event = bank.event(operation, turn)
-        if instead_of := proposal.instead_of.get(number):
-            event = Event(event.kind, event.item, {**event.payload, "instead_of": instead_of.value})
+        payload = {**event.payload, **proposal.notes.get(number, {})}
+        event = replace(event, payload=payload, tensor=proposal.tensors.get(number))
         bank.play(event)
         events.append(event)
     ordered = tuple(sorted(refusals, key=lambda refusal: refusal.index))
-    return replace(proposal.record, turn=turn, events=tuple(events), refusals=ordered)
+    return replace(proposal.record, turn=turn, events=(*events, *proposal.record.events), refusals=ordered)

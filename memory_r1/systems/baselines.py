@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from memory_r1.errors import ConfigurationError
 from memory_r1.systems.banked import BankedSystem, Proposal
 from memory_r1.systems.base import (
     Capability,
@@ -48,6 +49,44 @@ class FullContext(BankedSystem):
 
     def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
         return tuple(reversed(kept))
+
+
+class SlidingWindow(FullContext):
+    """One chat window: a new turn enters and the oldest fall out, for good, until all fit into `window_tokens`.
+
+    A turn longer than the window pushes out all others and stays out itself.
+    """
+
+    name = "sliding-window"
+    capabilities = frozenset({Capability.ENTRIES, Capability.EDITS})
+
+    def __init__(self, *, window_tokens: int = 2048, count_tokens: TokenCounter = approximate_tokens) -> None:
+        """Measure `window_tokens` as a recall's budget is: each entry as it stands in the Answer Agent's prompt.
+
+        Raises:
+            ConfigurationError: `window_tokens` is below 1.
+        """
+        if window_tokens < 1:
+            raise ConfigurationError(f"window_tokens is {window_tokens}: give the window's size in tokens, at least 1")
+        super().__init__(count_tokens=count_tokens)
+        self._window_tokens = window_tokens
+
+    def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
+        return [
+            Proposal((*added.operations, *self._pushed_out(turn, state))) if added.operations else added
+            for added, (turn, state) in zip(add_every_turn(turns), turns, strict=True)
+        ]
+
+    def _pushed_out(self, turn: Turn, state: ScopeState) -> list[Operation]:
+        """Return the deletions of the entries that `turn` leaves no room for."""
+        new = MemoryEntry(state.bank.highest_id + 1, turn.text, turn.speaker, turn.timestamp)
+        left = self._window_tokens
+        pushed_out = []
+        for entry in (new, *reversed(state.bank.entries())):
+            left -= self.prompt_cost(entry)
+            if left < 0:
+                pushed_out.append(Operation(OperationKind.DELETE, entry_id=entry.entry_id))
+        return pushed_out[::-1]
 
 
 class Oracle(BankedSystem):

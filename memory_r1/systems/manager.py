@@ -71,10 +71,12 @@ class ManagedMemory(RetrievingSystem):
             model_calls=1,
             cut=management.cut,
         )
-        pairs = enumerate(zip(proposed, done, strict=True))
-        return Proposal(
-            done, record, {place: wrote.kind for place, (wrote, does) in pairs if wrote.kind is not does.kind}
-        )
+        notes = {
+            place: {"instead_of": wrote.kind.value}
+            for place, (wrote, does) in enumerate(zip(proposed, done, strict=True))
+            if wrote.kind is not does.kind
+        }
+        return Proposal(done, record, notes)
 
     def _permitted(self, operation: Operation) -> Operation:
         """Return the operation to apply in place of a proposed one."""

@@ -89,3 +89,9 @@ class Rag(RetrievingSystem):
 
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
         return add_every_turn(turns)
+
+
+class Bm25(Rag):
+    """Searches the verbatim turns by their words alone (build it with a retriever in mode "bm25")."""
+
+    name = "bm25"

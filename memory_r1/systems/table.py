@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError
+from memory_r1.memory.embedder import Embedder
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import (
     MemorySystem,
     TokenCounter,
     approximate_tokens,
 )
-from memory_r1.systems.baselines import FullContext, NoMemory, Oracle
+from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWindow
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
-from memory_r1.systems.retrieval import Rag
+from memory_r1.systems.memgpt import MemGPT
+from memory_r1.systems.memorybank import MemoryBankSystem
+from memory_r1.systems.plain_tokens import PlainTokens
+from memory_r1.systems.profile import Profile
+from memory_r1.systems.retrieval import Bm25, Rag
+from memory_r1.systems.writer import Writer
+
+Setting = int | float | str
 
 
 @dataclass(frozen=True, slots=True)
 class SystemParts:
-    """The parts that a system may need. `recall_per_speaker` is per speaker."""
+    """The parts that a system may need. `recall_per_speaker` is per speaker, `settings` are the system's own."""
 
     retriever: Retriever | None = None
     manager: MemoryManager | None = None
+    writer: Writer | None = None
     recall_per_speaker: int = 30
     count_tokens: TokenCounter = approximate_tokens
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +45,11 @@ class SystemSpec:
 
     Attributes:
         build: Builds an empty one.
-        needs_retriever: Whether it needs a retriever.
+        needs_retriever: Whether it needs a retriever, or that retriever's embedder.
         needs_manager: Whether it needs a Memory Manager.
         prompted: Whether its manager is the untrained base model, which reads worked examples.
+        writes: Whether it writes with a `Writer`; without a model, by rules.
+        settings: The settings of its own, with their defaults.
         ranks: Whether it recalls best first, so that "the first k" means something; others keep the order of time.
     """
 
@@ -44,6 +57,8 @@ class SystemSpec:
     needs_retriever: bool = False
     needs_manager: bool = False
     prompted: bool = False
+    writes: bool = False
+    settings: Mapping[str, Setting] = field(default_factory=dict)
     ranks: bool = True
 
     @property
@@ -55,12 +70,61 @@ class SystemSpec:
 SYSTEMS: dict[str, SystemSpec] = {
     "none": SystemSpec(lambda parts: NoMemory(count_tokens=parts.count_tokens)),
     "full-context": SystemSpec(lambda parts: FullContext(count_tokens=parts.count_tokens), ranks=False),
+    "sliding-window": SystemSpec(
+        lambda parts: SlidingWindow(count_tokens=parts.count_tokens, **parts.settings),
+        settings={"window_tokens": 2048},
+        ranks=False,
+    ),
     "oracle": SystemSpec(lambda parts: Oracle(count_tokens=parts.count_tokens), ranks=False),
+    "bm25": SystemSpec(
+        lambda parts: Bm25(
+            Retriever(None, "bm25"), recall_per_speaker=parts.recall_per_speaker, count_tokens=parts.count_tokens
+        )
+    ),
     "rag": SystemSpec(
         lambda parts: Rag(
             _retriever(parts), recall_per_speaker=parts.recall_per_speaker, count_tokens=parts.count_tokens
         ),
         needs_retriever=True,
+    ),
+    "profile": SystemSpec(
+        lambda parts: Profile(parts.writer, count_tokens=parts.count_tokens), writes=True, ranks=False
+    ),
+    "plain-tokens": SystemSpec(
+        lambda parts: PlainTokens(
+            _embedder(parts),
+            recall_per_speaker=parts.recall_per_speaker,
+            count_tokens=parts.count_tokens,
+            dimension=parts.settings["dimension"] or None,
+        ),
+        needs_retriever=True,
+        settings={"dimension": 0},
+    ),
+    "memorybank": SystemSpec(
+        lambda parts: MemoryBankSystem(
+            _embedder(parts),
+            parts.writer,
+            recall_per_speaker=parts.recall_per_speaker,
+            count_tokens=parts.count_tokens,
+            **parts.settings,
+        ),
+        needs_retriever=True,
+        writes=True,
+        settings={"recalled_per_turn": 6, "forgetting": "threshold", "forget_below": 0.05, "seed": 0},
+        ranks=False,
+    ),
+    "memgpt": SystemSpec(
+        lambda parts: MemGPT(
+            _embedder(parts),
+            parts.writer,
+            recall_per_speaker=parts.recall_per_speaker,
+            count_tokens=parts.count_tokens,
+            **parts.settings,
+        ),
+        needs_retriever=True,
+        writes=True,
+        settings={"context_tokens": 2048},
+        ranks=False,
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),
     "add-only-newest-first": SystemSpec(
@@ -96,8 +160,10 @@ def build_system(
     *,
     retriever: Retriever | None = None,
     manager: MemoryManager | None = None,
+    writer: Writer | None = None,
     recall_per_speaker: int = 30,
     count_tokens: TokenCounter = approximate_tokens,
+    settings: Mapping[str, Setting] | None = None,
 ) -> MemorySystem:
     """Build an empty system; it ignores the parts that it does not need.
 
@@ -105,11 +171,13 @@ def build_system(
         name: A key of `SYSTEMS`.
         retriever: Ranks the entries to recall.
         manager: Writes the bank.
+        writer: Writes summaries, facts and the like; None for rules.
         recall_per_speaker: Entries recalled per speaker.
         count_tokens: Measures entries against a recall's budget.
+        settings: Settings of its own; the others keep the defaults of `SYSTEMS`.
 
     Raises:
-        ConfigurationError: The name is unknown, a needed part is missing, or `recall_per_speaker` is below 1.
+        ConfigurationError: The name or a setting is unknown, a needed part is missing, or a value is out of range.
     """
     spec = system_spec(name)
     if recall_per_speaker < 1:
@@ -122,12 +190,45 @@ def build_system(
     ):
         if needed and given is None:
             raise ConfigurationError(f"memory system {name!r} needs a {part}; pass build_system({part}=...)")
-    return spec.build(SystemParts(retriever, manager, recall_per_speaker, count_tokens))
+    own = {**spec.settings, **(settings or {})}
+    if unknown := own.keys() - spec.settings.keys():
+        allowed = ", ".join(spec.settings) or "none"
+        raise ConfigurationError(f"memory system {name!r} has no setting {min(unknown)!r}; allowed: {allowed}")
+    return spec.build(SystemParts(retriever, manager, writer, recall_per_speaker, count_tokens, own))
+
+
+def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Setting]]:
+    """Read settings such as "sliding-window.window_tokens=512"; return them by system and name.
+
+    Raises:
+        ConfigurationError: A text has another form, or names an unknown system, setting or kind of value.
+    """
+    found: dict[str, dict[str, Setting]] = {}
+    known = {f"{system}.{name}": default for system, spec in SYSTEMS.items() for name, default in spec.settings.items()}
+    for text in texts:
+        key, _, value = text.partition("=")
+        if key not in known:
+            raise ConfigurationError(f"setting {text!r} is unknown; give NAME=VALUE with one of {', '.join(known)}")
+        kind = type(known[key])
+        try:
+            system, _, name = key.partition(".")
+            found.setdefault(system, {})[name] = kind(value)
+        except ValueError:
+            number = "a whole number" if kind is int else "a number"
+            raise ConfigurationError(f"setting {key} is {value!r}; give {number}") from None
+    return found
 
 
 def _retriever(parts: SystemParts) -> Retriever:
     assert parts.retriever is not None, "build_system checks what a system needs"
     return parts.retriever
+
+
+def _embedder(parts: SystemParts) -> Embedder:
+    embedder = _retriever(parts).embedder
+    if embedder is None:
+        raise ConfigurationError("this memory system needs embeddings: give a retriever with an embedder, not 'bm25'")
+    return embedder
 
 
 def _managed(kind: type[ManagedMemory], parts: SystemParts) -> ManagedMemory:

@@ -80,6 +80,11 @@ def test_a_mistyped_system_is_said_before_any_is_run(commands: list[tuple[str, .
     assert commands == []
 
 
+def test_a_writer_goes_to_the_systems_that_write(commands: list[tuple[str, ...]]) -> None:
+    compare_systems.main(["--benchmark=synthetic", "--systems", "rag", "memorybank", "--writer=base"])
+    assert ["--writer=base" in command for command in commands] == [False, True, False]
+
+
 def test_an_untrained_manager_is_compared_without_the_adapter(commands: list[tuple[str, ...]]) -> None:
     arguments = ["--benchmark=locomo", "--systems", "prompted-manager", "memory-r1", "--manager=m"]
     compare_systems.main(arguments)

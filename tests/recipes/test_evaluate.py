@@ -86,6 +86,26 @@ def test_banks_are_taken_over_by_another_answer_agent_and_the_options_reach_the_
     assert tokens[0] != tokens[1]
 
 
+def test_a_writer_and_a_systems_own_settings_reach_it_and_name_the_run(
+    recipe: ModuleType, own_file: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    arguments = ["--benchmark", "dialogues", "--file", str(own_file), "--quiet", "--model", str(tiny_model)]
+    arguments += ["--set", "sliding-window.window_tokens=9", "--embedder", embedder_folder()]
+    found = {}
+    for name, more in {"sliding-window": [], "memorybank": ["--writer", "base"], "profile": []}.items():
+        options = [*arguments, "--system", name, *more]
+        assert run_main(recipe.main, [*options, "--output", str(tmp_path / name)]) == 0
+        results = json.loads((tmp_path / name / "results.json").read_text())
+        found[results["system"]] = (results["cost"], results["config"])
+    # A random model writes no JSON, so the rules wrote a day's summary and two portraits; of two turns, the facts.
+    assert list(found) == ["sliding-window", "memorybank (rules)", "profile (rules)"]
+    written = [(cost.get("written_by_model"), cost.get("written_by_rules")) for cost, _ in found.values()]
+    assert written == [(None, None), (0, 3), (0, 2)]
+    assert [cost["model_calls"] for cost, _ in found.values()] == [3, 6, 3]  # of which three are answers
+    own = [(config.get("system_settings"), config.get("writer")) for _, config in found.values()]
+    assert own == [({"window_tokens": 9}, None), (None, "base"), (None, None)]
+
+
 @pytest.mark.parametrize(("style", "longest"), [("ids", 32), ("quotes", 128)])
 def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str, longest: int) -> None:
     options = recipe.parse_arguments(["--benchmark", "synthetic", "--answer-style", style])
@@ -122,6 +142,22 @@ def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str,
         (["--benchmark", "synthetic", "--answer-tokens", "0"], "--answer-tokens is 0: give a whole number from 1"),
         (["--benchmark", "synthetic", "--manager-tokens", "-1"], "--manager-tokens is -1: give a whole number from 1"),
         (["--benchmark", "synthetic", "--system", "rag", "--manager", "x"], "memory system 'rag' has no manager"),
+        (
+            ["--benchmark", "synthetic", "--system", "rag", "--writer", "x"],
+            "memory system 'rag' asks no model to write",
+        ),
+        (
+            ["--benchmark", "synthetic", "--system", "profile", "--writer", "no/such"],
+            "--writer is 'no/such', which holds no adapter_config.json: give the folder of a writer's adapter",
+        ),
+        (
+            ["--benchmark", "synthetic", "--set", "rag.window_tokens=9"],
+            "setting 'rag.window_tokens=9' is unknown; give NAME=VALUE with one of sliding-window.window_tokens, ",
+        ),
+        (
+            ["--benchmark", "synthetic", "--set", "sliding-window.window_tokens=ten"],
+            "setting sliding-window.window_tokens is 'ten'; give a whole number",
+        ),
     ],
 )
 def test_what_is_mistyped_is_one_line_and_status_1(

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
-from memory_r1.errors import StoreError
+from memory_r1.errors import ConfigurationError, StoreError
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import MemorySystem, RecallRequest
-from memory_r1.systems.baselines import FullContext, NoMemory, Oracle
+from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWindow
 from memory_r1.systems.retrieval import Rag
+from memory_r1.systems.table import build_system
 from memory_r1.types import Turn
 from tests.fakes import FakeEmbedder
 
@@ -51,6 +52,35 @@ def test_full_context_recalls_all_turns_in_order_and_cuts_the_oldest() -> None:
     assert recalled(system, "anything", 12) == ["D1:4", "D1:5"]
     assert system.recall("anything", "a", "", 12).usage == {"tokens": 8, "cut": 3}
     assert recalled(system, "anything", 13) == ["D1:3", "D1:4", "D1:5"]
+
+
+def test_a_sliding_window_holds_what_fits_and_what_falls_out_is_gone() -> None:
+    # In words, with the number in the prompt: 5, 7, 5, 4 and 4, so the last three take 13.
+    system = tell(SlidingWindow(window_tokens=13, count_tokens=words))
+    assert recalled(system, "anything") == ["D1:3", "D1:4", "D1:5"]
+    assert [entry.entry_id for entry in system.entries("a")] == [3, 4, 5]
+    narrower = tell(SlidingWindow(window_tokens=12, count_tokens=words))
+    assert recalled(narrower, "anything") == ["D1:4", "D1:5"]
+    assert [[event.kind for event in record.events] for record in narrower.records("a")] == [
+        ["ADD"],
+        ["ADD"],  # 5 + 7 = 12
+        ["ADD", "DELETE"],
+        ["ADD", "DELETE"],
+        ["ADD", "DELETE"],
+    ]
+    narrower.observe(Turn("D1:6", "Ann", "a turn of more words than the whole window can hold is not held"), "a")
+    assert narrower.entries("a") == ()
+
+
+def test_a_window_without_room_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="window_tokens is 0: give the window's size in tokens, at least 1"):
+        SlidingWindow(window_tokens=0)
+
+
+def test_bm25_finds_words_and_embeds_nothing() -> None:
+    system = tell(build_system("bm25", recall_per_speaker=1))
+    assert sorted(recalled(system, "Rome")) == ["D1:1", "D1:2"]
+    assert recalled(system, "sleeps")[0] == "D1:5"
 
 
 def test_the_budget_counts_an_entry_as_it_stands_in_the_prompt() -> None:

@@ -92,7 +92,7 @@ def write_report(folder: Path | str, dialogues: Iterable[Dialogue] = ()) -> Path
     columns = operation_columns(run.operations)
     _save_figures(run, columns)
     context = {
-        "title": f"{run.run.system} on {run.run.benchmark}",
+        "title": f"{run.run.shown_system} on {run.run.benchmark}",
         "results": run.results,
         "header": _header(run),
         "headline": run.headline,

@@ -106,7 +106,7 @@ def summarize(
     return {
         "benchmark": run.benchmark,
         "split": run.split,
-        "system": run.system,
+        "system": run.shown_system,
         "model": run.model,
         "manager": run.manager,
         "answer": run.answer,
