@@ -13,7 +13,8 @@ export TOKENIZERS_PARALLELISM ?= false
 RECIPE      =
 ACCELERATE  =
 SEED        =
-# Evaluation: SYSTEM (for `make compare`, SYSTEMS and BENCHMARK), MODEL by name or folder, MANAGER and ANSWER as adapter folders.
+# Evaluation: SYSTEM (for `make compare`, SYSTEMS and BENCHMARK), MODEL by name or folder, MANAGER and ANSWER as adapter
+# folders or `base` (default: the adapters that come with the package).
 SYSTEM      =
 SYSTEMS     =
 BENCHMARK   =
@@ -53,7 +54,8 @@ EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call opti
 evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system)$(EVALUATION)
 
 .DEFAULT_GOAL := help
-.PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu bench bench-memory \
+.PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu \
+        figures verify-results package-adapters bench bench-memory \
         train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
         eval-synthetic eval-everyday eval-locomo eval-longmemeval eval-msc eval-dialogues
 
@@ -100,7 +102,7 @@ train-manager-ppo: $(STAMP) ## Train the Memory Manager with PPO
 train-answer-ppo: $(STAMP) ## Train the Answer Agent with PPO
 	$(call train,answer,ppo)
 
-##@ Evaluate [SYSTEM=name] [MANAGER=folder] [ANSWER=folder] [SPLIT=name] [FORM=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
+##@ Evaluate [SYSTEM=name] [MANAGER=folder|base] [ANSWER=folder|base] [SPLIT=name] [FORM=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
 eval-synthetic: $(STAMP) ## On the generated dialogues
 	$(call evaluate,synthetic)
 
@@ -136,6 +138,15 @@ judge: need-FOLDER $(STAMP) ## Judge the answers with a model: FOLDER=evaluation
 reproduce-cpu: $(STAMP) ## Rerun the published CPU experiments into outputs/reproduce [STAGE=name] [SEED=n]
 	$(PY) recipes/reproduce.py$(call option,STAGE,stage)$(call option,SEED,seed) $(ARGS)
 
+figures: $(STAMP) ## Draw the curves of the published records, or of your runs [ARGS="folders of runs"]
+	$(PY) recipes/figures.py $(ARGS)
+
+verify-results: $(STAMP) ## Recompute every published figure from its record [ARGS=--write]
+	$(PY) recipes/verify_results.py $(ARGS)
+
+package-adapters: need-FOLDER $(STAMP) ## Put a trained pair into the package: FOLDER=outputs/reproduce/seed0
+	$(PY) -m recipes.package_adapters $(call quote,$(FOLDER)) $(ARGS)
+
 bench: $(STAMP) ## Time training against stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
 	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)
 
@@ -163,7 +174,7 @@ clean: ## Remove builds and tool caches; keeps .venv and outputs
 # Examples for the error about a missing variable.
 EXAMPLE_BENCHMARK = synthetic
 EXAMPLE_FILE      = own.jsonl
-EXAMPLE_FOLDER    = outputs/eval/...
+EXAMPLE_FOLDER    = $(if $(filter package-adapters,$(MAKECMDGOALS)),outputs/reproduce/seed0,outputs/eval/...)
 
 need-%:
 	@test -n $(call quote,$($*)) || { echo "error: give $*=..., for example 'make $(MAKECMDGOALS) $*=$(EXAMPLE_$*)'" >&2; exit 2; }

@@ -11,6 +11,8 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json
 
 SUMMARY = "training_summary.json"
+BASE = "base"
+"""Names the untrained base model where an adapter folder could be named."""
 SHARED = ("dtype", "embedder")
 """Settings that two agents must share to work together; `check_adapter` compares their base model."""
 

@@ -82,9 +82,9 @@ def read_json(path: Path | str) -> dict[str, Any]:
     return _decode(_read(path), str(path))
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    """Write indented JSON, replacing the file atomically."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+def write_json(path: Path, content: Mapping[str, Any], indent: int | None = 2) -> Path:
+    """Write JSON, indented or on one line, replacing the file atomically."""
+    text = json.dumps(content, indent=indent, ensure_ascii=False, allow_nan=False) + "\n"
     _replace(path, text.encode("utf-8", errors="backslashreplace"))
     return path
 

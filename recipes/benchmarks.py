@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.packaged_adapters import AGENTS, PACKAGED, recorded_name
 from memory_r1.types import Dialogue, Turn
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ SYNTHETIC_DIALOGUES = 20
 # Options that distinguish evaluation runs, with their defaults.
 NAMED_OPTIONS: dict[str, object] = {
     "seed": 0,
-    "dialogues": SYNTHETIC_DIALOGUES,
     **dict.fromkeys(
         (
+            "dialogues",
             "sessions",
             "limit",
             "max_turn_tokens",
@@ -69,9 +70,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     on.add_argument(
         "--dialogues",
         type=int,
-        default=SYNTHETIC_DIALOGUES,
         metavar="N",
-        help=f"number of generated dialogues (default: {SYNTHETIC_DIALOGUES})",
+        help=f"take the first N dialogues (default: all; of generated ones {SYNTHETIC_DIALOGUES})",
     )
     on.add_argument("--sessions", type=int, metavar="N", help="play the first N sessions and ask what they can answer")
     on.add_argument("--limit", type=int, metavar="N", help="ask at most N questions, sampled proportionally")
@@ -113,7 +113,7 @@ def load_benchmark(options: argparse.Namespace) -> list[Dialogue]:
     """
     if (options.benchmark == "dialogues") != (options.file is not None):
         raise ConfigurationError("--file and --benchmark dialogues belong together: give both or neither")
-    return BENCHMARKS[options.benchmark].load(options)
+    return BENCHMARKS[options.benchmark].load(options)[: options.dialogues]
 
 
 def reported_name(options: argparse.Namespace) -> str:
@@ -126,11 +126,16 @@ def reported_name(options: argparse.Namespace) -> str:
 
 
 def folder_name(options: argparse.Namespace, system: str) -> str:
-    """Return the default name of an evaluation's folder, made from its options."""
+    """Return the default name of an evaluation's folder, made from its options, with the adapters chosen."""
     form = "-s" if options.form == "s" else ""
     file = f"-{options.file.stem}" if options.file else ""
     parts = [f"{reported_name(options)}{form}{file}-{options.split}-{system}"]
-    parts += ["-".join(Path(folder.lstrip("/")).parts[-2:]) for folder in (options.manager, options.answer) if folder]
+    for agent in AGENTS:
+        named = recorded_name(agent, getattr(options, agent))
+        if named == PACKAGED:
+            parts.append(f"{PACKAGED}-{agent}")
+        elif named:
+            parts.append("-".join(Path(named.lstrip("/")).parts[-2:]))
     if options.model != DEFAULT_MODEL:
         parts.append(Path(options.model).name)
     if options.writer:
@@ -221,7 +226,8 @@ def _synthetic(options: argparse.Namespace) -> list[Dialogue]:
 
     if options.split not in SYNTHETIC_SPLITS:
         raise ConfigurationError(f"--split is {options.split!r}: allowed are {', '.join(SYNTHETIC_SPLITS)}")
-    generated = generate_split(SYNTHETIC_SPLITS[options.split], options.dialogues, options.seed)
+    count = options.dialogues or SYNTHETIC_DIALOGUES
+    generated = generate_split(SYNTHETIC_SPLITS[options.split], count, options.seed)
     return [example.dialogue for example in generated]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from memory_r1.adapter_settings import BASE
 from memory_r1.errors import TrainingError
 
 ROOT = Path(__file__).parents[1]
@@ -25,28 +27,35 @@ def run_python(*arguments: str) -> None:
         raise TrainingError(f"`python {' '.join(arguments[:5])} ...` ended with status {status}; see its message above")
 
 
+def recipe_fields(agent: str, method: str) -> dict[str, Any]:
+    """Return the fields of the recipe that trains `agent` with `method`."""
+    fields: dict[str, Any] = yaml.safe_load((ROOT / _recipe(agent, method)).read_text(encoding="utf-8"))
+    return fields
+
+
 def training(agent: str, method: str, **options: object) -> list[str]:
     """Return the Python arguments that train `agent` with `method`; `options` override recipe fields."""
-    recipe = RECIPES / f"{agent}_{method}.yaml"
-    engine = yaml.safe_load((ROOT / recipe).read_text(encoding="utf-8"))["accelerate"]
     return [
         "-m",
         "accelerate.commands.launch",
         "--quiet",  # a failing recipe explains itself; the launcher would add its own traceback
-        f"--config_file={engine}",
+        f"--config_file={recipe_fields(agent, method)['accelerate']}",
         f"recipes/{method}.py",
         "--config",
-        str(recipe),
+        str(_recipe(agent, method)),
         *(part for key, value in options.items() for part in (f"--{key}", str(value))),
     ]
 
 
 def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | None) -> list[str]:
-    """Return the Python arguments that evaluate a system on the everyday test chats; without an adapter, on the base.
+    """Return the Python arguments that evaluate a system on the everyday test chats; None is the untrained base model.
 
     Precision and lengths are fixed, so that base, SFT and GRPO differ only in their adapters.
     """
-    adapters = {"manager": manager, "answer": answer}
+    from memory_r1.systems.table import system_spec
+
+    adapters = {"manager": manager} if system_spec(system).takes_manager_adapter else {}
+    adapters["answer"] = answer
     return [
         "recipes/evaluate.py",
         "--benchmark=everyday",
@@ -56,5 +65,9 @@ def evaluation(folder: Path, system: str, manager: Path | None, answer: Path | N
         "--manager-tokens=96",
         "--answer-tokens=32",
         f"--output={folder}",
-        *(f"--{agent}={path}" for agent, path in adapters.items() if path),
+        *(f"--{agent}={path or BASE}" for agent, path in adapters.items()),
     ]
+
+
+def _recipe(agent: str, method: str) -> Path:
+    return RECIPES / f"{agent}_{method}.yaml"

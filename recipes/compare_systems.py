@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from memory_r1.entry import run_main
 from recipes import evaluate
-from recipes.benchmarks import complete, folder_name
 from recipes.commands import run_python
+
+if TYPE_CHECKING:
+    from memory_r1.systems.table import SystemSpec
 
 console = Console()
 
@@ -32,7 +35,9 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     )
     parser.add_argument("--benchmark", required=True, metavar="NAME", help="as for recipes/evaluate.py")
     parser.add_argument("--systems", nargs="+", metavar="NAME", help="default: all")
-    parser.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager, for the systems with one")
+    parser.add_argument(
+        "--manager", metavar="DIR", help="as for recipes/evaluate.py, for the systems that take a trained manager"
+    )
     parser.add_argument("--writer", metavar="DIR", help="adapter of the writer or 'base', for the systems that write")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by the options"
@@ -42,14 +47,13 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     return options, others
 
 
-def settled(options: argparse.Namespace, others: Sequence[str]) -> argparse.Namespace:
-    """Return an evaluation's options with both adapters, and set the comparison's default folder."""
-    common = [f"--benchmark={options.benchmark}", *([f"--manager={options.manager}"] if options.manager else [])]
-    common += [f"--writer={options.writer}"] if options.writer else []
-    evaluated = evaluate.parse_arguments([*common, *others])
-    complete(evaluated)  # name the folder before the adapters' settings fill in options
-    options.output = options.output or Path("outputs") / "compare" / folder_name(evaluated, "systems")
-    return evaluate.complete(evaluated)
+def settled(options: argparse.Namespace, others: Sequence[str], specs: Mapping[str, SystemSpec]) -> argparse.Namespace:
+    """Return an evaluation's options with every adapter that the systems use, and the comparison's folder as output."""
+    managed = next((name for name, spec in specs.items() if spec.takes_manager_adapter), next(iter(specs)))
+    given = {"benchmark": options.benchmark, "system": managed, "manager": options.manager, "output": options.output}
+    given["writer"] = options.writer
+    evaluated = evaluate.parse_arguments([*(f"--{name}={value}" for name, value in given.items() if value), *others])
+    return evaluate.complete(evaluated, "compare", "systems")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -57,12 +61,10 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.adapter_settings import SHARED
     from memory_r1.systems.table import SYSTEMS, system_spec
 
-    evaluated = settled(options, others)
+    specs = {name: system_spec(name) for name in options.systems or SYSTEMS}
+    evaluated = settled(options, others, specs)
     # A system without a manager cannot read settings from its adapter, but must share them with the others.
     shared = [f"--{n}={getattr(evaluated, n)}" for n in SHARED if evaluated.settings_from[n] == "manager adapter"]
-    specs = {
-        name: system_spec(name) for name in options.systems or SYSTEMS
-    }  # the names first: all before the first run
     manager = [f"--manager={options.manager}"] if options.manager else []
     for name, spec in specs.items():
         console.rule(name)
@@ -70,13 +72,14 @@ def main(arguments: Sequence[str]) -> int:
             "recipes/evaluate.py",
             f"--benchmark={options.benchmark}",
             f"--system={name}",
-            f"--output={options.output / name}",
-            *(manager if spec.needs_manager and not spec.prompted else shared),
+            f"--output={evaluated.output / name}",
+            *(manager if spec.takes_manager_adapter else shared),
             *([f"--writer={options.writer}"] if options.writer and spec.writes else []),
             *others,
         )
     if len(specs) > 1:
-        run_python("recipes/compare.py", *(str(options.output / name) for name in specs), f"--output={options.output}")
+        output = evaluated.output
+        run_python("recipes/compare.py", *(str(output / name) for name in specs), f"--output={output}")
     return 0
 
 

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memory_r1.adapter_settings import BASE
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
+from recipes.adapters import add_adapters, check_writer, choose_adapters
 from recipes.benchmarks import (
     BENCHMARKS,
     DEFAULT_MODEL,
@@ -33,9 +35,6 @@ from recipes.benchmarks import (
 from recipes.benchmarks import complete as complete_options
 
 logger = logging.getLogger("recipes.evaluate")  # __name__ is __main__ in the command
-
-BASE = "base"
-"""In place of a writer's adapter: the base model writes."""
 
 if TYPE_CHECKING:
     from memory_r1.inference.local_model import LocalLanguageModel
@@ -54,13 +53,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         metavar="NAME",
         help=f"base model of both agents: hub id, folder, or the embedded one (default: {DEFAULT_MODEL})",
     )
-    what.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager (default: the base model)")
-    what.add_argument(
-        "--writer",
-        metavar="DIR",
-        help="adapter that writes facts, summaries and portraits, or 'base' for the base model (default: rules)",
-    )
-    what.add_argument("--answer", metavar="DIR", help="adapter of the Answer Agent (default: the base model)")
+    add_adapters(what)
     add_options(parser)
     settings = parser.add_argument_group(
         "settings", "Default: the adapter's setting from training or, without an adapter, the value in brackets."
@@ -147,29 +140,18 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
 
 
 def main(arguments: Sequence[str]) -> int:
-    options = complete(parse_arguments(arguments))
+    options = parse_arguments(arguments)
     # Show only this project's messages, not the libraries'.
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     for package in ("memory_r1", "data", "recipes"):
         logging.getLogger(package).setLevel(logging.INFO)
     from memory_r1.evaluation.selection import select
-    from memory_r1.systems.table import parse_settings, system_spec
+    from memory_r1.systems.table import parse_settings
 
     # Report mistakes in the options before loading a model.
-    spec = system_spec(options.system)
-    parse_settings(options.set)
-    if options.writer and not spec.writes:
-        raise ConfigurationError(
-            f"--writer is given, but memory system {options.system!r} asks no model to write: leave it out"
-        )
-    if options.writer not in (None, BASE) and not (Path(options.writer) / "adapter_config.json").is_file():
-        raise ConfigurationError(
-            f"--writer is {options.writer!r}, which holds no adapter_config.json: give the folder of a writer's "
-            "adapter, 'base' for the base model, or leave it out for rules"
-        )
-    if options.manager and (spec.prompted or not spec.needs_manager):
-        has = "an untrained manager" if spec.prompted else "no manager"
-        raise ConfigurationError(f"--manager is given, but memory system {options.system!r} has {has}: leave it out")
+    settings = parse_settings(options.set).get(options.system)
+    check_writer(options)
+    complete(options)
     # The runner selects again, with the same result. Selecting here refuses a bad selection before a model is loaded,
     # and keeps unplayed turns out of the count of cut ones.
     dialogues = select(load_benchmark(options), sessions=options.sessions, limit=options.limit, seed=options.seed)
@@ -180,6 +162,7 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.evaluation.resume import discard_folder
     from memory_r1.evaluation.runner import evaluate
     from memory_r1.inference.local_model import LocalLanguageModel
+    from memory_r1.packaged_adapters import recorded_name
     from memory_r1.systems.bank_cache import BankCache
 
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
@@ -196,8 +179,8 @@ def main(arguments: Sequence[str]) -> int:
         split=options.split,
         system=options.system,
         model=options.model,
-        manager=options.manager,
-        answer=options.answer,
+        manager=recorded_name("manager", options.manager),
+        answer=recorded_name("answer", options.answer),
         seed=options.seed,
         config=configuration(options) | about_data | about_cuts,
         category_names=category_names(options.benchmark),
@@ -228,7 +211,7 @@ def main(arguments: Sequence[str]) -> int:
             max_new_tokens=options.manager_tokens,
             constrained=options.constrained,
             writer=options.writer if options.writer != BASE else None,
-            settings=parse_settings(options.set).get(options.system),
+            settings=settings,
         ),
         rebuild_banks=options.rebuild_banks,
         progress=not options.quiet,
@@ -237,10 +220,14 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def complete(options: argparse.Namespace) -> argparse.Namespace:
-    """Fill in the defaults that depend on other options; raise ConfigurationError if an option does not fit."""
+def complete(options: argparse.Namespace, kind: str = "eval", name: str | None = None) -> argparse.Namespace:
+    """Fill in the defaults that depend on other options; raise ConfigurationError if an option does not fit.
+
+    The default output folder lies in `outputs/<kind>` and is named after `name`, or else the system.
+    """
     complete_options(options)
     for option in (
+        "dialogues",
         "recall_per_speaker",
         "manager_recall_per_speaker",
         "manager_tokens",
@@ -251,7 +238,8 @@ def complete(options: argparse.Namespace) -> argparse.Namespace:
         value = getattr(options, option)
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option.replace('_', '-')} is {value}: give a whole number from 1")
-    options.output = options.output or Path("outputs") / "eval" / folder_name(options, options.system)
+    choose_adapters(options)
+    options.output = options.output or Path("outputs") / kind / folder_name(options, name or options.system)
     settle(options)
     return options
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ CURVES = (
     *("step", "loss", "eval_loss", "reward", "eval_score", "kl", "entropy", "cpu_seconds", "step_time"),
     *("groups/zero_variance", "groups/flat", "completions/parse_failures", "completions/unknown"),
     *("completions/share_ADD", "completions/share_UPDATE", "completions/share_DELETE", "completions/share_NOOP"),
+    "critic/explained_variance",
 )
 SUMMARY = (
     *("agent", "method", "seed", "steps", "wall_seconds", "start_validation", "best_validation", "kept_start"),
@@ -33,22 +35,30 @@ def training_record(folder: Path) -> dict[str, Any]:
     kept["recipe"] = {key: value for key, value in recipe.items() if "/" not in str(value)}  # no path of a machine
     return kept | {
         "cpu_seconds": max((row.get("cpu_seconds", 0.0) for row in history), default=0.0),
-        "completions": summary["steps"] * recipe.get("generation_batch_size", 0),
+        "completions": round(summary["steps"] * _completions_a_step(recipe)),
         "curves": [row for row in curves if row.keys() - {"step", "cpu_seconds"}],
     }
 
 
+def _completions_a_step(recipe: Mapping[str, Any]) -> float:
+    """Sampled completions per optimizer step, which may learn from each several times; 0 without sampling."""
+    uses = recipe.get("steps_per_generation", 1) * recipe.get("num_iterations", 1)
+    return float(recipe.get("generation_batch_size", 0) * recipe.get("gradient_accumulation_steps", 1) / uses)
+
+
+def questions_of(folder: Path) -> dict[str, str]:
+    """Map each question of an evaluation to its category, in the order of its scores."""
+    return {row.key: row.category for row in scored_predictions(folder)}
+
+
 def evaluation_record(folder: Path) -> dict[str, Any]:
-    """Return an evaluation's scores by question, its operations, and the hash of its predictions."""
+    """Return an evaluation's scores in the order of its questions, its operations, and the hash of its predictions."""
     rows = scored_predictions(folder)
     return {
         "operations": read_json(folder / "results.json")["operations"],
         "unknown": sum(_is_unknown(row) for row in rows),
         "predictions_sha256": hash_file(folder / PREDICTIONS),
-        "questions": {
-            row.key: {"category": row.category, **{name: _rounded(row.metrics.get(name)) for name in METRICS}}
-            for row in rows
-        },
+        "scores": {name: [_rounded(row.metrics.get(name)) for row in rows] for name in METRICS},
     }
 
 

@@ -29,7 +29,7 @@ from rich.console import Console
 from memory_r1.entry import run_main
 from memory_r1.jsonl import write_json
 from recipes.commands import evaluation, training
-from recipes.records import evaluation_record, training_record
+from recipes.records import evaluation_record, questions_of, training_record
 from recipes.tables import TABLES, evaluations_of
 from recipes.task_graph import Task, add_jobs, run_tasks
 
@@ -59,6 +59,7 @@ class Experiment:
         evaluated = sorted(path.parent for path in (self.folder / "eval").glob("*/results.json"))
         return {
             "seed": self.seed,
+            "questions": questions_of(evaluated[0]) if evaluated else {},  # every evaluation asks the same
             "training": {folder.name: training_record(folder) for folder in trained},
             "evaluations": {folder.name: evaluation_record(folder) for folder in evaluated},
         }
@@ -168,7 +169,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         experiment.run([options.stage] if options.stage else STAGES, console, options.jobs)
     finally:  # a run of hours that is cut keeps what it has shown so far
-        path = write_json((options.results or folder) / f"everyday-seed{options.seed}.json", experiment.record())
+        path = write_json(
+            (options.results or folder) / f"everyday-seed{options.seed}.json", experiment.record(), indent=None
+        )
     console.print(f"written to {path}", soft_wrap=True)
     return 0
 

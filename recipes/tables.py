@@ -116,12 +116,8 @@ def lines_of(comparison: Comparison, records: Sequence[Record], categories: Sequ
     """
 
     def scores(record: Record, name: str, metric: str) -> dict[str, float | None]:
-        questions = record["evaluations"][name]["questions"]
-        return {
-            key: values[metric]
-            for key, values in questions.items()
-            if not categories or values["category"] in categories
-        }
+        found = zip(record["questions"].items(), record["evaluations"][name]["scores"][metric], strict=True)
+        return {key: value for (key, category), value in found if not categories or category in categories}
 
     lines = []
     ours = comparison.rows[comparison.ours]
@@ -129,8 +125,7 @@ def lines_of(comparison: Comparison, records: Sequence[Record], categories: Sequ
         having = [record for record in records if name in record["evaluations"]]
         if not having:
             continue
-        keys = having[0]["evaluations"][name]["questions"]
-        groups = {key: key.split("/")[0] for key in keys}
+        groups = {key: key.split("/")[0] for key in having[0]["questions"]}
         pairs = [
             (scores(record, ours, "f1_squad"), scores(record, name, "f1_squad"))
             for record in having

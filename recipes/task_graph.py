@@ -1,8 +1,8 @@
 """A graph of commands, run side by side: each starts when those that it needs have ended.
 
-A small model cannot keep two cores busy: the demo takes 13.8 minutes with two commands at a time and 19.3 with one, and
-its adapters are the same bit by bit. Each command's output goes to a log of its own; the terminal shows the newest line
-of each log, which is a progress bar on everything long.
+A small model cannot keep two cores busy: an earlier demo took 13.8 minutes with two commands at a time and 19.3 with
+one, and its adapters were the same bit by bit. Each command's output goes to a log of its own; the terminal shows the
+newest line of each log, which is a progress bar on everything long.
 """
 
 from __future__ import annotations

@@ -16,7 +16,6 @@ from data.fillers import with_fillers
 from data.sources import Source, training_sources
 from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manager_tuples, session_tuples
 from memory_r1.agents.memory_manager import MemoryManager
-from memory_r1.agents.prompts import UNKNOWN
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.log import ListLog
@@ -91,7 +90,7 @@ def rl_rows(
     else:
         rows["training"] = _rows(arguments, train, banks[: len(train)], retriever)
         if arguments.answerable_only:
-            rows["training"] = _answerable(rows["training"])
+            rows["training"] = [row for row in rows["training"] if is_answerable(row)]
     # transformers asks for a validation set even where none of its rows is read.
     rows["validation"] = rows["validation"] or rows["training"][:1]
     datasets = _limited(arguments, rows)
@@ -259,21 +258,6 @@ def _rows(
         ]
         return substitution_rows([item for item, _ in units], [events for _, events in units], retriever, depth)
     return manager_rows(manager_units(arguments, sources, banks), retriever, depth)
-
-
-def _answerable(rows: list[Row]) -> list[Row]:
-    """Keep the rows whose memories answer them, and so many unanswerable ones that their share stays what it was.
-
-    With a larger share, saying "unknown" to everything pays best.
-    """
-    unknown = [row for row in rows if row["answer"].lower() == UNKNOWN]
-    known = [row for row in rows if row["answer"].lower() != UNKNOWN]
-    kept = [row for row in known if is_answerable(row)]
-    return (
-        kept + require_rows(unknown, len(unknown) * len(kept) // max(1, len(known)), "unanswerable")
-        if unknown
-        else kept
-    )
 
 
 def _limited(arguments: MemoryArguments, rows: Mapping[str, list[Row]]) -> dict[str, Dataset]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,17 @@ from memory_r1.types import OperationKind
 from recipes.task_graph import Running, Task
 
 N_QUESTIONS = 4
+DIALOGUES = ("everyday-test-001", "everyday-test-002")
 STEPS = {"sft": 24, "grpo": 10}
 WALL_SECONDS = {"sft": 60.0, "grpo": 900.0}
-LOOP_SECONDS = {"sft": 30.0, "grpo": 100.0}
-# Questions that each method's Answer Agent gets right; the base model has no adapter.
-RIGHT = {"base": 0, "sft": 1, "sft_continued": 2, "grpo": 3, "sft_all_labels": 4}
+LOOP_SECONDS = {"sft": 30.0, "grpo": 100.0}  # of the CPU and of the clock alike
+SAMPLING: dict[str, dict[str, Any]] = {"sft": {}, "grpo": {"generation_batch_size": 64, "steps_per_generation": 1}}
+LOGGED = {
+    "sft": {"reward": 0.1, "eval_loss": 0.5},
+    "grpo": {"reward": 0.1, "eval_score": 0.25, "entropy": 0.3, "groups/flat": 0.75},
+}
+# Questions that each row's Answer Agent gets right; the base model has no adapter.
+RIGHT = {"base": 0, "sft": 1, "worked": 1, "sft_continued": 2, "turns": 2, "best": 2, "grpo": 3}
 
 
 class FakeProcess:
@@ -24,10 +31,12 @@ class FakeProcess:
 
     pid = 2**30
 
-    def __init__(self, returncode: int) -> None:
+    def __init__(self, returncode: int, ended: Callable[[], None] = lambda: None) -> None:
         self.returncode = returncode
+        self.ended = ended
 
     def poll(self) -> int:
+        self.ended()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
@@ -37,11 +46,14 @@ class FakeProcess:
 class FakeCommands:
     """`task_graph.start`, whose commands end at once; `calls` names the folder (or module) of each, in order.
 
-    The command named `fail_at` ends with status 1 and leaves only its log.
+    `before` has for each command those that had ended when it started. The command named `fail_at` ends with status 1
+    and leaves only its log.
     """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.before: dict[str, list[str]] = {}
+        self.ended: list[str] = []
         self.options: dict[str, dict[str, Any]] = {}
         self.fail_at: str | None = None
 
@@ -61,9 +73,10 @@ class FakeCommands:
         if name == self.fail_at:
             return Running(FakeProcess(1), log)
         self.calls.append(name)
+        self.before[name] = list(self.ended)
         self.options[name] = options
         run(options)
-        return Running(FakeProcess(0), log)
+        return Running(FakeProcess(0, lambda: self.ended.append(name)), log)
 
     def _train(self, options: dict[str, str]) -> None:
         agent, method = Path(options["config"]).stem.split("_")
@@ -71,15 +84,17 @@ class FakeCommands:
         write_json(
             folder / "training_summary.json",
             {
+                **{"agent": agent, "method": method, "seed": int(options.get("seed", 0)), "git_revision": "abc"},
+                "recipe": {"warm_start": options.get("warm_start"), "learning_rate": 1e-4, **SAMPLING[method]},
                 "steps": int(options.get("max_steps", STEPS[method])),
                 "wall_seconds": WALL_SECONDS[method],
                 "best_validation": 0.5,
                 "start_validation": 0.25,
                 "kept_start": False,
                 "log_history": [
-                    {"step": 1, "reward": 0.1},
-                    {"step": 2, "reward": 0.2},
-                    {"step": 2, "train_runtime": LOOP_SECONDS[method]},
+                    {"step": 1, "cpu_seconds": 0.4 * LOOP_SECONDS[method], **LOGGED[method], "lr": 0.1},
+                    {"step": 2, "cpu_seconds": 0.8 * LOOP_SECONDS[method], **LOGGED[method], "reward": 0.2},
+                    {"step": 2, "cpu_seconds": LOOP_SECONDS[method], "train_runtime": LOOP_SECONDS[method]},
                 ],
             },
         )
@@ -97,14 +112,14 @@ class FakeCommands:
 
 def write_evaluation(folder: Path, system: str, answer: str | None) -> None:
     """Write an evaluation of two dialogues with two questions each; the Answer Agent's adapter decides the scores."""
-    right = RIGHT[Path(answer).name.split("_", 1)[1] if answer else "base"]
+    right = RIGHT[Path(answer or "base").name.split("_", 1)[-1]]
     rows = []
     for number in range(N_QUESTIONS):
         value = float(number < right)
         metrics = {"exact_match": value, "f1_squad": value, "evidence_recall": 0.5}
-        rows.append(Prediction(f"q{number}", f"d{number % 2}", "recall", metrics, "Where?", "Oslo", "Oslo"))
+        rows.append(Prediction(f"q{number}", DIALOGUES[number % 2], "recall", metrics, "Where?", "Oslo", "Oslo"))
     rewrite_rows(folder / "predictions.jsonl", [row.to_dict() for row in rows])
-    operation = OperationRow("d0", "t1", OperationKind.ADD, 1, "Ann lives in Oslo", "applied")
+    operation = OperationRow(DIALOGUES[0], "s1:1", OperationKind.ADD, 1, "Ann lives in Oslo", "applied")
     rewrite_rows(folder / "operations.jsonl", [operation.to_dict()])
     write_run(folder, RunInfo("synthetic", "heldout", system))
     write_results(folder)

@@ -19,7 +19,7 @@ LIBRARY_LAYERS = (
     {"metrics", "dialogue_file", "jsonl", "provenance", "entry", "weights"},
     {"adapter_settings"},
     {"packaged_models"},
-    {"models"},
+    {"models", "packaged_adapters"},
     {"memory"},
     {"inference"},
     {"agents"},

@@ -119,6 +119,7 @@ def test_a_recipe_that_names_no_accelerate_file_runs_on_the_cpu(tmp_path: Path) 
         ("judge", ["FOLDER", "MODEL", "RUBRIC", "LIMIT"]),
         ("judge", ["FOLDER", "MODEL", "ENDPOINT"]),
         ("reproduce-cpu", ["STAGE", "SEED"]),
+        ("package-adapters", ["FOLDER"]),
         ("bench", ["MODEL", "OUTPUT"]),
     ],
 )
@@ -138,6 +139,7 @@ def test_each_of_the_systems_is_a_word_of_its_own() -> None:
     [
         ("eval-dialogues", "FILE=own.jsonl"),
         ("compare", "BENCHMARK=synthetic"),
+        ("package-adapters", "FOLDER=outputs/reproduce/seed0"),
         *((target, "FOLDER=outputs/eval/...") for target in ("rescore", "report", "judge")),
     ],
 )

@@ -189,11 +189,11 @@ class OperationRow:
 class RunInfo:
     """The content of `run.json`: the system, the data, the settings and the cost.
 
-    `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter). If a model writes
-    the banks, `banks` holds their cache `key` and the `reused` dialogues. `cost` counts `write_tokens`, `read_tokens`
-    and `model_calls`, including those of reused banks, `cut_entries` dropped from recalls, `cut_writing` dropped from
-    prompts that write, and, for systems that write texts, how many the model and the rules wrote. `category_names` maps
-    a category to its names by naming scheme.
+    `model`, `manager` and `answer` are model ids or adapter folders (None: not used, or no adapter; "packaged": the
+    adapter that comes with the package). If a model writes the banks, `banks` holds their cache `key` and the `reused`
+    dialogues. `cost` counts `write_tokens`, `read_tokens` and `model_calls`, including those of reused banks,
+    `cut_entries` dropped from recalls, `cut_writing` dropped from prompts that write, and, for systems that write
+    texts, how many the model and the rules wrote. `category_names` maps a category to its names by naming scheme.
     """
 
     benchmark: str

@@ -63,6 +63,11 @@ class SystemSpec:
     settings: Mapping[str, Setting] = field(default_factory=dict)
     ranks: bool = True
 
+    @property
+    def takes_manager_adapter(self) -> bool:
+        """Whether its manager may be a trained one."""
+        return self.needs_manager and not self.prompted
+
 
 SYSTEMS: dict[str, SystemSpec] = {
     "none": SystemSpec(lambda parts: NoMemory(count_tokens=parts.count_tokens)),

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from memory_r1.adapter_settings import BASE
 from memory_r1.agents.prompts import ANSWER_INSTRUCTIONS, ANSWER_TOKENS
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import check_address
 from memory_r1.training.field_checks import validate_fields
-
-BASE = "base"
-"""Stands for the base model in place of an adapter folder."""
 
 
 @dataclass
@@ -112,8 +110,8 @@ class MemoryArguments:
     answerable_only: bool = field(
         default=False,
         metadata={
-            "help": "Train the Answer Agent only on questions that the recalled memories answer, and on unanswerable "
-            "ones. Otherwise it learns to say 'unknown' wherever recall fails."
+            "help": "Train the Answer Agent only on questions that the recalled memories answer, and on those without "
+            "an answer."
         },
     )
     filter_prompts: bool = field(

@@ -77,7 +77,7 @@ def save_adapter(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as scratch:
         model.save_pretrained(scratch, selected_adapters=["default"], state_dict=weights)
         tokenizer.save_pretrained(scratch)
-        (Path(scratch) / "README.md").write_text(_model_card(summary), encoding="utf-8")
+        (Path(scratch) / "README.md").write_text(model_card(summary), encoding="utf-8")
         for path in Path(scratch).iterdir():
             os.replace(path, folder / path.name)
     write_json(folder / SUMMARY, _plain(summary))
@@ -190,11 +190,27 @@ def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
     return dict(json.loads(json.dumps(content, default=str), parse_constant=lambda _: None))
 
 
-def _model_card(summary: Mapping[str, Any]) -> str:
+_USE = """## Use
+
+`AutoPeftModelForCausalLM.from_pretrained(folder)` loads the base model from where `adapter_config.json` says
+it lies, and this adapter on it. Where the base model has moved, edit that one line,
+
+```json
+"base_model_name_or_path": "its folder or hub id"
+```
+
+or let `python -m memory_r1.models --repoint ADAPTER BASE` do so, which compares the weights first. A model
+that is loaded already takes the adapter as it is: `model.load_adapter(folder)`.
+"""
+
+
+def model_card(summary: Mapping[str, Any], sections: str = _USE, licence: str | None = None) -> str:
+    """Return an adapter's `README.md`: figures of its run, and then `sections`; a licence goes into its header."""
     base = summary["base_model"]["id"]
     lines = [
         "---",
         "library_name: peft",
+        *([f"license: {licence}"] if licence else []),
         f"base_model: {base}",
         "tags: [memory-r1, lora, " + summary["method"] + "]",
         "---",
@@ -214,16 +230,6 @@ def _model_card(summary: Mapping[str, Any]) -> str:
         "",
         "The full recipe and package versions are in `training_summary.json`.",
         "",
-        "## Use",
-        "",
-        "`AutoPeftModelForCausalLM.from_pretrained(folder)` loads the base model from where `adapter_config.json` says",
-        "it lies, and this adapter on it. Where the base model has moved, edit that one line,",
-        "",
-        "```json",
-        '"base_model_name_or_path": "its folder or hub id"',
-        "```",
-        "",
-        "or let `python -m memory_r1.models --repoint ADAPTER BASE` do so, which compares the weights first. A model",
-        "that is loaded already takes the adapter as it is: `model.load_adapter(folder)`.",
+        sections,
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

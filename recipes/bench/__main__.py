@@ -37,7 +37,7 @@ from recipes.bench.worker import Worker, WorkerFailed
 SPIN = "10000"  # about 30 microseconds at a barrier before a thread sleeps
 PARTS = ("rollout", "logprob", "step", "answering", "reward")
 STEP_PARTS = PARTS[:3]
-CASES = "256x4x64,256x8x64,256x16x64,1024x4x64,1024x8x64,1024x16x64,2048x8x32"
+CASES = "256x8x32,512x8x32,1024x4x64,1024x8x64,1024x16x64,2048x8x32"
 RECALLED = 8  # K, memories in the manager's and the Answer Agent's prompts
 # The step of the committed manager recipe on half as many prompts: 8 completions of up to 48 tokens.
 REWARD_PROMPTS, REWARD_GENERATIONS, REWARD_COMPLETION = 2, 8, 48

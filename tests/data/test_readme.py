@@ -23,23 +23,16 @@ RECIPES = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
     for path in sorted((ROOT / "recipes" / "smollm2-135m").glob("*.yaml"))
 }
-COLUMNS = ("SFT", "GRPO", "validation", "held out")
-
-
-def training_range(*methods: str) -> tuple[int, int]:
-    """Return the first training dialogue and the one after the last, which all recipes of these methods share."""
-    recipes = [recipe for name, recipe in RECIPES.items() if name.split("_")[1] in methods]
-    firsts = {(recipe.get("first_dialogue", 0), recipe["train_dialogues"]) for recipe in recipes}
-    assert len(firsts) == 1, f"{methods} recipes use different dialogues: {firsts}"
-    ((first, count),) = firsts
-    return first, first + count
+COLUMNS = ("SFT", "validation", "held out")
 
 
 def used() -> dict[str, tuple[Split, int, int]]:
+    generated = [recipe for recipe in RECIPES.values() if recipe["dataset"] == "synthetic"]
+    (train,) = {recipe["train_dialogues"] for recipe in generated}  # all recipes use the same
+    (validation,) = {recipe["validation_dialogues"] for recipe in generated}
     return {
-        "SFT": ("train", *training_range("sft")),
-        "GRPO": ("train", *training_range("grpo", "ppo")),
-        "validation": ("validation", 0, max(recipe["validation_dialogues"] for recipe in RECIPES.values())),
+        "SFT": ("train", 0, train),
+        "validation": ("validation", 0, validation),
         "held out": ("heldout", 0, SYNTHETIC_DIALOGUES),
     }
 
@@ -51,7 +44,7 @@ def dialogues(split: Split, first: int, end: int) -> tuple[LabelledDialogue, ...
 
 def table() -> dict[str, dict[str, str]]:
     """Read the table's cells by column and row."""
-    start = README.index("| | SFT | GRPO |")
+    start = README.index("| | SFT | validation |")
     lines = README[start : README.index("\n\n", start)].splitlines()
     header, _, *rows = [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines]
     return {name: {row[0]: row[column] for row in rows} for column, name in enumerate(header) if name}

@@ -16,7 +16,7 @@ from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.types import Dialogue, Question, Session, Turn
 from recipes import benchmarks, evaluate
-from recipes.benchmarks import complete, cut_turns, data_configuration, folder_name, reported_name
+from recipes.benchmarks import complete, cut_turns, data_configuration, folder_name, load_benchmark, reported_name
 
 
 def chosen(*arguments: str) -> argparse.Namespace:
@@ -84,6 +84,20 @@ def test_a_real_tokenizer_keeps_as_many_tokens_as_it_may(tiny_model: Path) -> No
         count = len(tokenizer(kept, add_special_tokens=False)["input_ids"])
         assert 0 < count <= max(bound, 4)  # an emoji has four tokens here
         assert count >= bound - 4
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "first", "all_of_them"),
+    [
+        ("everyday", ["everyday-test-001", "everyday-test-002"], 30),
+        ("synthetic", ["synthetic-heldout-0-0", "synthetic-heldout-0-1"], 20),
+    ],
+)
+def test_the_first_dialogues_of_any_benchmark_can_be_chosen(benchmark: str, first: list[str], all_of_them: int) -> None:
+    options = chosen("--benchmark", benchmark, "--dialogues", "2")
+    assert [dialogue.dialogue_id for dialogue in load_benchmark(options)] == first
+    assert folder_name(options, "rag") == f"{benchmark}-test-rag.dialogues2"
+    assert len(load_benchmark(chosen("--benchmark", benchmark))) == all_of_them
 
 
 @pytest.mark.parametrize(

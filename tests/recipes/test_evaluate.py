@@ -131,6 +131,7 @@ def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str,
         (["--benchmark", "msc", "--data", "no/such"], "give MSC-Self-Instruct's msc_self_instruct.jsonl"),
         (["--benchmark", "synthetic", "--max-turn-tokens", "0"], "--max-turn-tokens is 0: give a whole number from 1"),
         (["--benchmark", "synthetic", "--dialogues", "1", "--limit", "0"], "limit is 0"),
+        (["--benchmark", "everyday", "--dialogues", "-1"], "--dialogues is -1: give a whole number from 1"),
         (["--benchmark", "synthetic", "--budget-tokens", "0"], "--budget-tokens is 0: give a whole number from 1"),
         (["--benchmark", "synthetic", "--budget-tokens", "-9"], "--budget-tokens is -9: give a whole number from 1"),
         (

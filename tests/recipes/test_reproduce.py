@@ -1,4 +1,4 @@
-"""The tables of the experiments: the adapters and banks compared, and the control."""
+"""The committed experiments: what is trained from what, and what is evaluated on which banks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from memory_r1.errors import TrainingError
 from memory_r1.jsonl import read_json
 from recipes import reproduce, task_graph
-from recipes.reproduce import ROWS, Experiment
-from tests.fake_runs import LOOP_SECONDS, N_QUESTIONS, RIGHT, STEPS, FakeCommands, write_evaluation
+from recipes.reproduce import CEILING_SEED, STAGES, Experiment
+from recipes.tables import TABLES
+from tests.fake_runs import LOOP_SECONDS, N_QUESTIONS, RIGHT, STEPS, FakeCommands
 
-TRAINED = [
-    *("manager_sft", "answer_sft", "manager_grpo", "manager_sft_all_labels", "answer_sft_all_labels"),
-    *("answer_grpo", "manager_sft_continued", "answer_sft_continued"),
-]
+SCHEDULE = ["manager_sft", "answer_sft", "answer_turns", "manager_grpo", "answer_grpo"]
+SEED = 3
 
 
 @pytest.fixture
@@ -27,126 +27,137 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> FakeCommands:
     return fake
 
 
-@pytest.fixture
-def experiment(commands: FakeCommands, tmp_path: Path) -> Experiment:
-    made = Experiment(tmp_path, seed=3)
-    made.run(["train"], Console(quiet=True))
-    return made
+def run(folder: Path, *stages: str, seed: int = SEED) -> Experiment:
+    experiment = Experiment(folder, seed)
+    experiment.run(stages, Console(quiet=True), jobs=16)
+    return experiment
 
 
-def table_of(experiment: Experiment, stage: str) -> list[dict[str, Any]]:
-    experiment.run([stage], Console(quiet=True))
-    return experiment.table(stage)
+def adapters(options: dict[str, Any]) -> dict[str, str]:
+    """The adapters that a command reads, by the names of their folders."""
+    names = ("warm_start", "manager_adapter", "answer_adapter", "manager", "answer")
+    return {name: Path(options[name]).name for name in names if name in options}
 
 
-def by_row(table: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    return {line["row"]: line for line in table}
+def evaluated(commands: FakeCommands) -> list[str]:
+    return [name for name in commands.calls if name.count(".") == 2]
 
 
-def share(row: str) -> float:
-    return RIGHT[row.replace("-", "_")] / N_QUESTIONS
+def test_the_schedule_alternates_between_the_agents(commands: FakeCommands, tmp_path: Path) -> None:
+    run(tmp_path, "train")
+    assert commands.calls == SCHEDULE
+    assert {options["seed"] for options in commands.options.values()} == {str(SEED)}
+    read = {name: adapters(commands.options[name]) for name in SCHEDULE}
+    assert read == {
+        "manager_sft": {},
+        "answer_sft": {},
+        "answer_turns": {"warm_start": "answer_sft"},
+        "manager_grpo": {
+            "warm_start": "manager_sft",
+            "manager_adapter": "manager_sft",
+            "answer_adapter": "answer_turns",
+        },
+        "answer_grpo": {"warm_start": "answer_turns", "manager_adapter": "manager_grpo"},
+    }
+    assert "banks" not in commands.options["answer_turns"]  # plain turns, as its recipe says
+    assert commands.options["answer_grpo"]["banks"] == "manager"
+    for name, needed in read.items():
+        assert set(needed.values()) <= set(commands.before[name])
 
 
-def test_every_adapter_is_trained_once_from_its_start(experiment: Experiment, commands: FakeCommands) -> None:
-    assert commands.calls == TRAINED
-    sft = {agent: experiment.folder / f"{agent}_sft" for agent in ("manager", "answer")}
-    assert {options["seed"] for options in commands.options.values()} == {"3"}
-    for agent in ("manager", "answer"):
-        assert commands.options[f"{agent}_grpo"]["warm_start"] == str(sft[agent])
-        control = commands.options[f"{agent}_sft_continued"]
-        assert Path(control["config"]).name == f"{agent}_sft.yaml"
-        assert control["warm_start"] == str(sft[agent])
-        # As many steps as SFT takes in GRPO's wall time.
-        assert int(control["max_steps"]) == round(LOOP_SECONDS["grpo"] / LOOP_SECONDS["sft"] * STEPS["sft"]) == 80
-        ceiling = commands.options[f"{agent}_sft_all_labels"]
-        assert "warm_start" not in ceiling
-        assert (ceiling["train_dialogues"], ceiling["max_steps"]) == ("30", "30")
-    experiment.run(["train"], Console(quiet=True))
-    assert commands.calls == TRAINED
+def test_controls_have_the_same_information_or_the_same_cpu_seconds(commands: FakeCommands, tmp_path: Path) -> None:
+    run(tmp_path, "both")
+    options = commands.options
+    for control, imitates in (("answer_best_turns", "answer_turns"), ("manager_best", "manager_grpo")):
+        assert options[control].pop("best_of_group") == "True"
+        assert {**options[control], "output_dir": ""} == {**options[imitates], "output_dir": ""}
+    assert options["answer_best"]["best_of_group"] == "True"
+    assert adapters(options["answer_best"]) == {"warm_start": "answer_best_turns", "manager_adapter": "manager_grpo"}
+    # The Answer Agent has two runs of GRPO, the manager one; SFT takes as many steps as fit into their CPU seconds.
+    a_run = LOOP_SECONDS["grpo"] / LOOP_SECONDS["sft"] * STEPS["sft"]
+    for control, runs in (("manager_sft_continued", 1), ("answer_sft_continued", 2), ("answer_worked", 2)):
+        agent = control.split("_")[0]
+        assert Path(options[control]["config"]).name == f"{agent}_sft.yaml"
+        assert adapters(options[control]) == {"warm_start": f"{agent}_sft"}
+        assert options[control]["max_steps"] == str(round(runs * a_run))
+        assert options[control]["patience"] == "0"
+    assert (options["answer_worked"]["dataset"], options["answer_worked"]["banks"]) == ("everyday", "turns")
+    assert "dataset" not in options["answer_sft_continued"]
 
 
-def test_answer_agents_are_compared_on_one_managers_banks(experiment: Experiment, commands: FakeCommands) -> None:
-    table = table_of(experiment, "answer")
-    assert [line["row"] for line in table] == list(ROWS)
-    for row, line in by_row(table).items():
-        assert line["n_questions"] == N_QUESTIONS
-        assert line["exact_match"]["mean"] == line["f1_squad"]["mean"] == share(row)
-        assert line["evidence_recall"]["mean"] == 0.5
-        assert line["operations"]["ADD"] == 1
-        assert line["f1_by_category"] == {"recall": share(row)}
-        difference = line["f1_less_sft-continued"]
-        assert difference["difference"] == pytest.approx(share(row) - share("sft-continued"))
-        assert (difference["wins"], difference["losses"]) == (
-            max(0, round(4 * difference["difference"])),
-            max(0, round(-4 * difference["difference"])),
-        )
-    evaluated = commands.calls[len(TRAINED) :]
-    assert evaluated == [f"memory-r1.sft.{row}" for row in ROWS]
-    assert "answer" not in commands.options[evaluated[0]]
-    for name, row in zip(evaluated, ROWS, strict=True):
-        options = commands.options[name]
-        assert options["manager"] == str(experiment.folder_of("manager", "sft"))
-        assert options.get("answer") == (None if row == "base" else str(experiment.folder_of("answer", row)))
-    # They share the banks that the first of them builds, and the demo's.
-    assert {commands.options[name]["banks"] for name in evaluated} == {str(experiment.folder / "banks")}
-    assert table_of(experiment, "answer") == table
-    assert commands.calls[len(TRAINED) :] == evaluated
+def test_evaluations_of_one_manager_share_its_banks(commands: FakeCommands, tmp_path: Path) -> None:
+    run(tmp_path, *STAGES)
+    names = evaluated(commands)
+    assert len(names) == len(set(names))
+    assert {commands.options[name]["banks"] for name in names} == {str(tmp_path / "banks")}
+    writers: dict[str, str] = {}
+    for name in names:
+        system, manager, answer = name.split(".")
+        told = {"manager": f"manager_{manager}" if manager else "", "answer": f"answer_{answer}"}
+        assert adapters(commands.options[name]) == {agent: row for agent, row in told.items() if row}
+        assert commands.options[name]["system"] == system
+        assert set(filter(None, told.values())) <= set(commands.before[name])
+        if system == "memory-r1" and (writer := writers.setdefault(manager, name)) != name:
+            assert writer in commands.before[name]
+    assert set(writers) == {"sft", "sft_continued", "best", "grpo"}
 
 
-def test_managers_are_compared_under_one_answer_agent(experiment: Experiment, commands: FakeCommands) -> None:
-    table = by_row(table_of(experiment, "manager"))
-    assert list(table) == list(ROWS)
-    for row in ROWS:
-        options = commands.options[f"memory-r1.{row}.sft"]
-        assert options["answer"] == str(experiment.folder_of("answer", "sft"))
-        assert options.get("manager") == (None if row == "base" else str(experiment.folder_of("manager", row)))
-        assert table[row]["f1_less_sft-continued"]["difference"] == 0  # one Answer Agent, so all score the same
+def test_each_table_has_its_evaluations(commands: FakeCommands, tmp_path: Path) -> None:
+    for stage, tables in TABLES.items():
+        run(tmp_path, stage, seed=CEILING_SEED)
+        assert {name for table in tables for name in table.rows.values()} <= set(evaluated(commands)), stage
 
 
-def test_baselines_are_compared_with_the_trained_system(experiment: Experiment, commands: FakeCommands) -> None:
-    table = by_row(table_of(experiment, "baselines"))
-    assert list(table) == ["none", "rag", "oracle", "add-only", "memory-r1"]
-    assert all("f1_less_memory-r1" in line for line in table.values())
-    for system in reproduce.BASELINES:
-        options = commands.options[system]
-        assert options["system"] == system
-        assert options["answer"] == str(experiment.folder_of("answer", "grpo"))
-        assert ("manager" in options) is (system == "add-only")
-    assert commands.options["memory-r1.grpo.grpo"]["manager"] == str(experiment.folder_of("manager", "grpo"))
+def test_the_ceiling_and_the_base_model_are_of_one_seed(commands: FakeCommands, tmp_path: Path) -> None:
+    run(tmp_path / "other", *STAGES)
+    parts = {part for name in evaluated(commands) for part in name.split(".")}
+    assert not {"base", "gold"} & parts and "manager_gold" not in commands.calls
+    run(tmp_path / "ceiling", *STAGES, seed=CEILING_SEED)
+    assert {"memory-r1.base.base", "memory-r1.gold.turns"} <= set(evaluated(commands))
+    assert commands.options["manager_gold"]["dataset"] == "everyday-labelled"
+    assert adapters(commands.options["memory-r1.base.base"]) == {"manager": "base", "answer": "base"}
+    labelled = [name for name, options in commands.options.items() if "labelled" in options.get("dataset", "")]
+    assert labelled == ["manager_gold"]
 
 
-def test_the_command_adds_tables_to_one_file_and_repeats_nothing(commands: FakeCommands, tmp_path: Path) -> None:
-    command = ["--seed", "3", "--folder", str(tmp_path / "runs"), "--results", str(tmp_path)]
-    path = tmp_path / "cpu-seed3.json"
+def test_nothing_is_run_twice_and_a_cut_run_keeps_what_it_has_shown(commands: FakeCommands, tmp_path: Path) -> None:
+    command = ["--seed", str(SEED), "--folder", str(tmp_path / "runs"), "--results", str(tmp_path)]
+    commands.fail_at = "manager_grpo"
+    with pytest.raises(TrainingError, match="'manager_grpo' ended"):
+        reproduce.main(command)
+    path = tmp_path / f"everyday-seed{SEED}.json"
+    assert {"manager_sft", "answer_turns"} <= set(read_json(path)["training"])
+    commands.fail_at = None
     assert reproduce.main([*command, "--stage", "train"]) == 0
-    assert not path.exists() and commands.calls == TRAINED
-    assert reproduce.main([*command, "--stage", "answer"]) == 0
-    answer = read_json(path)
+    assert evaluated(commands) == []
     assert reproduce.main(command) == 0
-    whole = read_json(path)
-    assert (answer["seed"], list(answer["tables"])) == (3, ["answer"])
-    assert list(whole["tables"]) == ["answer", "manager", "both", "baselines"]
-    assert whole["tables"]["answer"] == answer["tables"]["answer"]
-    assert set(whole["training"]) == {f"{agent}_{row}" for agent in ("manager", "answer") for row in ROWS[1:]}
-    assert whole["training"]["manager_sft-continued"]["steps"] == 80
     assert len(commands.calls) == len(set(commands.calls))
-    assert "Oslo" not in path.read_text()  # no text of the dialogues
+    calls, whole = list(commands.calls), read_json(path)
+    assert reproduce.main(command) == 0
+    assert commands.calls == calls and read_json(path) == whole
 
 
-def test_tables_stay_among_the_outputs_unless_they_are_published(
+def test_the_record_holds_scores_and_curves_and_no_text(
     commands: FakeCommands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    reproduce.main(["--seed", "3", "--stage", "answer"])
-    tables = Path("outputs/reproduce/seed3/cpu-seed3.json")
-    assert tables.is_file() and not Path("docs").exists()
-    reproduce.main(["--seed", "3", "--stage", "answer", "--results", "docs/results"])
-    assert read_json(Path("docs/results/cpu-seed3.json")) == read_json(tables)
-
-
-def test_what_the_demo_has_evaluated_is_not_evaluated_again(experiment: Experiment, commands: FakeCommands) -> None:
-    write_evaluation(experiment.folder / "eval_sft", "memory-r1", str(experiment.folder_of("answer", "sft")))
-    table = table_of(experiment, "answer")
-    assert [line["row"] for line in table] == list(ROWS)
-    assert "memory-r1.sft.sft" not in commands.calls
-    assert "memory-r1.sft.grpo" in commands.calls
+    assert reproduce.main(["--seed", str(SEED), "--stage", "both"]) == 0
+    path = Path(f"outputs/reproduce/seed{SEED}/everyday-seed{SEED}.json")
+    assert not Path("docs").exists()  # published only when told to
+    record = read_json(path)
+    assert record["seed"] == SEED
+    assert set(record["training"]) == {name for name in commands.calls if "." not in name}
+    assert set(record["evaluations"]) == set(evaluated(commands))
+    trained = record["training"]["manager_grpo"]
+    assert (trained["steps"], trained["completions"]) == (STEPS["grpo"], 64 * STEPS["grpo"])
+    assert trained["cpu_seconds"] == LOOP_SECONDS["grpo"]
+    assert [row["reward"] for row in trained["curves"]] == [0.1, 0.2]
+    assert all("lr" not in row and "train_runtime" not in row for row in trained["curves"])
+    evaluation = record["evaluations"]["memory-r1.grpo.grpo"]
+    right = dict(zip(record["questions"], evaluation["scores"]["f1_squad"], strict=True))
+    assert right == {
+        f"everyday-test-{number % 2 + 1:03}/q{number}": float(number < RIGHT["grpo"]) for number in range(N_QUESTIONS)
+    }
+    assert evaluation["operations"]["ADD"] == 1 and len(evaluation["predictions_sha256"]) == 64
+    text = path.read_text(encoding="utf-8")
+    assert not [said for said in ("Oslo", "Where?", "hello", "outputs/") if said in text]

@@ -21,6 +21,7 @@ from memory_r1.evaluation.report.charts import Columns, Points, inline_svg, save
 from memory_r1.evaluation.report.evaluated_run import EvaluatedRun
 from memory_r1.evaluation.report.operations import cost_rows, operation_columns, part_counts, summed_parts
 from memory_r1.evaluation.report.pages import metric_label, within_dialogue, write_page
+from memory_r1.evaluation.report.played import PlayedDialogue
 from memory_r1.evaluation.report.questions import filters, question_data
 from memory_r1.evaluation.report.turns import shown_turns
 from memory_r1.evaluation.scoring.results import METRICS
@@ -162,6 +163,7 @@ def write_stage_report(
     curves: Sequence[Curve] = (),
     differences: Mapping[str, PairedDifference | None] | None = None,
     facts: Mapping[str, Any] | None = None,
+    played: PlayedDialogue | None = None,
     title: str = "Before and after training",
 ) -> Path:
     """Write one page that compares the stages of a training; return its path.
@@ -173,6 +175,7 @@ def write_stage_report(
         curves: Training charts.
         differences: Paired differences by label, such as "exact match, GRPO less SFT".
         facts: Name to value, shown under the title.
+        played: A dialogue to show turn by turn.
         title: The page's title.
     """
     path = Path(path)
@@ -188,6 +191,7 @@ def write_stage_report(
         "shares": {stage.name: summed_parts(stage.operations) for stage in stages if stage.operations},
         "curves": [(curve, _curve_svg(curve)) for curve in curves],
         "samples": samples,
+        "played": played,
     }
     return write_page(path, "stages.html.jinja", context)
 
