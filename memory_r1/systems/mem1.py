@@ -137,7 +137,7 @@ class Mem1(BankedSystem):
         return [(*([state.state] if state.state else ()), *reversed(state.fresh)) for state in states]
 
     def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
-        return (*kept[:1], *reversed(kept[1:])) if kept and not kept[0].speaker else tuple(reversed(kept))
+        return tuple(sorted(kept, key=lambda entry: entry.entry_id))  # the state is older than the turns since
 
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
         """Erase entries: with a turn the state that was written from it, with the state all turns that are in it."""

@@ -129,6 +129,23 @@ def test_the_model_pages_in_by_searches_reads_what_they_find_and_may_search_on()
     assert memory.records("a") == before
 
 
+def test_each_search_finds_only_what_its_storage_holds() -> None:
+    insert = [{"function": INSERT, "text": "The harbour freezes in May."}]
+    searches = [[search("the fact number 1", ARCHIVE), search("harbour freezes in May")], []]
+    memory = tell(system(insert, searches=searches), *FOUR)
+    model = memory._writer.model
+    assert isinstance(model, ScriptedLanguageModel)
+    memory.recall("anything", "a")
+    read = model.prompts[-1].splitlines()
+    archive, conversation = (
+        read.index("archival_memory_search the fact number 1:"),
+        read.index("Question: anything") - 2,
+    )
+    assert read[archive + 1] == "Ann: The harbour freezes in May."
+    assert read[conversation] == "conversation_search harbour freezes in May:"
+    assert read[conversation + 1].startswith("Ann: the fact number ")
+
+
 @pytest.mark.parametrize(("heartbeats", "calls"), [(0, 1), (3, 4)])
 def test_heartbeats_bound_the_searches(heartbeats: int, calls: int) -> None:
     memory = tell(system(searches=[[search("fact")]] * 9, heartbeats=heartbeats), *FOUR)
