@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from memory_r1.evaluation.records import PREDICTIONS, Prediction
+from memory_r1.evaluation.records import PREDICTIONS, Prediction, read_run
 from memory_r1.evaluation.scoring.results import scored_predictions
 from memory_r1.jsonl import read_json
 from memory_r1.weights import hash_file
@@ -53,8 +53,11 @@ def questions_of(folder: Path) -> dict[str, str]:
 
 def evaluation_record(folder: Path) -> dict[str, Any]:
     """Return an evaluation's scores in the order of its questions, its operations, and the hash of its predictions."""
-    rows = scored_predictions(folder)
+    rows, run = scored_predictions(folder), read_run(folder)
+    hashes = ("manager_sha256", "answer_sha256", "data_sha256")
     return {
+        **{name: run.config[name] for name in hashes if name in run.config},
+        "git_revision": run.git_revision,
         "operations": read_json(folder / "results.json")["operations"],
         "unknown": sum(_is_unknown(row) for row in rows),
         "predictions_sha256": hash_file(folder / PREDICTIONS),

@@ -12,7 +12,7 @@ memory systems with the trained Answer Agent).
 
 What is finished is not run again, and an interrupted run goes on from its last checkpoint. Two commands run at a time
 where there are two cores. The record, without any text of the chats, goes to `everyday-seed<N>.json` beside the runs;
-`--results docs/results` publishes it instead.
+`--results docs/results` publishes it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ from typing import Any
 from rich.console import Console
 
 from memory_r1.entry import run_main
-from memory_r1.jsonl import write_json
-from recipes.commands import evaluation, training
+from memory_r1.errors import ConfigurationError, DataError
+from memory_r1.evaluation.resume import alone_in
+from memory_r1.jsonl import read_json, write_json
+from memory_r1.models import adapter_hash
+from recipes.commands import evaluation, recipe_fields, training
 from recipes.records import evaluation_record, questions_of, training_record
 from recipes.tables import TABLES, evaluations_of
 from recipes.task_graph import Task, add_jobs, run_tasks
 
 STAGES = ("train", "controls", *TABLES)
 CEILING_SEED = 0  # the ceiling, and the base model, are one run for all seeds
+HASHED = {"warm_start": "warm_start", "manager_adapter": "manager_adapter", "answer_adapter": "answer_folder"}
+"""Fields of a recipe that name an adapter to the name under which its hash is kept."""
 console = Console()
 
 
@@ -46,23 +51,69 @@ class Experiment:
         self.seed = seed
 
     def run(self, stages: Sequence[str], console: Console, jobs: int | None = None) -> None:
-        """Train what the stages need, and evaluate what their tables compare."""
-        tasks = self._schedule()
-        if set(stages) - {"train"}:
-            tasks += self._controls()
-        left = [task for task in tasks if not self._is_trained(task.name)]
-        run_tasks([*left, *self._evaluations(stages)], self.folder / "logs", console, jobs=jobs)
+        """Train what the stages need, and evaluate what their tables compare.
+
+        Raises:
+            ConfigurationError: The folder holds a run or an evaluation of another seed, or of adapters that are not
+                there any more.
+        """
+        self._refuse_stale()
+        trained = [*self._schedule(), *self._controls()]
+        evaluated = self._evaluations(stages)
+        wanted = {name for task in evaluated for name in task.after}
+        wanted |= {task.name for task in self._schedule() if "train" in stages}
+        wanted |= {task.name for task in self._controls() if "controls" in stages}
+        for task in reversed(trained):  # each stands after those it needs
+            if task.name in wanted:
+                wanted.update(task.after)
+        left = [task for task in trained if task.name in wanted and not self._is_trained(task.name)]
+        run_tasks([*left, *evaluated], self.folder / "logs", console, jobs=jobs)
 
     def record(self) -> dict[str, Any]:
         """Return what may be published of all finished runs and evaluations."""
-        trained = sorted(path.parent for path in self.folder.glob("*/training_summary.json"))
-        evaluated = sorted(path.parent for path in (self.folder / "eval").glob("*/results.json"))
+        evaluated = self._evaluated()
+        questions = questions_of(evaluated[0]) if evaluated else {}
+        for folder in evaluated:
+            if questions_of(folder) != questions:
+                raise DataError(f"{folder} and {evaluated[0]} asked different questions; remove one and run it again")
         return {
             "seed": self.seed,
-            "questions": questions_of(evaluated[0]) if evaluated else {},  # every evaluation asks the same
-            "training": {folder.name: training_record(folder) for folder in trained},
+            "questions": questions,
+            "training": {folder.name: training_record(folder) for folder in self._trained()},
             "evaluations": {folder.name: evaluation_record(folder) for folder in evaluated},
         }
+
+    def _trained(self) -> list[Path]:
+        return sorted(path.parent for path in self.folder.glob("*/training_summary.json"))
+
+    def _evaluated(self) -> list[Path]:
+        return sorted(path.parent for path in (self.folder / "eval").glob("*/results.json"))
+
+    def _refuse_stale(self) -> None:
+        """Refuse finished runs and evaluations whose seed or adapters are not those of this folder."""
+        from memory_r1.evaluation.records import read_run
+
+        hashes = {row.name: adapter_hash(row) for row in self._trained()}
+        for folder in self._trained():
+            recipe = read_json(folder / "training_summary.json")["recipe"]
+            if recipe["seed"] != self.seed:
+                raise ConfigurationError(
+                    f"{folder} was trained with seed {recipe['seed']}, not {self.seed}; give another --folder"
+                )
+            for field, hashed in HASHED.items():
+                if f"{hashed}_sha256" in recipe:
+                    self._check_adapter(folder, Path(recipe[field]).name, recipe[f"{hashed}_sha256"], hashes)
+        for folder in self._evaluated():
+            config = read_run(folder).config
+            for agent, row in zip(("manager", "answer"), folder.name.split(".")[1:], strict=True):
+                if f"{agent}_sha256" in config:
+                    self._check_adapter(folder, f"{agent}_{row}", config[f"{agent}_sha256"], hashes)
+
+    def _check_adapter(self, folder: Path, row: str, used: str, hashes: dict[str, str]) -> None:
+        if hashes.get(row) != used:
+            raise ConfigurationError(
+                f"{folder} used another {row} than {self.folder / row}; remove {folder.name} to run it again"
+            )
 
     def _schedule(self) -> list[Task]:
         """The alternating schedule, in the order of its dependencies."""
@@ -85,11 +136,19 @@ class Experiment:
             self._continued("manager", "sft_continued", ("manager_grpo",)),
             self._continued("answer", "sft_continued", answer),
             # Question, answer and evidence make a worked answer, so no label is needed that GRPO does not have.
-            self._continued("answer", "worked", answer, dataset="everyday", banks="turns"),
+            self._continued("answer", "worked", answer, **self._rows_of("answer"), learning_rate=5e-4),
         ]
         if self.seed == CEILING_SEED:
-            tasks.append(self._continued("manager", "gold", ("manager_grpo",), dataset="everyday-labelled"))
+            labelled = {**self._rows_of("manager"), "dataset": "everyday-labelled", "learning_rate": 5e-4}
+            tasks.append(self._continued("manager", "gold", ("manager_grpo",), **labelled))
         return tasks
+
+    def _rows_of(self, agent: str) -> dict[str, Any]:
+        """The fields of the agent's GRPO recipe that say which rows it learns from and is validated on."""
+        recipe = recipe_fields(agent, "grpo")
+        fields = ["dataset", "train_dialogues", "validation_dialogues"]
+        fields += ["max_validation_rows", "banks", "answerable_only"] if agent == "answer" else []
+        return {field: recipe[field] for field in fields}
 
     def _under_turns(self) -> dict[str, Any]:
         return {
@@ -116,15 +175,18 @@ class Experiment:
         return Task(row, partial(list, command), after)
 
     def _continued(self, agent: str, name: str, instead_of: tuple[str, ...], **options: Any) -> Task:
-        """SFT from the warm start for as many CPU seconds as the runs that it stands against took."""
+        """SFT from the warm start for as many CPU seconds as the runs that it stands against took.
+
+        The steps, over which the learning rate falls, are an estimate; the seconds end the run.
+        """
         start = f"{agent}_sft"
 
         def command() -> Sequence[str]:
             sft = training_record(self.folder / start)
             seconds = sum(training_record(self.folder / row)["cpu_seconds"] for row in instead_of)
             steps = max(1, round(seconds / sft["cpu_seconds"] * sft["steps"]))
-            told = {"warm_start": start, "max_steps": steps, "learning_rate": 2e-4, "patience": 0, **options}
-            return self._train(agent, "sft", name, **told).command()
+            told = {"max_steps": steps, "max_cpu_seconds": seconds, "learning_rate": 2e-4, "patience": 0, **options}
+            return self._train(agent, "sft", name, warm_start=start, **told).command()
 
         return Task(f"{agent}_{name}", command, (start, *instead_of))
 
@@ -158,20 +220,21 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--stage", choices=STAGES, help="one stage (default: all); `train` always runs first")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="default: outputs/reproduce/seed<N>")
-    parser.add_argument(
-        "--results", type=Path, metavar="FOLDER", help="where the record goes (default: beside the runs)"
-    )
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="publish the record there too, once all is done")
     add_jobs(parser)
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(argv)
     folder = options.folder or Path("outputs/reproduce") / f"seed{options.seed}"
     experiment = Experiment(folder, options.seed)
-    try:
-        experiment.run([options.stage] if options.stage else STAGES, console, options.jobs)
-    finally:  # a run of hours that is cut keeps what it has shown so far
-        path = write_json(
-            (options.results or folder) / f"everyday-seed{options.seed}.json", experiment.record(), indent=None
-        )
+    name = f"everyday-seed{options.seed}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder, "reproduction"):
+        try:
+            experiment.run([options.stage] if options.stage else STAGES, console, options.jobs)
+        finally:  # a run of hours that is cut keeps what it has shown so far
+            path = write_json(folder / name, experiment.record(), indent=None)
+    if options.results:
+        path = write_json(options.results / name, experiment.record(), indent=None)
     console.print(f"written to {path}", soft_wrap=True)
     return 0
 

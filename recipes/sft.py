@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 def main(argv: Sequence[str]) -> int:
     """Parse and check the recipe, make labelled rows, train, and save the checkpoint of the lowest validation loss."""
     from memory_r1.training import assembly, runs
-    from memory_r1.training.early_stopping import Patience
+    from memory_r1.training.early_stopping import CpuBudget, Patience
     from memory_r1.training.preflight import check_run
     from memory_r1.training.recipe_file import parse_recipe
     from memory_r1.training.restore_start import RestoreStart
@@ -67,6 +67,8 @@ def main(argv: Sequence[str]) -> int:
         trainer.add_callback(restore_start)
     if config.patience:
         trainer.add_callback(Patience(config.patience))
+    if config.max_cpu_seconds:
+        trainer.add_callback(CpuBudget(config.max_cpu_seconds))
     if trainer.accelerator.is_main_process:
         runs.claim_run(config.output_dir, recipe)
     trainer.train(resume_from_checkpoint=checkpoint)

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from memory_r1.errors import DataError
 from memory_r1.evaluation.scoring.statistics import (
     Interval,
     PairedDifference,
@@ -125,6 +126,10 @@ def lines_of(comparison: Comparison, records: Sequence[Record], categories: Sequ
         having = [record for record in records if name in record["evaluations"]]
         if not having:
             continue
+        if any(record["questions"] != having[0]["questions"] for record in having):
+            raise DataError(
+                f"the records of {name} asked different questions, so they cannot be merged; run them again"
+            )
         groups = {key: key.split("/")[0] for key in having[0]["questions"]}
         pairs = [
             (scores(record, ours, "f1_squad"), scores(record, name, "f1_squad"))

@@ -122,7 +122,13 @@ def sft_rows(
             return manager_sft_rows(labelled, retriever, arguments.recall_per_speaker)
         banks = load_banks(arguments, sources, model, retriever, banks_folder(config), arguments.manager_max_tokens)
         units = with_fillers(answer_units(sources, banks), pool, arguments.filler_memories, arguments.dialogue_seed)
-        return answer_sft_rows(units, retriever, arguments.recall_per_speaker, arguments.answer_style)
+        return answer_sft_rows(
+            units,
+            retriever,
+            arguments.recall_per_speaker,
+            arguments.answer_style,
+            answerable_only=arguments.answerable_only,
+        )
 
     return _limited(arguments, {"training": rows(train), "validation": rows(validation)})
 

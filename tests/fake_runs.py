@@ -6,10 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from memory_r1.evaluation.records import OperationRow, Prediction, RunInfo, write_run
 from memory_r1.evaluation.scoring.results import write_results
 from memory_r1.jsonl import rewrite_rows, write_json
+from memory_r1.models import adapter_hash
 from memory_r1.types import OperationKind
+from recipes.reproduce import HASHED
 from recipes.task_graph import Running, Task
 
 N_QUESTIONS = 4
@@ -85,7 +90,11 @@ class FakeCommands:
             folder / "training_summary.json",
             {
                 **{"agent": agent, "method": method, "seed": int(options.get("seed", 0)), "git_revision": "abc"},
-                "recipe": {"warm_start": options.get("warm_start"), "learning_rate": 1e-4, **SAMPLING[method]},
+                "recipe": {
+                    **{"seed": int(options.get("seed", 0)), "learning_rate": 1e-4, **SAMPLING[method]},
+                    **{field: options.get(field) for field in HASHED},
+                    **_hashes({hashed: options.get(field) for field, hashed in HASHED.items()}),
+                },
                 "steps": int(options.get("max_steps", STEPS[method])),
                 "wall_seconds": WALL_SECONDS[method],
                 "best_validation": 0.5,
@@ -98,6 +107,8 @@ class FakeCommands:
                 ],
             },
         )
+        write_json(folder / "adapter_config.json", {"of": folder.name, "trained": len(self.calls)})
+        save_file({"weight": np.zeros(1, np.float32)}, folder / "adapter_model.safetensors")
         rewrite_rows(
             folder / "completions.jsonl",
             [
@@ -107,10 +118,17 @@ class FakeCommands:
         )
 
     def _evaluate(self, options: dict[str, str]) -> None:
-        write_evaluation(Path(options["output"]), options["system"], options.get("answer"))
+        used = _hashes({agent: options.get(agent) for agent in ("manager", "answer")})
+        write_evaluation(Path(options["output"]), options["system"], options.get("answer"), used)
 
 
-def write_evaluation(folder: Path, system: str, answer: str | None) -> None:
+def _hashes(folders: dict[str, str | None]) -> dict[str, str]:
+    """The hashes of the adapters that are there."""
+    there = {name: Path(folder) for name, folder in folders.items() if folder}
+    return {f"{name}_sha256": adapter_hash(folder) for name, folder in there.items() if folder.is_dir()}
+
+
+def write_evaluation(folder: Path, system: str, answer: str | None, config: dict[str, str] | None = None) -> None:
     """Write an evaluation of two dialogues with two questions each; the Answer Agent's adapter decides the scores."""
     right = RIGHT[Path(answer or "base").name.split("_", 1)[-1]]
     rows = []
@@ -121,5 +139,5 @@ def write_evaluation(folder: Path, system: str, answer: str | None) -> None:
     rewrite_rows(folder / "predictions.jsonl", [row.to_dict() for row in rows])
     operation = OperationRow(DIALOGUES[0], "s1:1", OperationKind.ADD, 1, "Ann lives in Oslo", "applied")
     rewrite_rows(folder / "operations.jsonl", [operation.to_dict()])
-    write_run(folder, RunInfo("synthetic", "heldout", system))
+    write_run(folder, RunInfo("synthetic", "heldout", system, config=config or {}))
     write_results(folder)

@@ -69,8 +69,8 @@ def open_folder(folder: Path, run: RunInfo) -> RunInfo:
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold an evaluation folder, since two runs in it would play the same turns twice.
+def alone_in(folder: Path, what: str = "evaluation") -> Iterator[None]:
+    """Hold a folder, since two runs in it would do the same work twice; `what` names them.
 
     Raises:
         ConfigurationError: Another run holds it.
@@ -80,7 +80,7 @@ def alone_in(folder: Path) -> Iterator[None]:
             yield
     except Timeout:
         raise ConfigurationError(
-            f"another evaluation is running in {folder}: wait for it, or choose another output folder"
+            f"another {what} is running in {folder}: wait for it, or choose another output folder"
         ) from None
 
 

@@ -34,6 +34,23 @@ class Patience(TrainerCallback):
             control.should_training_stop = True
 
 
+class CpuBudget(TrainerCallback):
+    """Stops a run once its training loop has used some CPU seconds, so that runs of unlike steps can be compared.
+
+    Args:
+        seconds: As `CpuSeconds` logs them.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Compare the newest row of the log."""
+        if state.log_history[-1].get("cpu_seconds", 0.0) >= self.seconds:
+            logger.info("%g CPU seconds are used: training stops at step %d", self.seconds, state.global_step)
+            control.should_training_stop = True
+
+
 class EntropyGuard(TrainerCallback):
     """Stops a run once the mean entropy of its last `WINDOW` logged steps is below a floor.
 

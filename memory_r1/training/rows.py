@@ -134,14 +134,22 @@ def manager_sft_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, recal
 
 
 def answer_sft_rows(
-    tuples: Sequence[AnswerTuple], retriever: Retriever, recall_per_speaker: int, style: str = "ids"
+    tuples: Sequence[AnswerTuple],
+    retriever: Retriever,
+    recall_per_speaker: int,
+    style: str = "ids",
+    *,
+    answerable_only: bool = False,
 ) -> list[Row]:
     """Return the prompt and worked answer of each tuple: the evidence entries' numbers or texts, then the gold answer.
 
-    If retrieval missed all evidence of a question, the target is "unknown"; the gold answer would teach guessing.
+    If retrieval missed all evidence of a question, the target is "unknown", since the gold answer would teach guessing;
+    with `answerable_only`, such questions are left out (`is_answerable`).
     """
     rows = []
     for row in answer_rows(tuples, retriever, recall_per_speaker, style):
+        if answerable_only and not is_answerable(row):
+            continue
         known = row["evidence_numbers"]
         answer = row["answer"] if known else UNKNOWN
         quotes = [row["texts"][number - 1] for number in known]

@@ -46,11 +46,14 @@ CLIPPED_LOSSES = ("grpo", "bnpo", "dr_grpo", "dapo")
 
 @dataclass
 class MemorySFTConfig(SFTConfig):
-    """TRL's `SFTConfig` with every field checked, and patience."""
+    """TRL's `SFTConfig` with every field checked, patience, and a budget of CPU seconds."""
 
     patience: int = field(
         default=0,
         metadata={"help": "Stop after this many validations in a row without a lower loss; 0 never stops early."},
+    )
+    max_cpu_seconds: float = field(
+        default=0.0, metadata={"help": "Stop once training has used this many CPU seconds; 0 never stops early."}
     )
 
     def __post_init__(self) -> None:

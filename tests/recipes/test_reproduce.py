@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from memory_r1.errors import TrainingError
+from memory_r1.errors import ConfigurationError, TrainingError
 from memory_r1.jsonl import read_json
 from recipes import reproduce, task_graph
+from recipes.commands import recipe_fields
 from recipes.reproduce import CEILING_SEED, STAGES, Experiment
 from recipes.tables import TABLES
 from tests.fake_runs import LOOP_SECONDS, N_QUESTIONS, RIGHT, STEPS, FakeCommands
@@ -66,7 +68,7 @@ def test_the_schedule_alternates_between_the_agents(commands: FakeCommands, tmp_
 
 
 def test_controls_have_the_same_information_or_the_same_cpu_seconds(commands: FakeCommands, tmp_path: Path) -> None:
-    run(tmp_path, "both")
+    run(tmp_path, "answer", "both")
     options = commands.options
     for control, imitates in (("answer_best_turns", "answer_turns"), ("manager_best", "manager_grpo")):
         assert options[control].pop("best_of_group") == "True"
@@ -81,7 +83,10 @@ def test_controls_have_the_same_information_or_the_same_cpu_seconds(commands: Fa
         assert adapters(options[control]) == {"warm_start": f"{agent}_sft"}
         assert options[control]["max_steps"] == str(round(runs * a_run))
         assert options[control]["patience"] == "0"
-    assert (options["answer_worked"]["dataset"], options["answer_worked"]["banks"]) == ("everyday", "turns")
+        assert float(options[control]["max_cpu_seconds"]) == runs * LOOP_SECONDS["grpo"]
+    rows = ("dataset", "banks", "answerable_only", "train_dialogues", "validation_dialogues", "max_validation_rows")
+    recipe = recipe_fields("answer", "grpo")
+    assert {field: options["answer_worked"][field] for field in rows} == {field: str(recipe[field]) for field in rows}
     assert "dataset" not in options["answer_sft_continued"]
 
 
@@ -126,7 +131,8 @@ def test_nothing_is_run_twice_and_a_cut_run_keeps_what_it_has_shown(commands: Fa
     with pytest.raises(TrainingError, match="'manager_grpo' ended"):
         reproduce.main(command)
     path = tmp_path / f"everyday-seed{SEED}.json"
-    assert {"manager_sft", "answer_turns"} <= set(read_json(path)["training"])
+    assert {"manager_sft", "answer_turns"} <= set(read_json(tmp_path / "runs" / path.name)["training"])
+    assert not path.exists()  # what is published stays as it is until all is done
     commands.fail_at = None
     assert reproduce.main([*command, "--stage", "train"]) == 0
     assert evaluated(commands) == []
@@ -135,6 +141,27 @@ def test_nothing_is_run_twice_and_a_cut_run_keeps_what_it_has_shown(commands: Fa
     calls, whole = list(commands.calls), read_json(path)
     assert reproduce.main(command) == 0
     assert commands.calls == calls and read_json(path) == whole
+
+
+def test_a_table_trains_what_it_compares_and_no_more(commands: FakeCommands, tmp_path: Path) -> None:
+    run(tmp_path, "systems")
+    assert [name for name in commands.calls if "." not in name] == SCHEDULE
+
+
+def test_runs_of_another_seed_or_of_replaced_adapters_are_refused(commands: FakeCommands, tmp_path: Path) -> None:
+    run(tmp_path, "both")
+    with pytest.raises(ConfigurationError, match=rf"was trained with seed {SEED}, not {SEED + 1}; give another"):
+        run(tmp_path, "both", seed=SEED + 1)
+    shutil.rmtree(tmp_path / "manager_sft")
+    with pytest.raises(
+        ConfigurationError, match=r"used another manager_sft than .*; remove manager_.* to run it again"
+    ):
+        run(tmp_path, "both")
+    for folder in tmp_path.glob("*_*"):
+        if folder.name not in ("answer_sft", "answer_turns"):
+            shutil.rmtree(folder)
+    with pytest.raises(ConfigurationError, match=r"memory-r1\..* used another .*; remove memory-r1"):
+        run(tmp_path, "both")
 
 
 def test_the_record_holds_scores_and_curves_and_no_text(

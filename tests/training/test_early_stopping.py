@@ -9,7 +9,7 @@ import pytest
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from memory_r1.training import early_stopping
-from memory_r1.training.early_stopping import Patience
+from memory_r1.training.early_stopping import CpuBudget, Patience
 from tests.training.test_dynamic_sampling import Varied, make_trainer
 
 
@@ -34,3 +34,14 @@ def test_patience_counts_validations_since_the_lowest_loss() -> None:
         patience.on_evaluate(TrainingArguments(), state, control)
         stopped.append(control.should_training_stop)
     assert stopped == [False, False, False, False, False, True]
+
+
+def test_a_budget_of_cpu_seconds_ends_a_run() -> None:
+    budget, state = CpuBudget(10.0), TrainerState()
+    stopped = []
+    for row in ({"loss": 1.0, "cpu_seconds": 4.0}, {"train_runtime": 3.0}, {"loss": 0.9, "cpu_seconds": 10.5}):
+        state.log_history.append(row)
+        control = TrainerControl()
+        budget.on_log(TrainingArguments(), state, control)
+        stopped.append(control.should_training_stop)
+    assert stopped == [False, False, True]

@@ -255,6 +255,13 @@ def test_an_answer_is_taught_only_where_its_evidence_is_shown(
     assert (memories != "Memories: none") is names_evidence
 
 
+def test_questions_whose_evidence_is_not_shown_can_be_left_out() -> None:
+    nobody = Question("q", "What is Ben's job?", "unknown", "unanswerable")
+    asked = [answer_tuple(PET, (ROME, BIKE)), answer_tuple(PET, (ROME, DOG)), answer_tuple(nobody, (ROME, BIKE))]
+    rows = answer_sft_rows(asked, retriever(), RECALL_PER_SPEAKER, answerable_only=True)
+    assert [target(row).splitlines()[-1] for row in rows] == ["**Answer:** a dog", "**Answer:** unknown"]
+
+
 def test_an_answer_that_quotes_is_taught_the_words_of_its_evidence() -> None:
     (row,) = answer_sft_rows([answer_tuple(PET)], retriever(), RECALL_PER_SPEAKER, "quotes")
     assert target(row).splitlines() == ["Memories:", DOG.text, "**Answer:** a dog"]
