@@ -14,6 +14,7 @@ from memory_r1.systems.base import (
     approximate_tokens,
 )
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle
+from memory_r1.systems.latent_tokens import LatentTokens, TokenWeaver
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
 from memory_r1.systems.retrieval import Rag
 
@@ -24,6 +25,7 @@ class SystemParts:
 
     retriever: Retriever | None = None
     manager: MemoryManager | None = None
+    weaver: TokenWeaver | None = None
     recall_per_speaker: int = 30
     count_tokens: TokenCounter = approximate_tokens
 
@@ -36,6 +38,7 @@ class SystemSpec:
         build: Builds an empty one.
         needs_retriever: Whether it needs a retriever.
         needs_manager: Whether it needs a Memory Manager.
+        needs_weaver: Whether it needs a weaver of memory tokens.
         prompted: Whether its manager is the untrained base model, which reads worked examples.
         ranks: Whether it recalls best first, so that "the first k" means something; others keep the order of time.
     """
@@ -43,6 +46,7 @@ class SystemSpec:
     build: Callable[[SystemParts], MemorySystem]
     needs_retriever: bool = False
     needs_manager: bool = False
+    needs_weaver: bool = False
     prompted: bool = False
     ranks: bool = True
 
@@ -80,6 +84,9 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         needs_manager=True,
     ),
+    "latent-tokens": SystemSpec(
+        lambda parts: LatentTokens(_weaver(parts), count_tokens=parts.count_tokens), needs_weaver=True, ranks=False
+    ),
 }
 """Every system, by its command-line name."""
 
@@ -96,6 +103,7 @@ def build_system(
     *,
     retriever: Retriever | None = None,
     manager: MemoryManager | None = None,
+    weaver: TokenWeaver | None = None,
     recall_per_speaker: int = 30,
     count_tokens: TokenCounter = approximate_tokens,
 ) -> MemorySystem:
@@ -105,6 +113,7 @@ def build_system(
         name: A key of `SYSTEMS`.
         retriever: Ranks the entries to recall.
         manager: Writes the bank.
+        weaver: Compresses turns into memory tokens.
         recall_per_speaker: Entries recalled per speaker.
         count_tokens: Measures entries against a recall's budget.
 
@@ -119,15 +128,21 @@ def build_system(
     for part, needed, given in (
         ("retriever", spec.needs_retriever, retriever),
         ("manager", spec.needs_manager, manager),
+        ("weaver", spec.needs_weaver, weaver),
     ):
         if needed and given is None:
             raise ConfigurationError(f"memory system {name!r} needs a {part}; pass build_system({part}=...)")
-    return spec.build(SystemParts(retriever, manager, recall_per_speaker, count_tokens))
+    return spec.build(SystemParts(retriever, manager, weaver, recall_per_speaker, count_tokens))
 
 
 def _retriever(parts: SystemParts) -> Retriever:
     assert parts.retriever is not None, "build_system checks what a system needs"
     return parts.retriever
+
+
+def _weaver(parts: SystemParts) -> TokenWeaver:
+    assert parts.weaver is not None, "build_system checks what a system needs"
+    return parts.weaver
 
 
 def _managed(kind: type[ManagedMemory], parts: SystemParts) -> ManagedMemory:
