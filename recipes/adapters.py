@@ -6,7 +6,7 @@ import argparse
 import logging
 
 from memory_r1.errors import ConfigurationError
-from memory_r1.packaged_adapters import choose_adapter, has_packaged_pair, may_be_packaged
+from memory_r1.packaged_adapters import FOLDER, choose_adapter, has_packaged_pair, may_be_packaged
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +20,11 @@ def add_adapters(group: argparse._ArgumentGroup) -> None:
             help=f"adapter of the {called}, or `base` for the untrained model (default: the adapter that comes with "
             "the package if --model is the embedded one, else `base`)",
         )
+    group.add_argument(
+        "--weaver",
+        metavar="DIR",
+        help="weaver of latent-tokens (default: the one that comes with the package if --model is the embedded one)",
+    )
 
 
 def choose_adapters(options: argparse.Namespace) -> None:
@@ -28,7 +33,7 @@ def choose_adapters(options: argparse.Namespace) -> None:
     Logs a line if an agent on the embedded base model has no named adapter.
 
     Raises:
-        ConfigurationError: A manager is named for a system that takes none.
+        ConfigurationError: A manager or weaver is named for a system that takes none, or a needed weaver is not.
     """
     from memory_r1.systems.table import system_spec
 
@@ -36,6 +41,10 @@ def choose_adapters(options: argparse.Namespace) -> None:
     if options.manager and not spec.takes_manager_adapter:
         has = "an untrained manager" if spec.prompted else "no manager"
         raise ConfigurationError(f"--manager is given, but memory system {options.system!r} has {has}: leave it out")
+    if options.weaver and not spec.needs_weaver:
+        raise ConfigurationError(f"--weaver is given, but memory system {options.system!r} has none: leave it out")
+    if spec.needs_weaver:
+        options.weaver = find_weaver(options.system, options.weaver, options.model)
     agents = ("manager", "answer") if spec.takes_manager_adapter else ("answer",)
     unnamed = [agent for agent in agents if getattr(options, agent) is None]
     for agent in agents:
@@ -47,3 +56,20 @@ def choose_adapters(options: argparse.Namespace) -> None:
         logger.info("%s: using what comes with the package; `base` names the untrained model", named)
     else:
         logger.info("%s and none comes with this installation: using the untrained base model", named)
+
+
+def find_weaver(system: str, named: str | None, model: str) -> str:
+    """Return the folder of a system's weaver: the named one, else the one in the package for the embedded model.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    packaged = FOLDER / "weaver"
+    if named is None and may_be_packaged(model) and packaged.is_dir():
+        return str(packaged)
+    if named is None:
+        raise ConfigurationError(
+            f"memory system {system!r} needs a trained weaver: run make train-latent-tokens, and name the folder that "
+            "it writes with --weaver"
+        )
+    return named

@@ -16,8 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from memory_r1.adapter_settings import BASE, SUMMARY
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
+from memory_r1.jsonl import read_json
 from recipes.adapters import add_adapters, choose_adapters
 from recipes.benchmarks import (
     BENCHMARKS,
@@ -38,6 +40,7 @@ logger = logging.getLogger("recipes.evaluate")  # __name__ is __main__ in the co
 if TYPE_CHECKING:
     from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.systems.base import MemorySystem
+    from memory_r1.systems.latent_tokens import TokenWeaver
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
@@ -123,9 +126,27 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         options.system,
         retriever=retriever,
         manager=manager,
+        weaver=load_weaver(options, model) if spec.needs_weaver else None,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
     )
+
+
+def load_weaver(options: argparse.Namespace, model: LocalLanguageModel) -> TokenWeaver:
+    """Load the weaver whose adapter the model holds; warn if it was trained through another Answer Agent."""
+    from memory_r1.inference.weaver import Weaver
+    from memory_r1.models import adapter_hash
+
+    summary = Path(options.weaver) / SUMMARY
+    trained_through = read_json(summary)["recipe"]["answer_sha256"] if summary.is_file() else None
+    if summary.is_file() and trained_through != (adapter_hash(options.answer) if options.answer else None):
+        logger.warning(
+            "%s was trained through another Answer Agent: this one may not read its memory tokens; train a weaver for "
+            "it with make train-latent-tokens ANSWER=%s",
+            options.weaver,
+            options.answer or BASE,
+        )
+    return Weaver.load(model, options.weaver)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -152,7 +173,7 @@ def main(arguments: Sequence[str]) -> int:
 
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
     logger.info("settings: %s", ", ".join(used))
-    adapters = {name: folder for name in ("manager", "answer") if (folder := getattr(options, name))}
+    adapters = {name: folder for name in ("manager", "answer", "weaver") if (folder := getattr(options, name))}
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
     dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
     if options.restart:
@@ -274,11 +295,14 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     """Return whatever else may change a score, with hashes of models and adapters, as a folder may be retrained."""
     from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
     from memory_r1.systems.table import system_spec
+    from memory_r1.weights import hash_file
 
     hashes = {"model_sha256": model_hash(resolve_model(options.model))}
     if system_spec(options.system).needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
-    for name in ("manager", "answer"):
+    if options.weaver:
+        hashes["queries_sha256"] = hash_file(Path(options.weaver) / "queries.safetensors")
+    for name in ("manager", "answer", "weaver"):
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)
     settings = {name: getattr(options, name) for name in options.settings_from}

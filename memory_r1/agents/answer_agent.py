@@ -77,11 +77,11 @@ class AnswerAgent:
 
     def room(self, request: AnswerRequest) -> int | None:
         """Return the tokens left free in the model's window by the prompt and the longest answer (see `room_for`)."""
-        return self._room((self._prompt(request)[0], request.recall.latents))
+        return self._room((self.prompt(request)[0], request.recall.latents))
 
     def try_answer(self, requests: Sequence[AnswerRequest]) -> list[Answer | MemoryR1Error]:
         """Answer each request as `answer` does, with an error in place of each failed one."""
-        built = [self._prompt(request) for request in requests]
+        built = [self.prompt(request) for request in requests]
         read = [(prompt, request.recall.latents) for (prompt, _), request in zip(built, requests, strict=True)]
         keys = [(json.dumps(prompt), latents) for prompt, latents in read]
         distinct = dict(zip(keys, read, strict=True))
@@ -120,7 +120,7 @@ class AnswerAgent:
             raise ConfigurationError("the likelihood of an answer needs a local Answer Agent, not one behind a server")
         prompts, replies = [], []
         for request, answer in zip(requests, gold, strict=True):
-            prompt, numbered = self._prompt(request)
+            prompt, numbered = self.prompt(request)
             texts = {entry.entry_id: entry.text for entry in request.recall.items}
             held = [number for number, entry_id in enumerate(numbered, 1) if holds_answer(texts[entry_id], answer)]
             if self.style == "ids":
@@ -141,7 +141,7 @@ class AnswerAgent:
         )
         return [next(scores) if fit else None for fit in fits]
 
-    def _prompt(self, request: AnswerRequest) -> tuple[Messages, list[int]]:
+    def prompt(self, request: AnswerRequest) -> tuple[Messages, list[int]]:
         recall = request.recall
         return answer_prompt(
             request.question, recall.items, asked_at=request.asked_at, style=self.style, text=recall.text

@@ -276,7 +276,7 @@ def active_adapter(model: Any, name: str | None) -> Iterator[None]:
     """Activate adapter `name` inside the block; None turns all adapters off.
 
     PEFT flips `requires_grad` when it switches adapters, and makes a frozen one trainable when it turns adapters on
-    again. On exit exactly the parameters that were trainable before are trainable.
+    again. Here the same parameters stay trainable, inside the block and after it.
 
     Raises:
         ConfigurationError: No adapter of that name is loaded.
@@ -288,19 +288,25 @@ def active_adapter(model: Any, name: str | None) -> Iterator[None]:
         yield
         return
     previous = model.active_adapter
-    trainable = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+    def as_before() -> None:
+        for parameter, was in trainable:
+            parameter.requires_grad_(was)
+
     try:
         if name is None:
             with model.disable_adapter():
+                as_before()
                 yield
         else:
             model.set_adapter(name)
+            as_before()
             yield
     finally:
         if name is not None:
             model.set_adapter(previous)
-        for key, parameter in model.named_parameters():
-            parameter.requires_grad_(trainable[key])
+        as_before()
 
 
 def attach_adapter(model: Any, name: str, folder: str | Path, *, trainable: bool = False) -> Any:

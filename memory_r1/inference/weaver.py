@@ -1,41 +1,44 @@
 """The weaver: compresses a text into a few memory tokens, vectors among the model's own input embeddings.
 
-As in MemGen, learned query vectors stand behind the text's input embeddings, and a LoRA adapter reads both: the last
-hidden states at the queries become memory tokens. Each token adds two parts, and is then scaled to the length of an
-ordinary embedding:
+As in MemGen, learned query vectors stand behind the text, a LoRA adapter reads them, and their last hidden states
+become the memory tokens. MemGen's tokens start as noise and need a GPU to become readable. Two changes make them
+readable from the start:
 
-- a mixture of the text's input embeddings. Query k starts with the k-th part of the text and learns where to look;
-- a linear map of its hidden state, which starts at zero.
-
-So an untrained weaver averages neighbouring words, which a frozen reader half understands, and training goes on from
-there. MemGen's tokens start from noise.
+- To its mapped hidden state, each token adds a mixture of the text's input embeddings. Query k starts at the k-th of
+  the text's most surprising tokens, as prompt compressors keep what a language model cannot guess (Li et al. 2023,
+  arXiv 2310.06201), and learns where else to look. The map of the hidden states starts at zero.
+- The adapter reads the queries alone, not the text before them. Surprise is then the base model's, which training does
+  not change, and no gradient passes through the text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import nn
+from transformers import DynamicCache
 
 from memory_r1.errors import ModelError
 from memory_r1.inference.latents import base_of
-from memory_r1.inference.local_model import LocalLanguageModel
+from memory_r1.inference.local_model import LocalLanguageModel, active_adapter
 from memory_r1.models import adapter_hash
 from memory_r1.weights import hash_file, read_tensor_headers
 
 ADAPTER = "weaver"
-"""Name of the LoRA adapter in the language model."""
+"""Name of the LoRA adapter in a language model that uses it."""
 QUERIES = "queries.safetensors"
 _POINTER = 64  # size of the vectors that decide where a query looks
-_NEARNESS = 4.0  # how strongly an untrained query keeps to its own part of the text
+_AT_ONCE = 1024  # tokens whose logits are held together
+_ANCHORED = 6.0  # how strongly an untrained query keeps to its own token, in the logits of attention
 
 
 class WeaverHead(nn.Module):
-    """What the weaver learns beside its LoRA adapter.
+    """What a weaver learns beside its LoRA adapter.
 
     Args:
         queries: Number of memory tokens per text (N).
@@ -46,27 +49,32 @@ class WeaverHead(nn.Module):
     def __init__(self, queries: int, size: int, seed: int = 0) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.queries = nn.Parameter(torch.randn(queries, size, generator=generator))
+        self.queries = nn.Parameter(torch.randn(queries, size, generator=generator) / size**0.5)  # of length 1
         self.looks = nn.Parameter(torch.zeros(_POINTER, size))
         self.keys = nn.Parameter(torch.randn(_POINTER, size, generator=generator) / size**0.5)
         self.states = nn.Parameter(torch.zeros(size, size))
 
-    def forward(self, embedded: torch.Tensor, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Return the memory tokens before scaling, `(B, N, E)`.
+    def forward(
+        self,
+        embedded: torch.Tensor,
+        read: torch.Tensor,
+        asked: torch.Tensor,
+        anchored: torch.Tensor,
+        mask: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the memory tokens, `(B, N, E)`.
 
         Args:
             embedded: The texts' input embeddings, `(B, T, E)`.
-            hidden: The last hidden states of texts and queries, `(B, T + N, E)`.
+            read: Their last hidden states, `(B, T, E)`.
+            asked: The queries' last hidden states, `(B, N, E)`.
+            anchored: 1 where a query starts out looking, `(B, N, T)`.
             mask: 1 for the texts' tokens, 0 for the padding before them, `(B, T)`.
         """
-        count = len(self.queries)
-        text, query = hidden[:, :-count].float(), hidden[:, -count:].float()
-        scores = (query @ self.looks.T) @ (text @ self.keys.T).transpose(1, 2)  # (B, N, T)
-        places = (mask.cumsum(-1) - 0.5) / mask.sum(-1, keepdim=True) * count - 0.5  # (B, T), in parts of the text
-        part = torch.arange(count, device=mask.device)
-        scores = scores - _NEARNESS * (places[:, None] - part[:, None]) ** 2
-        weights = scores.masked_fill(mask[:, None] == 0, -torch.inf).softmax(-1)
-        return weights @ embedded.float() + query @ self.states.T
+        asked = asked.float()
+        scores = (asked @ self.looks.T) @ (read.float() @ self.keys.T).transpose(1, 2)  # (B, N, T)
+        weights = (scores + _ANCHORED * anchored).masked_fill(mask[:, None] == 0, -torch.inf).softmax(-1)
+        return weights @ embedded.float() + asked @ self.states.T
 
 
 class Weaver:
@@ -76,12 +84,10 @@ class Weaver:
         model: The language model.
         head: What was learnt beside the adapter.
         identity: Names the weights, for caches of memory tokens.
-        adapter: Name of the LoRA adapter; None for the bare base model.
+        adapter: Name of the LoRA adapter.
     """
 
-    def __init__(
-        self, model: LocalLanguageModel, head: WeaverHead, identity: str, adapter: str | None = ADAPTER
-    ) -> None:
+    def __init__(self, model: LocalLanguageModel, head: WeaverHead, identity: str = "", adapter: str = ADAPTER) -> None:
         self.model = model
         self.head = head
         self.identity = identity
@@ -89,27 +95,24 @@ class Weaver:
 
     @classmethod
     def load(cls, model: LocalLanguageModel, folder: str | Path) -> Self:
-        """Load what `save` wrote; the model holds the folder's adapter as `ADAPTER` already.
+        """Load what `save` wrote; the model holds the folder's LoRA adapter as `ADAPTER` already.
 
         Raises:
             ModelError: The file of the queries is missing, cut short or another model's.
         """
         path = Path(folder).expanduser() / QUERIES
         _, headers = read_tensor_headers(path)
-        size = base_of(model.model).get_input_embeddings().embedding_dim
-        head = WeaverHead(headers.get("queries", {}).get("shape", [1])[0], size)
+        count = headers.get("queries", {}).get("shape", [1])[0]
+        head = WeaverHead(count, base_of(model.model).get_input_embeddings().embedding_dim)
         expected = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
         if {name: header["shape"] for name, header in headers.items()} != expected:
-            raise ModelError(f"{path} does not fit this base model; train the weaver on it: make train-latent-tokens")
+            raise ModelError(f"{path} does not fit this base model; train a weaver on it: make train-latent-tokens")
         head.load_state_dict(load_file(path))
-        identity = f"{hash_file(path)} {adapter_hash(folder)}"
-        return cls(model, head.to(model.model.device).eval(), identity)
+        return cls(model, head.to(model.model.device).eval(), f"{hash_file(path)} {adapter_hash(folder)}")
 
     def save(self, folder: str | Path) -> None:
         """Write what was learnt beside the adapter."""
-        save_file(
-            {name: tensor.contiguous() for name, tensor in self.head.state_dict().items()}, Path(folder) / QUERIES
-        )
+        save_file({name: part.contiguous() for name, part in self.head.state_dict().items()}, Path(folder) / QUERIES)
 
     @property
     def vectors(self) -> int:
@@ -128,37 +131,81 @@ class Weaver:
         with torch.no_grad(), self.model.evaluating(self.adapter):
             for first in range(0, len(order), self.model.batch_size):
                 rows = order[first : first + self.model.batch_size]
-                tokens = self.weave([texts[row] for row in rows]).float().cpu().numpy()  # (B, N, E)
+                woven = self.weave([texts[row] for row in rows]).cpu().numpy()  # (B, N, E)
                 compressed |= {
-                    row: tuple(vector.tobytes() for vector in of_text)
-                    for row, of_text in zip(rows, tokens, strict=True)
+                    row: tuple(token.tobytes() for token in of_text) for row, of_text in zip(rows, woven, strict=True)
                 }
         return [compressed[place] for place in range(len(texts))]
 
     def weave(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the texts' memory tokens, `(B, N, E)` in float32, under the model's current adapter and mode."""
+        """Return the texts' memory tokens, `(B, N, E)` in float32, with their autograd graph.
+
+        A text's first line is context: it is read, but no query starts there.
+        """
         base = base_of(self.model.model)
-        table = base.get_input_embeddings()
-        rows = [self.model.tokenizer(text, add_special_tokens=False)["input_ids"][: self.longest] for text in texts]
+        ids, mask, own = self._tokenize(texts)  # (B, T)
+        cache = DynamicCache(config=base.config)
+        with torch.no_grad(), active_adapter(self.model.model, None):
+            embedded = base.get_input_embeddings()(ids)  # (B, T, E)
+            read = base.base_model(
+                inputs_embeds=embedded, attention_mask=mask, position_ids=_positions(mask), past_key_values=cache
+            ).last_hidden_state  # (B, T, E)
+            anchored = _anchors(_surprise(base, read, ids, own), own, self.vectors)  # (B, N, T)
+        behind = self.head.queries.to(embedded.dtype).expand(len(ids), -1, -1) * _length(base)
+        whole = torch.cat([mask, mask.new_ones(len(ids), self.vectors)], dim=1)
+        with active_adapter(self.model.model, self.adapter):
+            asked = base.base_model(
+                inputs_embeds=behind,
+                attention_mask=whole,
+                position_ids=_positions(whole)[:, mask.size(1) :],
+                past_key_values=cache,
+            ).last_hidden_state  # (B, N, E)
+        return self.head(embedded, read, asked, anchored, mask)
+
+    def _tokenize(self, texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Return the texts' ids, padded on the left, their mask, and that mask without the context, all `(B, T)`."""
+        rows, contexts = [], []
+        for text in texts:
+            context, line_break, own = text.partition("\n")
+            parts = [
+                self.model.tokenizer(part, add_special_tokens=False)["input_ids"]
+                for part in (context + line_break, own)
+            ]
+            rows.append([*parts[0], *parts[1]][: self.longest])
+            contexts.append(len(parts[0]))
         width = max(map(len, rows))
-        pad = self.model.tokenizer.pad_token_id or 0
-        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=base.device)  # (B, T)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=base.device)
-        embedded = table(ids)  # (B, T, E)
-        length = shell(table)
-        queries = self.head.queries / self.head.queries.norm(dim=-1, keepdim=True) * length
-        behind = queries.to(embedded.dtype).expand(len(rows), -1, -1)
-        whole = torch.cat([mask, mask.new_ones(len(rows), self.vectors)], dim=1)
-        hidden = base.base_model(
-            inputs_embeds=torch.cat([embedded, behind], dim=1),
-            attention_mask=whole,
-            position_ids=(whole.cumsum(-1) - 1).clamp(min=0),
-            use_cache=False,
-        ).last_hidden_state  # (B, T + N, E)
-        tokens = self.head(embedded, hidden, mask)
-        return tokens / tokens.norm(dim=-1, keepdim=True).clamp(min=1e-6) * length
+        pad, device = self.model.tokenizer.pad_token_id or 0, self.model.model.device
+        ids = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+        return ids, mask, mask * (mask.cumsum(-1) > torch.tensor(contexts, device=device)[:, None])
 
 
-def shell(table: nn.Module) -> torch.Tensor:
-    """Return the mean length of a table's embeddings."""
-    return table.weight.detach().float().norm(dim=-1).mean()
+def _surprise(base: Any, read: torch.Tensor, ids: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Return each own token's negative log-likelihood, `(B, T)`; the first counts as the most surprising.
+
+    Tokens that are not a text's own have -1.
+    """
+    states, following = read[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+    told = [
+        F.cross_entropy(base.get_output_embeddings()(part).float(), tokens, reduction="none")
+        for part, tokens in zip(states.split(_AT_ONCE), following.split(_AT_ONCE), strict=True)
+    ]
+    surprise = F.pad(torch.cat(told).view(len(ids), ids.size(1) - 1), (1, 0))
+    return surprise.masked_fill(own.cumsum(-1) == 1, torch.inf).masked_fill(own == 0, -1.0)
+
+
+def _anchors(surprise: torch.Tensor, own: torch.Tensor, count: int) -> torch.Tensor:
+    """Return 1 where query k of `count` meets the k-th of the most surprising tokens in text order, `(B, N, T)`."""
+    most = surprise.topk(min(count, surprise.size(1)), dim=-1).indices  # (B, at most N)
+    chosen = torch.zeros_like(own).scatter(1, most, 1) * own  # (B, T)
+    query = torch.arange(1, count + 1, device=own.device)
+    return ((chosen * chosen.cumsum(-1))[:, None] == query[:, None]).float()
+
+
+def _length(base: Any) -> torch.Tensor:
+    """Return the mean length of the model's input embeddings."""
+    return base.get_input_embeddings().weight.detach().float().norm(dim=-1).mean()
+
+
+def _positions(mask: torch.Tensor) -> torch.Tensor:
+    return (mask.cumsum(-1) - 1).clamp(min=0)

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from memory_r1.agents.prompts import MEMORIES_MARKER, memory_line
+from memory_r1.agents.prompts import MEMORIES_MARKER, date_of
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import LATENTS
 from memory_r1.memory.embedder import text_key
@@ -47,7 +47,7 @@ class TokenWeaver(Protocol):
         ...
 
     def compress(self, texts: Sequence[str]) -> list[tuple[bytes, ...]]:
-        """Return each text's memory tokens, as float32 bytes."""
+        """Return each text's memory tokens, as float32 bytes; a text's first line is context."""
         ...
 
 
@@ -215,9 +215,9 @@ class LatentTokens(BankedSystem):
 
 
 def spoken(said: Turn | MemoryEntry) -> str:
-    """Return what the weaver reads of a turn, or of the entry that holds it: who said what, and on which day."""
-    entry = MemoryEntry(0, f"{said.speaker}: {said.text}", "", said.timestamp)
-    return memory_line(0, entry).removeprefix("0. ")
+    """Return what the weaver reads of a turn or of its entry: the day, and on a new line who said what."""
+    day = date_of(said.timestamp) if said.timestamp else ""
+    return f"{day}\n{said.speaker}: {said.text}"
 
 
 def _split(joined: bytes, count: int) -> tuple[bytes, ...]:

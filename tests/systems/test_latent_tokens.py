@@ -70,7 +70,7 @@ def test_the_weaver_reads_who_spoke_and_on_which_day() -> None:
     weaver = FakeWeaver()
     system = LatentTokens(weaver)
     record = system.observe(Turn("D1:1", "Ann", "I moved to Oslo", "s1", "2023-05-08T13:56:00"), "a")
-    assert weaver.texts == ["Ann: I moved to Oslo [Monday 8 May 2023]"]
+    assert weaver.texts == ["[Monday 8 May 2023]\nAnn: I moved to Oslo"]
     assert (record.model_calls, record.cut) == (1, 0)
     assert record.prompt_tokens > weaver.vectors
 
