@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+from pathlib import Path
 
+from memory_r1.adapter_settings import QUERIES
 from memory_r1.errors import ConfigurationError
 from memory_r1.packaged_adapters import FOLDER, choose_adapter, has_packaged_pair, may_be_packaged
 
@@ -62,7 +64,7 @@ def find_weaver(system: str, named: str | None, model: str) -> str:
     """Return the folder of a system's weaver: the named one, else the one in the package for the embedded model.
 
     Raises:
-        ConfigurationError: There is none.
+        ConfigurationError: There is none, or the named folder holds none.
     """
     packaged = FOLDER / "weaver"
     if named is None and may_be_packaged(model) and packaged.is_dir():
@@ -71,5 +73,10 @@ def find_weaver(system: str, named: str | None, model: str) -> str:
         raise ConfigurationError(
             f"memory system {system!r} needs a trained weaver: run make train-latent-tokens, and name the folder that "
             "it writes with --weaver"
+        )
+    if not (Path(named).expanduser() / QUERIES).is_file():
+        raise ConfigurationError(
+            f"--weaver {named}: found no {QUERIES} there; give the folder of a weaver, which make train-latent-tokens "
+            "writes"
         )
     return named

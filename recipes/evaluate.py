@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_r1.adapter_settings import BASE, SUMMARY
+from memory_r1.adapter_settings import BASE, QUERIES, SUMMARY
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json
@@ -301,7 +301,7 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     if system_spec(options.system).needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
     if options.weaver:
-        hashes["queries_sha256"] = hash_file(Path(options.weaver) / "queries.safetensors")
+        hashes["queries_sha256"] = hash_file(Path(options.weaver) / QUERIES)
     for name in ("manager", "answer", "weaver"):
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)

@@ -142,6 +142,7 @@ class AnswerAgent:
         return [next(scores) if fit else None for fit in fits]
 
     def prompt(self, request: AnswerRequest) -> tuple[Messages, list[int]]:
+        """Return a request's chat messages, with the entry ids in prompt order."""
         recall = request.recall
         return answer_prompt(
             request.question, recall.items, asked_at=request.asked_at, style=self.style, text=recall.text

@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import DynamicCache
 
+from memory_r1.adapter_settings import QUERIES
 from memory_r1.errors import ModelError
 from memory_r1.inference.latents import base_of
 from memory_r1.inference.local_model import LocalLanguageModel, active_adapter
@@ -31,7 +32,6 @@ from memory_r1.weights import hash_file, read_tensor_headers
 
 ADAPTER = "weaver"
 """Name of the LoRA adapter in a language model that uses it."""
-QUERIES = "queries.safetensors"
 _POINTER = 64  # size of the vectors that decide where a query looks
 _AT_ONCE = 1024  # tokens whose logits are held together
 _ANCHORED = 6.0  # how strongly an untrained query keeps to its own token, in the logits of attention

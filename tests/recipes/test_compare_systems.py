@@ -40,9 +40,10 @@ def test_every_system_gets_the_same_options_and_a_folder_of_its_own(
     ]
 
 
-def test_all_systems_are_compared_unless_some_are_named(commands: list[tuple[str, ...]]) -> None:
-    compare_systems.main(["--benchmark=synthetic", "--weaver=w"])
-    assert [command for command in commands if "--weaver=w" in command] == [
+def test_all_systems_are_compared_unless_some_are_named(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
+    (tmp_path / "queries.safetensors").touch()
+    compare_systems.main(["--benchmark=synthetic", f"--weaver={tmp_path}"])
+    assert [command for command in commands if f"--weaver={tmp_path}" in command] == [
         commands[list(SYSTEMS).index("latent-tokens")]
     ]
     assert [command[2] for command in commands[:-1]] == [f"--system={name}" for name in SYSTEMS]
