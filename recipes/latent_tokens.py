@@ -17,26 +17,27 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from memory_r1.adapter_settings import AgentSettings
 from memory_r1.entry import run_main
-from memory_r1.evaluation.scoring.statistics import bootstrap_interval, paired_difference
+from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.packaged_adapters import choose_adapter
 from memory_r1.training.field_checks import validate_fields
-from memory_r1.types import Dialogue, Question, Recall
+from memory_r1.types import Dialogue, Question
+from recipes.measure_latents import MEASURED, answer_style, generated, measure, show
 
 if TYPE_CHECKING:
-    from data.synthetic.generator import Split
-    from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
-    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.training.weaver import LatentExample
 
-logger = logging.getLogger("recipes.latent_tokens")
+LEAST = {
+    **dict.fromkeys(("vectors", "max_steps", "eval_steps", "batch_size"), 1),
+    **dict.fromkeys(("validation_dialogues", "heldout_dialogues"), 2),  # each needs another one beside it
+    "distractors": 0,
+}
 
-MEASURED = "measured.json"
-METRICS = ("f1_squad", "exact_match", "log_likelihood")
+logger = logging.getLogger("recipes.latent_tokens")
 
 
 @dataclass
@@ -70,6 +71,9 @@ class WeaverArguments:
 
     def __post_init__(self) -> None:
         validate_fields(self, none_is_unset=False)
+        for name, least in LEAST.items():
+            if getattr(self, name) < least:
+                raise ConfigurationError(f"{name}: found {getattr(self, name)}, allowed: at least {least}")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -81,7 +85,15 @@ def main(argv: Sequence[str]) -> int:
     folder = Path(arguments.output_dir)
     train(arguments, folder)
     if not (folder / MEASURED).is_file():
-        write_json(folder / MEASURED, measure(arguments, folder))
+        measured = measure(
+            folder,
+            model_name=arguments.model_name_or_path,
+            dtype=arguments.dtype,
+            answer=arguments.answer,
+            count=arguments.heldout_dialogues,
+            seed=arguments.dialogue_seed,
+        )
+        write_json(folder / MEASURED, measured)
     show(read_json(folder / MEASURED), folder)
     return 0
 
@@ -176,109 +188,6 @@ def train(arguments: WeaverArguments, folder: Path) -> None:
     logger.info("weaver written to %s", folder)
 
 
-def measure(arguments: WeaverArguments, folder: Path) -> dict[str, Any]:
-    """Answer held-out questions from their own dialogue's memory tokens, from another's, and from none."""
-    from rich.progress import track
-
-    from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
-    from memory_r1.agents.prompts import ANSWER_TOKENS
-    from memory_r1.inference.local_model import LocalLanguageModel
-    from memory_r1.inference.weaver import ADAPTER, Weaver
-    from memory_r1.metrics import score_answer
-    from memory_r1.systems.latent_tokens import LatentTokens
-    from memory_r1.systems.player import Episode, play
-
-    adapters = {ADAPTER: folder} | ({"answer": Path(arguments.answer)} if arguments.answer else {})
-    model = LocalLanguageModel.load(arguments.model_name_or_path, adapters, dtype=arguments.dtype)
-    system = LatentTokens(Weaver.load(model, folder), count_tokens=model.count_tokens)
-    style = answer_style(arguments.answer)
-    agent = AnswerAgent(
-        model, adapter="answer" if arguments.answer else None, max_new_tokens=ANSWER_TOKENS[style], style=style
-    )
-    dialogues = generated("heldout", max(2, arguments.heldout_dialogues), arguments.dialogue_seed)
-    play(system, [Episode.of(dialogue) for dialogue in dialogues])
-    scores: dict[str, dict[str, dict[str, float]]] = {name: {} for name in ("own", "another", "none")}
-    groups: dict[str, str] = {}
-    for place, dialogue in enumerate(track(dialogues, "asking held-out questions")):
-        other = dialogues[(place + 1) % len(dialogues)].dialogue_id
-        groups |= {question.question_id: dialogue.dialogue_id for question in dialogue.questions}
-        for name, scope in (("own", dialogue.dialogue_id), ("another", other), ("none", None)):
-            recalls = [system.recall(q.question, scope) if scope else Recall(()) for q in dialogue.questions]
-            requests = [
-                AnswerRequest(question.question, recall, question.asked_at)
-                for question, recall in zip(dialogue.questions, recalls, strict=True)
-            ]
-            likelihoods = log_likelihoods(model, agent, requests, dialogue.questions)
-            for question, answer, likely in zip(dialogue.questions, agent.answer(requests), likelihoods, strict=True):
-                scored = score_answer(answer.text, question.answer, question.category)
-                scores[name][question.question_id] = {**scored, "log_likelihood": likely}
-    summary = read_json(folder / "training_summary.json")
-    kept = ("recipe", "base_model", "steps", "wall_seconds", "trainable_parameters", "git_revision", "log_history")
-    return {"training": {name: summary[name] for name in kept}} | compared(scores, groups)
-
-
-def compared(scores: dict[str, dict[str, dict[str, float]]], groups: dict[str, str]) -> dict[str, Any]:
-    """Return each condition's means, and the differences that decide, with intervals over dialogues."""
-    of_metric = {
-        metric: {name: {key: row[metric] for key, row in rows.items()} for name, rows in scores.items()}
-        for metric in METRICS
-    }
-    keys = list(groups)
-    means = {
-        metric: {
-            name: bootstrap_interval([rows[key] for key in keys], [groups[key] for key in keys])
-            for name, rows in by_name.items()
-        }
-        for metric, by_name in of_metric.items()
-    }
-    differences = {
-        metric: {
-            f"own less {name}": paired_difference(by_name["own"], by_name[name], groups) for name in ("another", "none")
-        }
-        for metric, by_name in of_metric.items()
-    }
-    return {
-        "questions": len(keys),
-        "dialogues": len(set(groups.values())),
-        "means": {metric: {name: mean and mean.to_dict() for name, mean in of.items()} for metric, of in means.items()},
-        "differences": {
-            metric: {name: found and found.interval.to_dict() for name, found in of.items()}
-            for metric, of in differences.items()
-        },
-        "passes": all(found is not None and found.interval.low > 0 for found in differences["f1_squad"].values()),
-        "scores": {
-            metric: {name: [round(rows[key], 4) for key in keys] for name, rows in by_name.items()}
-            for metric, by_name in of_metric.items()
-        },
-    }
-
-
-def log_likelihoods(
-    model: LocalLanguageModel, agent: AnswerAgent, requests: Sequence[AnswerRequest], questions: Sequence[Question]
-) -> list[float]:
-    """Return the mean log-likelihood per token of each gold answer, behind the reply's other parts."""
-    import torch
-
-    from memory_r1.agents.prompts import ANSWER_MARKER, MEMORIES_MARKER
-    from memory_r1.inference.latents import base_of, from_bytes
-    from memory_r1.training.weaver import LatentExample, reply_losses
-
-    size = base_of(model.model).get_input_embeddings().embedding_dim
-    examples = []
-    for request, question in zip(requests, questions, strict=True):
-        head = f"{MEMORIES_MARKER} {'1' if request.recall.latents else 'none'}\n{ANSWER_MARKER}"
-        examples.append(LatentExample((), agent.prompt(request)[0], f" {question.answer}", head))
-    latents = [from_bytes(request.recall.latents, size) for request in requests]
-    with torch.no_grad():
-        return [-loss for loss in reply_losses(model, agent.adapter, examples, latents).tolist()]
-
-
-def generated(split: Split, count: int, seed: int) -> list[Dialogue]:
-    from data.synthetic.generator import generate_split
-
-    return [item.dialogue for item in generate_split(split, count, seed)]
-
-
 def questions_of(dialogues: Sequence[Dialogue]) -> list[tuple[Dialogue, Question]]:
     return [(dialogue, question) for dialogue in dialogues for question in dialogue.questions]
 
@@ -290,28 +199,6 @@ def swapped(examples: Sequence[LatentExample]) -> list[LatentExample]:
     return [
         replace(example, texts=examples[(place + half) % len(examples)].texts) for place, example in enumerate(examples)
     ]
-
-
-def answer_style(adapter: str | None) -> str:
-    """Return how the Answer Agent cites memories."""
-    return (AgentSettings.read(adapter).answer_style if adapter else None) or "ids"
-
-
-def show(measured: dict[str, Any], folder: Path) -> None:
-    """Print the means and the differences that decide."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=f"latent-tokens, {measured['questions']} held-out questions")
-    for heading in ("", *METRICS):
-        table.add_column(heading)
-    for kind in ("means", "differences"):
-        for name in measured[kind][METRICS[0]]:
-            cells = (measured[kind][metric][name] for metric in METRICS)
-            table.add_row(name, *(f"{cell['mean']:.3f} ({cell['low']:.3f} to {cell['high']:.3f})" for cell in cells))
-    console = Console(markup=False)
-    console.print(table)
-    console.print(f"record: {folder / MEASURED}", soft_wrap=True)
 
 
 if __name__ == "__main__":

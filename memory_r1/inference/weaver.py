@@ -25,8 +25,9 @@ from transformers import DynamicCache
 
 from memory_r1.adapter_settings import QUERIES
 from memory_r1.errors import ModelError
+from memory_r1.inference.adapters import active_adapter
 from memory_r1.inference.latents import base_of
-from memory_r1.inference.local_model import LocalLanguageModel, active_adapter
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.models import adapter_hash
 from memory_r1.weights import hash_file, read_tensor_headers
 

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 
 from memory_r1.agents.prompts import answer_prompt, render_answer, render_quoted_answer
 from memory_r1.errors import TrainingError
+from memory_r1.inference.adapters import active_adapter
 from memory_r1.inference.language_model import Messages
 from memory_r1.inference.latents import embed_rows, prompt_around
-from memory_r1.inference.local_model import LocalLanguageModel, active_adapter
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.tree_attention import use_tree_attention
 from memory_r1.inference.weaver import Weaver
 from memory_r1.systems.latent_tokens import BLOCK, spoken
@@ -96,7 +97,8 @@ def train_weaver(
     optimizer = torch.optim.AdamW(learnt, lr=learning_rate, weight_decay=0.0)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
     curve: list[dict[str, float]] = []
-    best, best_loss, seen = _copies(learnt), math.inf, []
+    best, best_loss = _copies(learnt), math.inf
+    seen: list[float] = []
     for step in range(steps + 1):
         if step % eval_steps == 0 or step == steps:
             right, wrong = (_mean_loss(weaver, adapter, examples) for examples in (validation, swapped))

@@ -11,9 +11,10 @@ from safetensors.torch import save_file
 
 from memory_r1.adapter_settings import QUERIES
 from memory_r1.errors import ModelError, PromptTooLongError
+from memory_r1.inference.adapters import active_adapter
 from memory_r1.inference.language_model import LATENTS
 from memory_r1.inference.latents import base_of, prompt_around
-from memory_r1.inference.local_model import LocalLanguageModel, active_adapter
+from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.weaver import ADAPTER, Weaver, WeaverHead
 from tests.tiny import lora_parameters, randomise, sharpen, write_adapter
 

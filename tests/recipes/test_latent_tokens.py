@@ -10,7 +10,7 @@ import pytest
 from memory_r1.errors import MemoryR1Error
 from memory_r1.jsonl import read_json
 from recipes import evaluate, latent_tokens
-from recipes.latent_tokens import compared
+from recipes.measure_latents import compared
 from tests.tiny import write_adapter
 
 SMALL = (
@@ -82,3 +82,10 @@ def test_a_folder_that_holds_no_weaver_is_refused(tiny_model: Path, tmp_path: Pa
             evaluate.main([*named, f"--weaver={folder}"])
     with pytest.raises(MemoryR1Error, match="--weaver is given, but memory system 'rag' has none"):
         evaluate.main(["--benchmark=synthetic", "--system=rag", f"--model={tiny_model}", "--weaver=w"])
+
+
+def test_a_field_out_of_range_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    with pytest.raises(MemoryR1Error, match="heldout_dialogues: found 1, allowed: at least 2"):
+        run(tiny_model, tmp_path, tmp_path / "weaver", "--heldout_dialogues=1")
+    with pytest.raises(MemoryR1Error, match="vectors: found 0, allowed: at least 1"):
+        run(tiny_model, tmp_path, tmp_path / "weaver", "--vectors=0")
