@@ -49,6 +49,11 @@ def test_the_same_writes_leave_the_same_tokens_however_they_are_counted() -> Non
     assert at_once.after(20) == step_by_step.after(20)
     assert step_by_step.after(7) == Pool(4, 3, "0").after(7)  # a scope that was forgotten starts again
     assert Pool(4, 3, "1").after(20) != at_once.after(20)
+    system = played(20, pool=4)
+    for number in range(1, 21):
+        system.observe(turn(number), "b")
+    assert system.tokens_left("a") != system.tokens_left("b")  # each scope draws for itself
+    assert system.tokens_left("a") == played(20, pool=4).tokens_left("a")
 
 
 def test_a_recall_holds_the_tokens_left_of_each_turn_and_none_of_its_text() -> None:
@@ -61,6 +66,8 @@ def test_a_recall_holds_the_tokens_left_of_each_turn_and_none_of_its_text() -> N
         weaver.compress([spoken(entry)])[0][number] for entry in recall.items for number in left[entry.entry_id]
     ]
     assert list(recall.latents) == expected
+    ids = [entry.entry_id for entry in recall.items]
+    assert ids == sorted(ids)  # oldest first, the newest next to the question
     assert recall.usage == {"tokens": 6, "cut": 0}
     assert LATENTS in recall.text
     assert "fact" not in recall.text
