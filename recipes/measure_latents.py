@@ -60,8 +60,8 @@ def measure(folder: Path, *, model_name: str, dtype: str, answer: str | None, co
                 for question, recall in zip(dialogue.questions, recalls, strict=True)
             ]
             likelihoods = log_likelihoods(model, agent, asked, dialogue.questions)
-            for question, answer, likely in zip(dialogue.questions, agent.answer(asked), likelihoods, strict=True):
-                scored = score_answer(answer.text, question.answer, question.category)
+            for question, answered, likely in zip(dialogue.questions, agent.answer(asked), likelihoods, strict=True):
+                scored = score_answer(answered.text, question.answer, question.category)
                 scores[name][question.question_id] = {**scored, "log_likelihood": likely}
     summary = read_json(folder / "training_summary.json")
     kept = ("recipe", "base_model", "steps", "wall_seconds", "trainable_parameters", "git_revision", "log_history")

@@ -35,6 +35,7 @@ ADAPTER = "weaver"
 """Name of the LoRA adapter in a language model that uses it."""
 _POINTER = 64  # size of the vectors that decide where a query looks
 _AT_ONCE = 1024  # tokens whose logits are held together
+_GAIN = 0.1  # of the mapped hidden state, so that it grows slowly beside the words
 _ANCHORED = 6.0  # how strongly an untrained query keeps to its own token, in the logits of attention
 
 
@@ -52,7 +53,7 @@ class WeaverHead(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         self.queries = nn.Parameter(torch.randn(queries, size, generator=generator) / size**0.5)  # of length 1
         self.looks = nn.Parameter(torch.zeros(_POINTER, size))
-        self.keys = nn.Parameter(torch.randn(_POINTER, size, generator=generator) / size**0.5)
+        self.keys = nn.Parameter(torch.randn(_POINTER, size, generator=generator) / _POINTER**0.5)
         self.states = nn.Parameter(torch.zeros(size, size))
 
     def forward(
@@ -72,10 +73,12 @@ class WeaverHead(nn.Module):
             anchored: 1 where a query starts out looking, `(B, N, T)`.
             mask: 1 for the texts' tokens, 0 for the padding before them, `(B, T)`.
         """
-        asked = asked.float()
-        scores = (asked @ self.looks.T) @ (read.float() @ self.keys.T).transpose(1, 2)  # (B, N, T)
+        # Hidden states are some 15 times as long as embeddings: at that length, one step of Adam would already move
+        # every query off its token and drown the token in the map of the states.
+        asked, read = F.normalize(asked.float(), dim=-1), F.normalize(read.float(), dim=-1)
+        scores = (asked @ self.looks.T) @ (read @ self.keys.T).transpose(1, 2)  # (B, N, T)
         weights = (scores + _ANCHORED * anchored).masked_fill(mask[:, None] == 0, -torch.inf).softmax(-1)
-        return weights @ embedded.float() + asked @ self.states.T
+        return weights @ embedded.float() + _GAIN * asked @ self.states.T
 
 
 class Weaver:

@@ -66,7 +66,7 @@ def test_training_lowers_the_loss_and_moves_the_weaver_alone(weaver: Weaver) -> 
     rows = [example("Ann: I moved to Lisbon", " Lisbon"), example("Ann: I sold my bicycle", " bicycle")]
     swapped = [replace(row, texts=other.texts) for row, other in zip(rows, rows[::-1], strict=True)]
     curve = train_weaver(
-        weaver, FROZEN_ANSWER, lambda done: rows, rows, swapped, steps=12, learning_rate=2e-3, eval_steps=6
+        weaver, FROZEN_ANSWER, lambda done: rows, rows, swapped, steps=12, learning_rate=1e-2, eval_steps=6
     )
     assert [point["step"] for point in curve] == [0, 6, 12]
     assert curve[-1]["eval_loss"] < curve[0]["eval_loss"] - 0.1
@@ -77,12 +77,19 @@ def test_training_lowers_the_loss_and_moves_the_weaver_alone(weaver: Weaver) -> 
 
 
 def test_the_weights_of_the_lowest_validation_loss_are_left(weaver: Weaver) -> None:
-    rows = [example("Ann: I moved to Lisbon", " Lisbon")]
+    rows, misleading = [example("Ann: I moved", " Lisbon")], [example("Ann: I moved", " bicycle [{]")]
     curve = train_weaver(
-        weaver, FROZEN_ANSWER, lambda done: rows, rows, rows, steps=4, learning_rate=3.0, eval_steps=1
-    )  # so large a step that the loss rises
+        weaver,
+        FROZEN_ANSWER,
+        lambda done: rows if done < 0.5 else misleading,
+        rows,
+        rows,
+        steps=16,
+        learning_rate=3e-2,
+        eval_steps=1,
+    )
     losses = [point["eval_loss"] for point in curve]
-    assert min(losses) < losses[-1] - 0.01
+    assert min(losses) < min(losses[0], losses[-1]) - 0.01
     with torch.no_grad():
         left = float(example_losses(weaver, FROZEN_ANSWER, rows).mean())
     assert left == pytest.approx(min(losses), abs=1e-4)
