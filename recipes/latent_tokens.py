@@ -53,15 +53,15 @@ class WeaverArguments:
         default=None,
         metadata={"help": "The frozen Answer Agent: an adapter folder or 'base'; default: the packaged one, if any."},
     )
-    train_dialogues: int = field(default=200, metadata={"help": "Generated dialogues to train on."})
-    validation_dialogues: int = field(default=6, metadata={"help": "Generated dialogues that choose the weights."})
-    heldout_dialogues: int = field(default=24, metadata={"help": "Held-out dialogues to measure on, at least 2."})
+    train_dialogues: int = field(default=300, metadata={"help": "Generated dialogues to train on."})
+    validation_dialogues: int = field(default=16, metadata={"help": "Generated dialogues that choose the weights."})
+    heldout_dialogues: int = field(default=60, metadata={"help": "Held-out dialogues to measure on, at least 2."})
     dialogue_seed: int = field(default=0, metadata={"help": "Seed of the generator."})
     vectors: int = field(default=8, metadata={"help": "Memory tokens per turn."})
     lora_r: int = field(default=16, metadata={"help": "Rank of the weaver's adapter, on queries and values."})
     lora_alpha: int = field(default=32, metadata={"help": "Its scale."})
     distractors: int = field(
-        default=8, metadata={"help": "Turns beside a question's evidence: up to this many at the end, none at first."}
+        default=7, metadata={"help": "Turns beside a question's evidence: up to this many at the end, none at first."}
     )
     max_steps: int = field(default=300, metadata={"help": "Optimizer steps."})
     batch_size: int = field(default=16, metadata={"help": "Questions per step."})

@@ -125,9 +125,12 @@ def log_likelihoods(
 
 
 def generated(split: Split, count: int, seed: int) -> list[Dialogue]:
+    """Return short dialogues of eight turns: a small reader finds nothing among the memory tokens of twenty."""
     from data.synthetic.generator import generate_split
+    from data.synthetic.plan import DialogueShape
 
-    return [item.dialogue for item in generate_split(split, count, seed)]
+    shape = DialogueShape(sessions=2, turns=8, facts=5, questions=4, recalled=1)
+    return [item.dialogue for item in generate_split(split, count, seed, shape)]
 
 
 def answer_style(adapter: str | None) -> str:

@@ -35,8 +35,8 @@ def test_a_weaver_is_trained_measured_and_used_by_an_evaluation(
     }
     summary, measured = read_json(folder / "training_summary.json"), read_json(folder / "measured.json")
     assert [point["step"] for point in summary["log_history"]] == [0, 1, 2]
-    assert (measured["questions"], measured["dialogues"]) == (24, 2)
-    assert {len(scores) for scores in measured["scores"]["f1_squad"].values()} == {24}
+    assert (measured["questions"], measured["dialogues"]) == (8, 2)
+    assert {len(scores) for scores in measured["scores"]["f1_squad"].values()} == {8}
 
     # A second call trains and measures nothing; a call with another recipe is refused.
     written = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
