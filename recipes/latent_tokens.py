@@ -57,7 +57,7 @@ class WeaverArguments:
     validation_dialogues: int = field(default=16, metadata={"help": "Generated dialogues that choose the weights."})
     heldout_dialogues: int = field(default=60, metadata={"help": "Held-out dialogues to measure on, at least 2."})
     dialogue_seed: int = field(default=0, metadata={"help": "Seed of the generator."})
-    vectors: int = field(default=8, metadata={"help": "Memory tokens per turn."})
+    vectors: int = field(default=8, metadata={"help": "Memory tokens per turn, beside the one that ends it."})
     lora_r: int = field(default=16, metadata={"help": "Rank of the weaver's adapter, on queries and values."})
     lora_alpha: int = field(default=32, metadata={"help": "Its scale."})
     distractors: int = field(
@@ -102,9 +102,8 @@ def train(arguments: WeaverArguments, folder: Path) -> None:
     """Train the weaver into `folder`, unless it holds this recipe's weaver already."""
     from rich.progress import Progress
 
-    from memory_r1.inference.latents import base_of
     from memory_r1.inference.local_model import LocalLanguageModel
-    from memory_r1.inference.weaver import Weaver, WeaverHead
+    from memory_r1.inference.weaver import Weaver
     from memory_r1.models import adapter_hash, model_hash, resolve_model
     from memory_r1.provenance import git_revision, package_versions
     from memory_r1.training.policy import FROZEN_ANSWER, POLICY, load_policy, require_trainable
@@ -131,8 +130,8 @@ def train(arguments: WeaverArguments, folder: Path) -> None:
         autocast=arguments.dtype != "float32",
         seed=arguments.seed,
     )
-    head = WeaverHead(arguments.vectors, base_of(policy).get_input_embeddings().embedding_dim, arguments.seed)
-    weaver = Weaver(LocalLanguageModel(policy.eval(), tokenizer), head, adapter=POLICY)
+    model = LocalLanguageModel(policy.eval(), tokenizer)
+    weaver = Weaver.untrained(model, arguments.vectors, adapter=POLICY, seed=arguments.seed)
     rng = random.Random(arguments.seed)
     style = answer_style(arguments.answer)
     asked = questions_of(generated("train", arguments.train_dialogues, arguments.dialogue_seed))
@@ -174,7 +173,7 @@ def train(arguments: WeaverArguments, folder: Path) -> None:
         "base_model": base_model_record(source, arguments.model_name_or_path),
         "steps": arguments.max_steps,
         "seed": arguments.seed,
-        "trainable_parameters": require_trainable(policy) + sum(part.numel() for part in head.parameters()),
+        "trainable_parameters": require_trainable(policy) + sum(part.numel() for part in weaver.head.parameters()),
         "wall_seconds": time.monotonic() - started,
         "first_reward": None,
         "last_reward": None,

@@ -125,7 +125,7 @@ def log_likelihoods(
 
 
 def generated(split: Split, count: int, seed: int) -> list[Dialogue]:
-    """Return short dialogues of eight turns: a small reader finds nothing among the memory tokens of twenty."""
+    """Return short dialogues of eight turns: a small reader gets lost among the memory tokens of twenty."""
     from data.synthetic.generator import generate_split
     from data.synthetic.plan import DialogueShape
 

@@ -43,7 +43,7 @@ class WeaverHead(nn.Module):
     """What a weaver learns beside its LoRA adapter.
 
     Args:
-        queries: Number of memory tokens per text (N).
+        queries: Number of queries per text (N).
         size: Size of the model's embeddings (E).
         seed: Seed of the start.
     """
@@ -55,6 +55,7 @@ class WeaverHead(nn.Module):
         self.looks = nn.Parameter(torch.zeros(_POINTER, size))
         self.keys = nn.Parameter(torch.randn(_POINTER, size, generator=generator) / _POINTER**0.5)
         self.states = nn.Parameter(torch.zeros(size, size))
+        self.end = nn.Parameter(torch.zeros(size))  # the last token of every text; starts as a line break
 
     def forward(
         self,
@@ -64,7 +65,7 @@ class WeaverHead(nn.Module):
         anchored: torch.Tensor,
         mask: torch.Tensor,
     ) -> torch.Tensor:
-        """Return the memory tokens, `(B, N, E)`.
+        """Return the memory tokens, `(B, N + 1, E)`: one per query, and the end of the text.
 
         Args:
             embedded: The texts' input embeddings, `(B, T, E)`.
@@ -78,7 +79,8 @@ class WeaverHead(nn.Module):
         asked, read = F.normalize(asked.float(), dim=-1), F.normalize(read.float(), dim=-1)
         scores = (asked @ self.looks.T) @ (read @ self.keys.T).transpose(1, 2)  # (B, N, T)
         weights = (scores + _ANCHORED * anchored).masked_fill(mask[:, None] == 0, -torch.inf).softmax(-1)
-        return weights @ embedded.float() + _GAIN * asked @ self.states.T
+        tokens = weights @ embedded.float() + _GAIN * asked @ self.states.T
+        return torch.cat([tokens, self.end.expand(len(tokens), 1, -1)], dim=1)
 
 
 class Weaver:
@@ -96,6 +98,16 @@ class Weaver:
         self.head = head
         self.identity = identity
         self.adapter = adapter
+
+    @classmethod
+    def untrained(cls, model: LocalLanguageModel, queries: int, *, adapter: str, seed: int) -> Self:
+        """Return a weaver at its start, with the model's `adapter`, and with a line break behind every text."""
+        table = base_of(model.model).get_input_embeddings()
+        head = WeaverHead(queries, table.embedding_dim, seed).to(table.weight.device)
+        line_break = model.tokenizer("\n", add_special_tokens=False)["input_ids"][-1]
+        with torch.no_grad():
+            head.end.copy_(table.weight[line_break])
+        return cls(model, head, adapter=adapter)
 
     @classmethod
     def load(cls, model: LocalLanguageModel, folder: str | Path) -> Self:
@@ -121,12 +133,12 @@ class Weaver:
     @property
     def vectors(self) -> int:
         """Number of memory tokens per text."""
-        return len(self.head.queries)
+        return len(self.head.queries) + 1
 
     @property
     def longest(self) -> int | None:
         """Most tokens of a text that it reads; None if unbounded."""
-        return None if self.model.window is None else self.model.window - self.vectors
+        return None if self.model.window is None else self.model.window - len(self.head.queries)
 
     def compress(self, texts: Sequence[str]) -> list[tuple[bytes, ...]]:
         """Return each text's memory tokens, as float32 bytes."""
@@ -135,14 +147,14 @@ class Weaver:
         with torch.no_grad(), self.model.evaluating(self.adapter):
             for first in range(0, len(order), self.model.batch_size):
                 rows = order[first : first + self.model.batch_size]
-                woven = self.weave([texts[row] for row in rows]).cpu().numpy()  # (B, N, E)
+                woven = self.weave([texts[row] for row in rows]).cpu().numpy()  # (B, N + 1, E)
                 compressed |= {
                     row: tuple(token.tobytes() for token in of_text) for row, of_text in zip(rows, woven, strict=True)
                 }
         return [compressed[place] for place in range(len(texts))]
 
     def weave(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return the texts' memory tokens, `(B, N, E)` in float32, with their autograd graph.
+        """Return the texts' memory tokens, `(B, N + 1, E)` in float32, with their autograd graph.
 
         A text's first line is context: it is read, but no query starts there.
         """
@@ -154,9 +166,9 @@ class Weaver:
             read = base.base_model(
                 inputs_embeds=embedded, attention_mask=mask, position_ids=_positions(mask), past_key_values=cache
             ).last_hidden_state  # (B, T, E)
-            anchored = _anchors(_surprise(base, read, ids, own), own, self.vectors)  # (B, N, T)
+            anchored = _anchors(_surprise(base, read, ids, own), own, len(self.head.queries))  # (B, N, T)
         behind = self.head.queries.to(embedded.dtype).expand(len(ids), -1, -1) * _length(base)
-        whole = torch.cat([mask, mask.new_ones(len(ids), self.vectors)], dim=1)
+        whole = torch.cat([mask, mask.new_ones(len(ids), len(self.head.queries))], dim=1)
         with active_adapter(self.model.model, self.adapter):
             asked = base.base_model(
                 inputs_embeds=behind,

@@ -35,7 +35,7 @@ def model(tiny_model: Path, tmp_path: Path) -> LocalLanguageModel:
 
 def new_weaver(model: LocalLanguageModel, queries: int = 4) -> Weaver:
     head = WeaverHead(queries, 64)
-    randomise({name: part for name, part in head.named_parameters() if name in ("looks", "states")}, 3)
+    randomise({name: part for name, part in head.named_parameters() if name in ("looks", "states", "end")}, 3)
     return Weaver(model, head, "random")
 
 
@@ -81,14 +81,14 @@ def test_a_prompt_that_its_tokens_lengthen_past_the_window_is_refused(model: Loc
 def test_texts_compressed_together_give_what_each_gives_alone(model: LocalLanguageModel) -> None:
     weaver = new_weaver(model)
     together = weaver.compress(TEXTS)
-    assert [len(tokens) for tokens in together] == [4, 4, 4]
+    assert [len(tokens) for tokens in together] == [5, 5, 5]
     for text, tokens in zip(TEXTS, together, strict=True):
         alone = weaver.compress([text])[0]
         for one, other in zip(alone, tokens, strict=True):
             torch.testing.assert_close(
                 *(torch.frombuffer(bytearray(each), dtype=torch.float32) for each in (one, other))
             )
-    assert len({tokens for text in together for tokens in text}) == 12
+    assert len({token for text in together for token in text}) == 13  # all end alike
 
 
 def test_an_untrained_weaver_keeps_the_most_surprising_words_in_their_order(model: LocalLanguageModel) -> None:
@@ -102,10 +102,13 @@ def test_an_untrained_weaver_keeps_the_most_surprising_words_in_their_order(mode
     surprise = [float("inf")] + [-float(chances[len(context) + place - 1, ids[place]]) for place in range(1, len(ids))]
     kept = sorted(sorted(range(len(ids)), key=lambda place: -surprise[place])[:4])
     table = base_of(model.model).get_input_embeddings().weight.detach()
-    weaver = Weaver(model, WeaverHead(4, 64))
-    woven = weaver.weave([text])[0].detach()
-    nearest = torch.nn.functional.normalize(woven, dim=-1) @ torch.nn.functional.normalize(table[ids], dim=-1).T
+    weaver = Weaver.untrained(model, 4, adapter=ADAPTER, seed=0)
+    *woven, end = weaver.weave([text])[0].detach()
+    nearest = (
+        torch.nn.functional.normalize(torch.stack(woven), dim=-1) @ torch.nn.functional.normalize(table[ids], dim=-1).T
+    )
     assert [ids[place] for place in nearest.argmax(-1)] == [ids[place] for place in kept]
+    assert torch.equal(end, table[model.tokenizer("\n")["input_ids"][-1]])
 
 
 def test_the_gradient_reaches_queries_and_adapter_and_nothing_frozen(model: LocalLanguageModel) -> None:
@@ -132,7 +135,7 @@ def test_switching_adapters_trains_nothing_else(model: LocalLanguageModel, name:
 def test_a_long_text_is_cut_to_the_window(model: LocalLanguageModel) -> None:
     weaver = new_weaver(model)
     assert weaver.longest == 2044
-    assert len(weaver.compress(["\n" + "Ann lives in Lisbon. " * 2000])[0]) == 4
+    assert len(weaver.compress(["\n" + "Ann lives in Lisbon. " * 2000])[0]) == 5
 
 
 def test_saved_and_loaded_a_weaver_gives_the_same_tokens(model: LocalLanguageModel, tmp_path: Path) -> None:
