@@ -14,13 +14,14 @@ RECIPE      =
 ACCELERATE  =
 SEED        =
 # Evaluation: SYSTEM (for `make compare`, SYSTEMS and BENCHMARK), MODEL by name or folder, MANAGER and ANSWER as adapter
-# folders or `base` (default: the adapters that come with the package).
+# folders or `base` (default: the adapters that come with the package), WEAVER as a folder for latent-tokens.
 SYSTEM      =
 SYSTEMS     =
 BENCHMARK   =
 MODEL       =
 MANAGER     =
 ANSWER      =
+WEAVER      =
 SPLIT       =
 FORM        =
 SESSIONS    =
@@ -48,8 +49,8 @@ threads  = $(if $(findstring cpu.yaml,$(engine)),OMP_NUM_THREADS=$${OMP_NUM_THRE
 train    = $(threads) $(PY) -m accelerate.commands.launch --quiet --config_file $(call quote,$(engine)) recipes/$(2).py \
            --config $(recipe)$(call option,SEED,seed) $(ARGS)
 # Options shared by `evaluate` and `compare`.
-EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer)$(call option,SPLIT,split) \
-           $(call option,FORM,form)$(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data) \
+EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer)$(call option,WEAVER,weaver) \
+           $(call option,SPLIT,split)$(call option,FORM,form)$(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data) \
            $(call option,FILE,file)$(call option,SEED,seed)$(call option,OUTPUT,output) $(ARGS)
 evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system)$(EVALUATION)
 
@@ -57,6 +58,7 @@ evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system
 .PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu \
         figures verify-results package-adapters bench bench-memory \
         train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
+        train-latent-tokens \
         eval-synthetic eval-everyday eval-locomo eval-longmemeval eval-msc eval-dialogues
 
 help: ## List the targets
@@ -101,6 +103,10 @@ train-manager-ppo: $(STAMP) ## Train the Memory Manager with PPO
 
 train-answer-ppo: $(STAMP) ## Train the Answer Agent with PPO
 	$(call train,answer,ppo)
+
+train-latent-tokens: $(STAMP) ## Train and measure the weaver of latent-tokens [ANSWER=folder|base]
+	$(PY) recipes/latent_tokens.py --config $(call quote,$(or $(RECIPE),recipes/latent_tokens.yaml)) \
+	    $(call option,ANSWER,answer)$(call option,SEED,seed) $(ARGS)
 
 ##@ Evaluate [SYSTEM=name] [MANAGER=folder|base] [ANSWER=folder|base] [SPLIT=name] [FORM=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
 eval-synthetic: $(STAMP) ## On the generated dialogues

@@ -11,6 +11,8 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json
 
 SUMMARY = "training_summary.json"
+QUERIES = "queries.safetensors"
+"""What a weaver of memory tokens has learnt beside its adapter."""
 BASE = "base"
 """Names the untrained base model where an adapter folder could be named."""
 SHARED = ("dtype", "embedder")

@@ -105,12 +105,14 @@ class Recall:
     """The memories that a memory system returns for a query.
 
     `items` are in prompt order. `text` is their block of the prompt; if empty, the items are rendered. `usage` maps
-    each kind of cost to its count, e.g. `{"tokens": 120}`.
+    each kind of cost to its count, e.g. `{"tokens": 120}`. `latents` are memory tokens, oldest first: each a vector
+    among the Answer Agent's input embeddings, as float32 bytes; they stand where `text` has `LATENTS`.
     """
 
     items: tuple[MemoryEntry, ...]
     text: str = ""
     usage: Mapping[str, float] = field(default_factory=dict)
+    latents: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

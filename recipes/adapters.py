@@ -5,10 +5,16 @@ from __future__ import annotations
 import argparse
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from memory_r1.adapter_settings import BASE
+from memory_r1.adapter_settings import BASE, QUERIES, SUMMARY
 from memory_r1.errors import ConfigurationError
-from memory_r1.packaged_adapters import choose_adapter, has_packaged_pair, may_be_packaged
+from memory_r1.jsonl import read_json
+from memory_r1.packaged_adapters import FOLDER, choose_adapter, has_packaged_pair, may_be_packaged
+
+if TYPE_CHECKING:
+    from memory_r1.inference.local_model import LocalLanguageModel
+    from memory_r1.systems.latent_tokens import TokenWeaver
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +32,11 @@ def add_adapters(group: argparse._ArgumentGroup) -> None:
         "--writer",
         metavar="DIR",
         help="adapter that writes facts, summaries and portraits, or `base` for the untrained model (default: rules)",
+    )
+    group.add_argument(
+        "--weaver",
+        metavar="DIR",
+        help="weaver of latent-tokens (default: the one that comes with the package if --model is the embedded one)",
     )
 
 
@@ -54,7 +65,7 @@ def choose_adapters(options: argparse.Namespace) -> None:
     Logs a line if an agent on the embedded base model has no named adapter.
 
     Raises:
-        ConfigurationError: A manager is named for a system that takes none.
+        ConfigurationError: A manager or weaver is named for a system that takes none, or a needed weaver is not.
     """
     from memory_r1.systems.table import system_spec
 
@@ -62,6 +73,10 @@ def choose_adapters(options: argparse.Namespace) -> None:
     if options.manager and not spec.takes_manager_adapter:
         has = "an untrained manager" if spec.prompted else "no manager"
         raise ConfigurationError(f"--manager is given, but memory system {options.system!r} has {has}: leave it out")
+    if options.weaver and not spec.needs_weaver:
+        raise ConfigurationError(f"--weaver is given, but memory system {options.system!r} has none: leave it out")
+    if spec.needs_weaver:
+        options.weaver = find_weaver(options.system, options.weaver, options.model)
     agents = ("manager", "answer") if spec.takes_manager_adapter else ("answer",)
     unnamed = [agent for agent in agents if getattr(options, agent) is None]
     for agent in agents:
@@ -73,3 +88,42 @@ def choose_adapters(options: argparse.Namespace) -> None:
         logger.info("%s: using what comes with the package; `base` names the untrained model", named)
     else:
         logger.info("%s and none comes with this installation: using the untrained base model", named)
+
+
+def find_weaver(system: str, named: str | None, model: str) -> str:
+    """Return the folder of a system's weaver: the named one, else the one in the package for the embedded model.
+
+    Raises:
+        ConfigurationError: There is none, or the named folder holds none.
+    """
+    packaged = FOLDER / "weaver"
+    if named is None and may_be_packaged(model) and packaged.is_dir():
+        return str(packaged)
+    if named is None:
+        raise ConfigurationError(
+            f"memory system {system!r} needs a trained weaver: run make train-latent-tokens, and name the folder that "
+            "it writes with --weaver"
+        )
+    if not (Path(named).expanduser() / QUERIES).is_file():
+        raise ConfigurationError(
+            f"--weaver {named}: found no {QUERIES} there; give the folder of a weaver, which make train-latent-tokens "
+            "writes"
+        )
+    return named
+
+
+def load_weaver(options: argparse.Namespace, model: LocalLanguageModel) -> TokenWeaver:
+    """Load the weaver whose adapter the model holds; warn if it was trained through another Answer Agent."""
+    from memory_r1.inference.weaver import Weaver
+    from memory_r1.models import adapter_hash
+
+    summary = Path(options.weaver) / SUMMARY
+    trained_through = read_json(summary)["recipe"]["answer_sha256"] if summary.is_file() else None
+    if summary.is_file() and trained_through != (adapter_hash(options.answer) if options.answer else None):
+        logger.warning(
+            "%s was trained through another Answer Agent: this one may not read its memory tokens; train a weaver for "
+            "it with make train-latent-tokens ANSWER=%s",
+            options.weaver,
+            options.answer or BASE,
+        )
+    return Weaver.load(model, options.weaver)

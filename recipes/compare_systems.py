@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from memory_r1.entry import run_main
+from memory_r1.errors import ConfigurationError
 from recipes import evaluate
+from recipes.adapters import find_weaver
 from recipes.commands import run_python
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
         "--manager", metavar="DIR", help="as for recipes/evaluate.py, for the systems that take a trained manager"
     )
     parser.add_argument("--writer", metavar="DIR", help="adapter of the writer or 'base', for the systems that write")
+    parser.add_argument("--weaver", metavar="DIR", help="as for recipes/evaluate.py, for latent-tokens")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by the options"
     )
@@ -63,6 +66,15 @@ def main(arguments: Sequence[str]) -> int:
 
     specs = {name: system_spec(name) for name in options.systems or SYSTEMS}
     evaluated = settled(options, others, specs)
+    weaver = [f"--weaver={options.weaver}"] if options.weaver else []
+    for name in [name for name, spec in specs.items() if spec.needs_weaver]:
+        try:
+            find_weaver(name, options.weaver, evaluated.model)
+        except ConfigurationError as error:
+            if options.systems:  # then it was asked for
+                raise
+            console.print(f"left out: {error}")
+            del specs[name]
     # A system without a manager cannot read settings from its adapter, but must share them with the others.
     shared = [f"--{n}={getattr(evaluated, n)}" for n in SHARED if evaluated.settings_from[n] == "manager adapter"]
     manager = [f"--manager={options.manager}"] if options.manager else []
@@ -75,6 +87,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--output={evaluated.output / name}",
             *(manager if spec.takes_manager_adapter else shared),
             *([f"--writer={options.writer}"] if options.writer and spec.writes else []),
+            *(weaver if spec.needs_weaver else []),
             *others,
         )
     if len(specs) > 1:

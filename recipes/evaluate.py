@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_r1.adapter_settings import BASE
+from memory_r1.adapter_settings import BASE, QUERIES
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
-from recipes.adapters import add_adapters, check_writer, choose_adapters
+from recipes.adapters import add_adapters, check_writer, choose_adapters, load_weaver
 from recipes.benchmarks import (
     BENCHMARKS,
     DEFAULT_MODEL,
@@ -133,6 +133,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         retriever=retriever,
         manager=manager,
         writer=Writer(model, adapter="writer" if options.writer != BASE else None) if options.writer else None,
+        weaver=load_weaver(options, model) if spec.needs_weaver else None,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
         settings=parse_settings(options.set).get(options.system),
@@ -167,7 +168,7 @@ def main(arguments: Sequence[str]) -> int:
 
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
     logger.info("settings: %s", ", ".join(used))
-    adapters = {name: folder for name in ("manager", "answer") if (folder := getattr(options, name))}
+    adapters = {name: folder for name in ("manager", "answer", "weaver") if (folder := getattr(options, name))}
     if options.writer not in (None, BASE):
         adapters["writer"] = options.writer
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
@@ -293,11 +294,14 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     """Return whatever else may change a score, with hashes of models and adapters, as a folder may be retrained."""
     from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
     from memory_r1.systems.table import parse_settings, system_spec
+    from memory_r1.weights import hash_file
 
     hashes: dict[str, object] = {"model_sha256": model_hash(resolve_model(options.model))}
     if system_spec(options.system).needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
-    for name in ("manager", "answer"):
+    if options.weaver:
+        hashes["queries_sha256"] = hash_file(Path(options.weaver) / QUERIES)
+    for name in ("manager", "answer", "weaver"):
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)
     if options.writer:

@@ -46,6 +46,22 @@ class FakeEmbedder:
         self.clears += 1
 
 
+class FakeWeaver:
+    """Three memory tokens per text, each its hashed words and the token's number; `texts` lists all it compressed."""
+
+    vectors = 3
+    longest = None
+    identity = "hashed words"
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def compress(self, texts: Sequence[str]) -> list[tuple[bytes, ...]]:
+        self.texts += texts
+        rows = FakeEmbedder().embed(texts)
+        return [tuple((row + number).tobytes() for number in range(self.vectors)) for row in rows]
+
+
 class ScriptedLanguageModel:
     """Completes each prompt with `script(prompt, adapter)`; a token is a word.
 

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TARGETS = re.findall(r"^([a-z][a-z-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-TRAINING = [target for target in TARGETS if target.startswith("train-")]
+TRAINING = [target for target in TARGETS if re.fullmatch("train-(manager|answer)-.*", target)]
 
 
 def make(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +83,20 @@ def test_training_names_its_recipe_and_takes_another(target: str) -> None:
     assert "--config_file 'recipes/accelerate/cpu.yaml'" in command
     assert "OMP_NUM_THREADS" in command
     assert "--config 'own.yaml' --seed '3'" in last_command(target, "RECIPE=own.yaml", "SEED=3")
+
+
+def test_the_weaver_is_trained_through_the_answer_agent_that_is_named() -> None:
+    words = shlex.split(last_command("train-latent-tokens", "ANSWER=my agent", "SEED=3"))
+    expected = [
+        "recipes/latent_tokens.py",
+        "--config",
+        "recipes/latent_tokens.yaml",
+        "--answer",
+        "my agent",
+        "--seed",
+        "3",
+    ]
+    assert words[1:] == expected
 
 
 @pytest.mark.parametrize("written", ["ddp.yaml", "'ddp.yaml' # four GPUs"])

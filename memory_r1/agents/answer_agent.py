@@ -20,12 +20,16 @@ from memory_r1.inference.language_model import (
     Completion,
     FallibleLanguageModel,
     LanguageModel,
+    LatentLanguageModel,
     Messages,
     ScoringLanguageModel,
     room_for,
 )
 from memory_r1.metrics import holds_answer
 from memory_r1.types import Answer, Recall
+
+Read = tuple[Messages, tuple[bytes, ...]]
+"""A prompt and its memory tokens."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +77,14 @@ class AnswerAgent:
 
     def room(self, request: AnswerRequest) -> int | None:
         """Return the tokens left free in the model's window by the prompt and the longest answer (see `room_for`)."""
-        return room_for(self.model, self._prompt(request)[0], self.max_new_tokens)
+        return self._room((self.prompt(request)[0], request.recall.latents))
 
     def try_answer(self, requests: Sequence[AnswerRequest]) -> list[Answer | MemoryR1Error]:
         """Answer each request as `answer` does, with an error in place of each failed one."""
-        built = [self._prompt(request) for request in requests]
-        keys = [json.dumps(prompt) for prompt, _ in built]
-        distinct = {key: prompt for key, (prompt, _) in zip(keys, built, strict=True)}
+        built = [self.prompt(request) for request in requests]
+        read = [(prompt, request.recall.latents) for (prompt, _), request in zip(built, requests, strict=True)]
+        keys = [(json.dumps(prompt), latents) for prompt, latents in read]
+        distinct = dict(zip(keys, read, strict=True))
         completions = dict(zip(distinct, self._complete(list(distinct.values())), strict=True))
         answers: list[Answer | MemoryR1Error] = []
         for request, key, (_, numbered) in zip(requests, keys, built, strict=True):
@@ -115,7 +120,7 @@ class AnswerAgent:
             raise ConfigurationError("the likelihood of an answer needs a local Answer Agent, not one behind a server")
         prompts, replies = [], []
         for request, answer in zip(requests, gold, strict=True):
-            prompt, numbered = self._prompt(request)
+            prompt, numbered = self.prompt(request)
             texts = {entry.entry_id: entry.text for entry in request.recall.items}
             held = [number for number, entry_id in enumerate(numbered, 1) if holds_answer(texts[entry_id], answer)]
             if self.style == "ids":
@@ -136,23 +141,37 @@ class AnswerAgent:
         )
         return [next(scores) if fit else None for fit in fits]
 
-    def _prompt(self, request: AnswerRequest) -> tuple[Messages, list[int]]:
+    def prompt(self, request: AnswerRequest) -> tuple[Messages, list[int]]:
+        """Return a request's chat messages, with the entry ids in prompt order."""
         recall = request.recall
         return answer_prompt(
             request.question, recall.items, asked_at=request.asked_at, style=self.style, text=recall.text
         )
 
-    def _complete(self, prompts: list[Messages]) -> Sequence[Completion | MemoryR1Error]:
+    def _room(self, read: Read) -> int | None:
+        room = room_for(self.model, read[0], self.max_new_tokens)
+        return None if room is None else room - len(read[1])
+
+    def _complete(self, read: list[Read]) -> Sequence[Completion | MemoryR1Error]:
         """Complete the prompts that fit the window, with an error in place of the others."""
         try:
-            return self._generate(prompts)
+            return self._generate(read)
         except PromptTooLongError as error:
-            rooms = [room_for(self.model, prompt, self.max_new_tokens) for prompt in prompts]
+            rooms = [self._room(each) for each in read]
             fits = [room is None or room >= 0 for room in rooms]
-            done = iter(self._generate([prompt for prompt, fit in zip(prompts, fits, strict=True) if fit]))
+            done = iter(self._generate([each for each, fit in zip(read, fits, strict=True) if fit]))
             return [next(done) if fit else error for fit in fits]
 
-    def _generate(self, prompts: list[Messages]) -> Sequence[Completion | EndpointError]:
+    def _generate(self, read: list[Read]) -> Sequence[Completion | EndpointError]:
+        prompts, latents = [prompt for prompt, _ in read], [latents for _, latents in read]
+        if any(latents):
+            if not isinstance(self.model, LatentLanguageModel):
+                raise ConfigurationError(
+                    "memory tokens need a local Answer Agent, not one behind a server; use another memory system"
+                )
+            return self.model.generate_with_latents(
+                prompts, latents, max_new_tokens=self.max_new_tokens, adapter=self.adapter
+            )
         if isinstance(self.model, FallibleLanguageModel):
             return self.model.try_generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)
         return self.model.generate(prompts, max_new_tokens=self.max_new_tokens, adapter=self.adapter)

@@ -78,7 +78,7 @@ def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[Memo
     They never contain a question: the manager writes before any question is known.
     """
     lines = _memory_lines(recalled)
-    lines.append(f"Dialogue {_date(turn.timestamp)}:" if turn.timestamp else "Dialogue:")
+    lines.append(f"Dialogue {date_of(turn.timestamp)}:" if turn.timestamp else "Dialogue:")
     lines += [f"{earlier.speaker}: {earlier.text}" for earlier in previous]
     lines.append(f"Last turn: {turn.speaker}: {turn.text}")
     return _messages(MANAGER_INSTRUCTIONS, lines)
@@ -88,7 +88,7 @@ def session_prompt(turns: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> li
     """Build chat messages for a Memory Manager that stores a whole session: memories and turns numbered from 1."""
     lines = _memory_lines(recalled)
     began = turns[0].timestamp if turns else ""
-    lines.append(f"Session {_date(began)}:" if began else "Session:")
+    lines.append(f"Session {date_of(began)}:" if began else "Session:")
     lines += [f"Turn {number}: {turn.speaker}: {turn.text}" for number, turn in enumerate(turns, start=1)]
     return _messages(SESSION_INSTRUCTIONS, lines)
 
@@ -112,7 +112,7 @@ def answer_prompt(
         lines = [text]
     if not lines:
         lines.append("Memories: none")
-    lines.append(f"Question {_date(asked_at)}: {question}" if asked_at else f"Question: {question}")
+    lines.append(f"Question {date_of(asked_at)}: {question}" if asked_at else f"Question: {question}")
     return _messages(ANSWER_INSTRUCTIONS[style], lines), numbered
 
 
@@ -169,7 +169,7 @@ def dialogue_lines(said: Iterable[Turn | MemoryEntry]) -> list[str]:
     """Render what was said, one turn a line, with a line for the day wherever that changes."""
     lines, today = [], ""
     for turn in said:
-        if turn.timestamp and (day := _date(turn.timestamp)) != today:
+        if turn.timestamp and (day := date_of(turn.timestamp)) != today:
             lines.append(day)
             today = day
         lines.append(f"{turn.speaker}: {turn.text}")
@@ -178,10 +178,10 @@ def dialogue_lines(said: Iterable[Turn | MemoryEntry]) -> list[str]:
 
 def memory_line(number: int, entry: MemoryEntry) -> str:
     """Render one memory for a prompt."""
-    return f"{number}. {entry.text} {_date(entry.timestamp)}" if entry.timestamp else f"{number}. {entry.text}"
+    return f"{number}. {entry.text} {date_of(entry.timestamp)}" if entry.timestamp else f"{number}. {entry.text}"
 
 
-def _date(timestamp: str) -> str:
+def date_of(timestamp: str) -> str:
     """Return `2023-05-08T13:56:00` as `[Monday 8 May 2023]`, with the day that "next Friday" counts from."""
     moment = datetime.fromisoformat(timestamp)
     return f"[{moment:%A} {moment.day} {moment:%B %Y}]"

@@ -11,6 +11,8 @@ from memory_r1.errors import EndpointError
 Messages = list[dict[str, str]]
 Schema = Mapping[str, Any]
 """A JSON schema."""
+LATENTS = "<memory tokens>"
+"""Marks where a prompt's memory tokens stand; only its first occurrence counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,22 @@ class ScoringLanguageModel(Protocol):
         self, prompts: Sequence[Messages], heads: Sequence[str], texts: Sequence[str], *, adapter: str | None = None
     ) -> list[float]:
         """Return the geometric mean probability of each text's tokens behind its prompt and the reply's head."""
+        ...
+
+
+@runtime_checkable
+class LatentLanguageModel(Protocol):
+    """A model that reads memory tokens, vectors among its input embeddings: a local one."""
+
+    def generate_with_latents(
+        self,
+        prompts: Sequence[Messages],
+        latents: Sequence[Sequence[bytes]],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+    ) -> list[Completion]:
+        """Complete each prompt greedily, with its memory tokens (float32 bytes each) in place of `LATENTS`."""
         ...
 
 

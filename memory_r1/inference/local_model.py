@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_r1.errors import ConfigurationError, PromptTooLongError
+from memory_r1.inference.adapters import active_adapter, attach_adapter
 from memory_r1.inference.language_model import Completion, Messages, Schema
 from memory_r1.models import check_adapter, load_base, resolve_model
 
@@ -85,11 +86,7 @@ class LocalLanguageModel:
             torch.manual_seed(seed)
         tokenized = [self.tokenize(prompt) for prompt in prompts]
         longest = max(map(len, tokenized), default=0)
-        if self.window is not None and longest + max_new_tokens > self.window:
-            raise PromptTooLongError(
-                f"a prompt of {longest} tokens with a completion of up to {max_new_tokens} exceeds the model's window "
-                f"of {self.window}: shorten what the prompt shows, or the completion"
-            )
+        self.check_length(longest, max_new_tokens)
         with self.evaluating(adapter):
             generated = self.generate_ids(
                 tokenized, max_new_tokens=max_new_tokens, temperature=temperature, schemas=schemas
@@ -98,6 +95,24 @@ class LocalLanguageModel:
             Completion(self.tokenizer.decode(ids, skip_special_tokens=True).strip(), len(prompt), len(ids))
             for prompt, ids in zip(tokenized, generated, strict=True)
         ]
+
+    def generate_with_latents(
+        self,
+        prompts: Sequence[Messages],
+        latents: Sequence[Sequence[bytes]],
+        *,
+        max_new_tokens: int,
+        adapter: str | None = None,
+    ) -> list[Completion]:
+        """See `LatentLanguageModel.generate_with_latents`.
+
+        Raises:
+            PromptTooLongError: A prompt with its longest completion exceeds the window. No prompt is completed then.
+        """
+        from memory_r1.inference.latents import complete_around
+
+        with self.evaluating(adapter):
+            return complete_around(self, prompts, latents, max_new_tokens)
 
     def generate_ids(
         self,
@@ -167,6 +182,14 @@ class LocalLanguageModel:
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
         return int(positions) if positions else None
 
+    def check_length(self, longest: int, max_new_tokens: int) -> None:
+        """Raise a PromptTooLongError if a prompt of `longest` tokens and its longest completion exceed the window."""
+        if self.window is not None and longest + max_new_tokens > self.window:
+            raise PromptTooLongError(
+                f"a prompt of {longest} tokens with a completion of up to {max_new_tokens} exceeds the model's window "
+                f"of {self.window}: shorten what the prompt shows, or the completion"
+            )
+
     def prompt_tokens(self, prompt: Messages) -> int:
         return len(self.tokenize(prompt))
 
@@ -189,10 +212,7 @@ class LocalLanguageModel:
         from memory_r1.inference.decoding import decode, until
         from memory_r1.inference.tree_attention import use_tree_attention
 
-        stops = _as_list(self.model.generation_config.eos_token_id)
-        if self.tokenizer.eos_token_id not in stops:
-            stops.append(self.tokenizer.eos_token_id)
-        pad = self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else stops[0]
+        stops, pad = self.stops_and_pad()
         if use_tree_attention(self.model):
             return decode(
                 self.model,
@@ -214,6 +234,13 @@ class LocalLanguageModel:
         config = GenerationConfig(max_new_tokens=max_new_tokens, eos_token_id=stops, pad_token_id=pad, **sampling)
         output: torch.Tensor = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
         return [until(row, stops) for row in output[:, width:].tolist()]
+
+    def stops_and_pad(self) -> tuple[list[int], int]:
+        """Return the ids that end a completion, and the one that fills gaps."""
+        stops = _as_list(self.model.generation_config.eos_token_id)
+        if self.tokenizer.eos_token_id not in stops:
+            stops.append(self.tokenizer.eos_token_id)
+        return stops, self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else stops[0]
 
     def _constrained(self, schemas: Sequence[Schema]) -> Callable[[PromptTrees], Constraint]:
         from memory_r1.inference.constrained import Constraint
@@ -243,48 +270,6 @@ class LocalLanguageModel:
                 yield
         finally:
             self.model.train(was_training)
-
-
-@contextmanager
-def active_adapter(model: Any, name: str | None) -> Iterator[None]:
-    """Activate adapter `name` inside the block; None turns all adapters off.
-
-    PEFT flips `requires_grad` when it switches adapters, and makes a frozen one trainable when it turns adapters on
-    again. On exit exactly the parameters that were trainable before are trainable.
-
-    Raises:
-        ConfigurationError: No adapter of that name is loaded.
-    """
-    loaded = list(getattr(model, "peft_config", {}) or {})
-    if name is not None and name not in loaded:
-        raise ConfigurationError(f"no adapter named '{name}' is loaded; loaded: {', '.join(loaded) or 'none'}")
-    if not loaded or model.active_adapter == name:
-        yield
-        return
-    previous = model.active_adapter
-    trainable = {key: parameter.requires_grad for key, parameter in model.named_parameters()}
-    try:
-        if name is None:
-            with model.disable_adapter():
-                yield
-        else:
-            model.set_adapter(name)
-            yield
-    finally:
-        if name is not None:
-            model.set_adapter(previous)
-        for key, parameter in model.named_parameters():
-            parameter.requires_grad_(trainable[key])
-
-
-def attach_adapter(model: Any, name: str, folder: str | Path, *, trainable: bool = False) -> Any:
-    """Load the adapter in `folder` under `name`; wrap a plain model in a `PeftModel` first."""
-    from peft import PeftModel
-
-    if hasattr(model, "peft_config"):
-        model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
-        return model
-    return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
 
 
 def _as_list(value: int | list[int] | None) -> list[int]:

@@ -16,6 +16,7 @@ from memory_r1.systems.base import (
     approximate_tokens,
 )
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWindow
+from memory_r1.systems.latent_tokens import LatentTokens, TokenWeaver
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
 from memory_r1.systems.mem1 import Mem1
 from memory_r1.systems.memagent import MemAgent
@@ -36,6 +37,7 @@ class SystemParts:
     retriever: Retriever | None = None
     manager: MemoryManager | None = None
     writer: Writer | None = None
+    weaver: TokenWeaver | None = None
     recall_per_speaker: int = 30
     count_tokens: TokenCounter = approximate_tokens
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +51,7 @@ class SystemSpec:
         build: Builds an empty one.
         needs_retriever: Whether it needs a retriever, or that retriever's embedder.
         needs_manager: Whether it needs a Memory Manager.
+        needs_weaver: Whether it needs a weaver of memory tokens.
         prompted: Whether its manager is the untrained base model, which reads worked examples.
         writes: Whether it writes with a `Writer`; without a model, by rules.
         settings: The settings of its own, with their defaults.
@@ -58,6 +61,7 @@ class SystemSpec:
     build: Callable[[SystemParts], MemorySystem]
     needs_retriever: bool = False
     needs_manager: bool = False
+    needs_weaver: bool = False
     prompted: bool = False
     writes: bool = False
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -157,6 +161,12 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         needs_manager=True,
     ),
+    "latent-tokens": SystemSpec(
+        lambda parts: LatentTokens(_weaver(parts), count_tokens=parts.count_tokens, **parts.settings),
+        needs_weaver=True,
+        settings={"pool": 50, "seed": 0},
+        ranks=False,
+    ),
 }
 """Every system, by its command-line name."""
 
@@ -174,6 +184,7 @@ def build_system(
     retriever: Retriever | None = None,
     manager: MemoryManager | None = None,
     writer: Writer | None = None,
+    weaver: TokenWeaver | None = None,
     recall_per_speaker: int = 30,
     count_tokens: TokenCounter = approximate_tokens,
     settings: Mapping[str, Setting] | None = None,
@@ -185,6 +196,7 @@ def build_system(
         retriever: Ranks the entries to recall.
         manager: Writes the bank.
         writer: Writes summaries, facts and the like; None for rules.
+        weaver: Compresses turns into memory tokens.
         recall_per_speaker: Entries recalled per speaker.
         count_tokens: Measures entries against a recall's budget.
         settings: Settings of its own; the others keep the defaults of `SYSTEMS`.
@@ -200,6 +212,7 @@ def build_system(
     for part, needed, given in (
         ("retriever", spec.needs_retriever, retriever),
         ("manager", spec.needs_manager, manager),
+        ("weaver", spec.needs_weaver, weaver),
     ):
         if needed and given is None:
             raise ConfigurationError(f"memory system {name!r} needs a {part}; pass build_system({part}=...)")
@@ -207,7 +220,7 @@ def build_system(
     if unknown := own.keys() - spec.settings.keys():
         allowed = ", ".join(spec.settings) or "none"
         raise ConfigurationError(f"memory system {name!r} has no setting {min(unknown)!r}; allowed: {allowed}")
-    return spec.build(SystemParts(retriever, manager, writer, recall_per_speaker, count_tokens, own))
+    return spec.build(SystemParts(retriever, manager, writer, weaver, recall_per_speaker, count_tokens, own))
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Setting]]:
@@ -242,6 +255,11 @@ def _embedder(parts: SystemParts) -> Embedder:
     if embedder is None:
         raise ConfigurationError("this memory system needs embeddings: give a retriever with an embedder, not 'bm25'")
     return embedder
+
+
+def _weaver(parts: SystemParts) -> TokenWeaver:
+    assert parts.weaver is not None, "build_system checks what a system needs"
+    return parts.weaver
 
 
 def _managed(kind: type[ManagedMemory], parts: SystemParts) -> ManagedMemory:

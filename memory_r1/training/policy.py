@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from memory_r1.errors import ConfigurationError, TrainingError
-from memory_r1.inference.local_model import attach_adapter
+from memory_r1.inference.adapters import attach_adapter
 from memory_r1.models import check_adapter, load_base, resolve_model
 
 POLICY = "default"  # TRL copies the adapter of this name as KL reference

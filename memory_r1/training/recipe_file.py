@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import yaml
 from trl import ModelConfig, TrlParser
@@ -31,23 +31,32 @@ def parse_recipe(
     Raises:
         ConfigurationError: The file is missing or malformed, a key is unknown, or a value is not allowed.
     """
-    given = _separate_config(sys.argv[1:] if argv is None else argv)
-    classes = (MemoryArguments, trainer_config, MemoryModelConfig)
-    _check_recipe_file(given, classes)
-    given = _named_by_seed(given)
-    parser = TrlParser(classes, description=HELP)
-    parser.error = _refuse  # argparse would print the usage of some 250 options and exit with status 2
-    try:
-        memory, training, model = parser.parse_args_and_config(args=given)
-    except ConfigurationError:
-        raise
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"recipe: {' '.join(str(error).split())}") from error
+    given = sys.argv[1:] if argv is None else argv
+    memory, training, model = parse_fields((MemoryArguments, trainer_config, MemoryModelConfig), given, HELP)
     if isinstance(training, MemorySFTConfig):
         _refuse_ignored(memory)
     elif memory.filler_memories:
         raise ConfigurationError("filler_memories is set, but only SFT fills its banks; leave it out")
     return memory, training, model
+
+
+def parse_fields(classes: tuple[type, ...], argv: Sequence[str], description: str) -> tuple[Any, ...]:
+    """Parse `--config recipe.yaml` and command-line overrides into one object of each dataclass.
+
+    Raises:
+        ConfigurationError: As for `parse_recipe`.
+    """
+    given = _separate_config(argv)
+    _check_recipe_file(given, classes)
+    given = _named_by_seed(given)
+    parser = TrlParser(classes, description=description)
+    parser.error = _refuse  # argparse would print the usage of some 250 options and exit with status 2
+    try:
+        return tuple(parser.parse_args_and_config(args=given))
+    except ConfigurationError:
+        raise
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"recipe: {' '.join(str(error).split())}") from error
 
 
 def _named_by_seed(argv: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.errors import ConfigurationError, PromptTooLongError
-from memory_r1.inference.language_model import Messages
+from memory_r1.inference.language_model import Completion, Messages
 from memory_r1.types import Answer, MemoryEntry, Recall
 from tests.fakes import ScriptedLanguageModel
 
@@ -98,7 +98,7 @@ def test_a_prompt_that_does_not_fit_is_not_completed_and_the_others_are() -> Non
     long = AnswerRequest("What?", Recall((MemoryEntry(1, "word " * 200, "Ann", ""),)))
     short = AnswerRequest("What?", Recall((BIKE,)))
     room = agent.room(short)
-    assert room == 200 - 32 - model.prompt_tokens(agent._prompt(short)[0])
+    assert room == 200 - 32 - model.prompt_tokens(agent.prompt(short)[0])
     too_much = agent.room(long)
     assert too_much is not None and too_much < 0
     first, error, last = agent.try_answer([short, long, short])
@@ -136,3 +136,33 @@ def test_a_likelihood_past_the_window_is_none() -> None:
     entry = MemoryEntry(1, "Ann lives in Rome", "Ann", "")
     requests = [AnswerRequest("Where?", Recall((entry,))), AnswerRequest("Where? " * 200, Recall((entry,)))]
     assert AnswerAgent(Scoring(window=200)).likelihood(requests, ["Rome", "Rome"]) == [0.5, None]
+
+
+class ReadsLatents(ScriptedLanguageModel):
+    """Answers with the number of memory tokens that a prompt comes with."""
+
+    def generate_with_latents(
+        self, prompts: Any, latents: Any, *, max_new_tokens: int, adapter: str | None = None
+    ) -> list[Completion]:
+        self.batches.append([prompt[-1]["content"] for prompt in prompts])
+        return [Completion(f"Memories: 1\n**Answer:** {b''.join(each).decode()}", 9, 3) for each in latents]
+
+
+def test_memory_tokens_reach_the_model_and_tell_equal_prompts_apart() -> None:
+    model = ReadsLatents()
+    latents = [(b"a", b"b"), (b"c",), (b"a", b"b"), ()]
+    requests = [AnswerRequest("Where?", Recall((), text="1. <memory tokens>", latents=each)) for each in latents]
+    assert [answer.text for answer in AnswerAgent(model).answer(requests)] == ["ab", "c", "ab", ""]
+    assert [len(batch) for batch in model.batches] == [3]
+
+
+def test_memory_tokens_take_room_in_the_window() -> None:
+    agent = AnswerAgent(ReadsLatents(window=100), max_new_tokens=5)
+    rooms = [agent.room(AnswerRequest("Where?", Recall((), text="1.", latents=(b"a",) * n))) for n in (0, 10)]
+    assert rooms[0] is not None and rooms[1] == rooms[0] - 10
+
+
+def test_memory_tokens_for_a_model_that_takes_only_text_are_refused() -> None:
+    request = AnswerRequest("Where?", Recall((), text="1. <memory tokens>", latents=(b"a",)))
+    with pytest.raises(ConfigurationError, match="memory tokens need a local Answer Agent"):
+        AnswerAgent(ScriptedLanguageModel()).answer([request])

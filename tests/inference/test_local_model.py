@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from memory_r1.errors import ConfigurationError, ModelError, PromptTooLongError
+from memory_r1.inference.adapters import active_adapter, attach_adapter
 from memory_r1.inference.language_model import room_for
-from memory_r1.inference.local_model import LocalLanguageModel, active_adapter, attach_adapter
+from memory_r1.inference.local_model import LocalLanguageModel
 from tests.tiny import load_base, load_tokenizer, lora_parameters, messages, sharpen, with_lora, write_adapter
 
 # Of different lengths, not sorted by length.

@@ -40,10 +40,28 @@ def test_every_system_gets_the_same_options_and_a_folder_of_its_own(
     ]
 
 
-def test_all_systems_are_compared_unless_some_are_named(commands: list[tuple[str, ...]]) -> None:
-    compare_systems.main(["--benchmark=synthetic"])
+def test_all_systems_are_compared_unless_some_are_named(commands: list[tuple[str, ...]], tmp_path: Path) -> None:
+    (tmp_path / "queries.safetensors").touch()
+    compare_systems.main(["--benchmark=synthetic", f"--weaver={tmp_path}"])
+    assert [command for command in commands if f"--weaver={tmp_path}" in command] == [
+        commands[list(SYSTEMS).index("latent-tokens")]
+    ]
     assert [command[2] for command in commands[:-1]] == [f"--system={name}" for name in SYSTEMS]
     assert commands[-1][0] == "recipes/compare.py"
+
+
+def test_memory_tokens_without_a_trained_weaver_are_left_out_unless_they_are_named(
+    commands: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    compare_systems.main(["--benchmark=synthetic", "--model=other"])
+    assert [command[2] for command in commands[:-1]] == [
+        f"--system={name}" for name in SYSTEMS if name != "latent-tokens"
+    ]
+    assert "make train-latent-tokens" in " ".join(capsys.readouterr().out.split())
+    commands.clear()
+    with pytest.raises(ConfigurationError, match=r"needs a trained weaver: run make train-latent-tokens.*--weaver"):
+        compare_systems.main(["--benchmark=synthetic", "--systems", "none", "latent-tokens"])
+    assert commands == []
 
 
 def test_a_system_without_a_manager_is_as_precise_as_those_with_one(

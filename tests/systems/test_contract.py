@@ -15,7 +15,7 @@ from memory_r1.systems.baselines import Oracle
 from memory_r1.systems.table import SYSTEMS, build_system
 from memory_r1.systems.writer import Writer
 from memory_r1.types import Turn
-from tests.fakes import FakeEmbedder, ScriptedLanguageModel
+from tests.fakes import FakeEmbedder, FakeWeaver, ScriptedLanguageModel
 
 QUERY = "where does Ann live"
 SMALL = {"memgpt": {"context_tokens": 40}}
@@ -45,6 +45,7 @@ def new_system(name: str, model: ScriptedLanguageModel | None = None) -> MemoryS
         retriever=retriever,
         manager=manager,
         writer=Writer(model),
+        weaver=FakeWeaver(),
         recall_per_speaker=3,
         settings=SMALL.get(name),
     )

@@ -1,0 +1,58 @@
+"""Adapters on a language model: load them by name, and switch between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from memory_r1.errors import ConfigurationError
+
+
+@contextmanager
+def active_adapter(model: Any, name: str | None) -> Iterator[None]:
+    """Activate adapter `name` inside the block; None turns all adapters off.
+
+    PEFT flips `requires_grad` when it switches adapters, and makes a frozen one trainable when it turns adapters on
+    again. Here the same parameters stay trainable, inside the block and after it.
+
+    Raises:
+        ConfigurationError: No adapter of that name is loaded.
+    """
+    loaded = list(getattr(model, "peft_config", {}) or {})
+    if name is not None and name not in loaded:
+        raise ConfigurationError(f"no adapter named '{name}' is loaded; loaded: {', '.join(loaded) or 'none'}")
+    if not loaded or model.active_adapter == name:
+        yield
+        return
+    previous = model.active_adapter
+    trainable = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+
+    def as_before() -> None:
+        for parameter, was in trainable:
+            parameter.requires_grad_(was)
+
+    try:
+        if name is None:
+            with model.disable_adapter():
+                as_before()
+                yield
+        else:
+            model.set_adapter(name)
+            as_before()
+            yield
+    finally:
+        if name is not None:
+            model.set_adapter(previous)
+        as_before()
+
+
+def attach_adapter(model: Any, name: str, folder: str | Path, *, trainable: bool = False) -> Any:
+    """Load the adapter in `folder` under `name`; wrap a plain model in a `PeftModel` first."""
+    from peft import PeftModel
+
+    if hasattr(model, "peft_config"):
+        model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+        return model
+    return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
