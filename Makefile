@@ -147,7 +147,7 @@ reproduce-cpu: $(STAMP) ## Rerun the published CPU experiments into outputs/repr
 figures: $(STAMP) ## Draw the curves of the published records, or of your runs [ARGS="folders of runs"]
 	$(PY) recipes/figures.py $(ARGS)
 
-verify-results: $(STAMP) ## Recompute every published figure from its record [ARGS=--write]
+verify-results: $(STAMP) ## Check every published figure against its record [ARGS=--write]
 	$(PY) recipes/verify_results.py $(ARGS)
 
 package-adapters: need-FOLDER $(STAMP) ## Put a trained pair into the package: FOLDER=outputs/reproduce/seed0

@@ -12,6 +12,7 @@ from typing import Any
 from memory_r1.errors import DataError
 from memory_r1.evaluation.scoring.statistics import PairedDifference, bootstrap_interval, paired_difference
 from memory_r1.jsonl import read_json
+from recipes.consistency import contradictions
 from recipes.tables import TABLES, Comparison, interval, lines_of, markdown, signed
 
 NOT_RUN = "*Not run yet.*"
@@ -97,7 +98,9 @@ def difference(folder: Path, metric: str, first: str, second: str) -> str:
 
 def rows(folder: Path, name: str, path: str, *columns: str) -> str:
     """A list, or a mapping (whose keys are the column `name`), of a record; columns are `title=path[:format]`."""
-    found = at(read_json(folder / f"{name}.json"), path)
+    if wrong := [column for column in columns if "=" not in column]:
+        raise DataError(f"a column is title=path[:format], not {wrong[0]!r}")
+    found = at(_consistent(folder, name), path)
     lines = [{"name": key, **line} for key, line in found.items()] if isinstance(found, Mapping) else found
     titles, paths = zip(*(column.split("=", 1) for column in columns), strict=True)
     cells = [
@@ -108,7 +111,7 @@ def rows(folder: Path, name: str, path: str, *columns: str) -> str:
 
 def value(folder: Path, name: str, path: str, form: str = "") -> str:
     """One value of a record."""
-    return shown(at(read_json(folder / f"{name}.json"), path), form)
+    return shown(at(_consistent(folder, name), path), form)
 
 
 RENDERERS: dict[str, Callable[..., str]] = {
@@ -152,6 +155,18 @@ def shown(found: Any, form: str = "") -> str:
     if form == "minutes":
         return f"{found / 60:.1f}"
     return f"{found:{form or ('.3f' if isinstance(found, float) else '')}}"
+
+
+def _consistent(folder: Path, name: str) -> dict[str, Any]:
+    """Read a record whose values are copied.
+
+    Raises:
+        DataError: It is missing, or contradicts itself.
+    """
+    record = read_json(folder / f"{name}.json")
+    for line in contradictions(record):
+        raise DataError(f"{name}.json: {line}; publish the record again")
+    return record
 
 
 def _comparison(name: str) -> Comparison:

@@ -1,4 +1,8 @@
-"""Recompute every figure of README.md and docs/experiments.md from the committed records.
+"""Check every figure of README.md and docs/experiments.md against the committed records.
+
+Scores with their intervals are recomputed where records have them by question: by `table`, `categories`, `exports` and
+`difference`. Other figures, such as costs, are copied. A record that `rows` or `value` copies from must not contradict
+itself (recipes/consistency.py).
 
     make verify-results
     make verify-results ARGS=--write
@@ -11,8 +15,9 @@ A generated span stands between HTML comments, which name its renderer (recipes/
 
     It came to <!-- value cpu-seed0 tables/both/row=sft/f1_squad -->0.317 (0.264 to 0.372)<!-- end -->.
 
-A span whose first comment begins a line is a block of lines of its own. What differs from the records is told, one line
-a mismatch; --write renders all spans anew. So is a score that stands outside a span.
+A span whose first comment begins a line is a block of lines of its own. Each line that differs from the records is
+told, and so is each decimal number or percentage outside spans and code. --write renders all spans anew, and leaves the
+text around them alone.
 """
 
 from __future__ import annotations
@@ -35,24 +40,26 @@ MENDS = "`make verify-results ARGS=--write` mends it"
 SPAN = re.compile(
     r"(?P<open><!-- (?!end )(?P<call>.+?) -->)(?P<content>(?:(?!<!--).)*)(?P<close><!-- end -->)", re.DOTALL
 )
-CODE = re.compile(r"^```.*?^```|`[^`\n]+`", re.MULTILINE | re.DOTALL)
-# Scores have three decimals; settings that have as many stand in code.
-SCORE = re.compile(r"(?<![\w.])[+-]?\d+\.\d{3}(?![\w.]*\d)")
+# Code in a line may go on in the next one, within its paragraph; addresses hold figures too.
+CODE = re.compile(r"^```.*?^```|`(?:[^`\n]|\n(?!\s*\n))+`|\]\([^)]*\)|https?://\S+", re.MULTILINE | re.DOTALL)
+FIGURE = re.compile(r"[+-]?(?:\d[\d,]*)?\.\d+(?:\s?%)?|[+-]?\d+\s?%")
+SETTING = re.compile(r"\b(?:95%\s+(?:bootstrap\s+)?intervals|Python\s+3\.11|CC\s+BY-NC\s+4\.0|Apache-2\.0)\b")
 
 
 def rendered(span: re.Match[str], results: Path) -> str:
     """Return what a span should hold.
 
     Raises:
-        DataError: It names no renderer, gives it too few or too many words, or asks for what no record has.
+        DataError: It names no renderer, gives it words that it cannot use, or asks for what no record has.
     """
-    name, *words = shlex.split(span["call"])
     try:
+        name, *words = shlex.split(span["call"])
+        if name not in RENDERERS:
+            raise DataError(f"no renderer '{name}'; there is: {', '.join(RENDERERS)}")
         text = RENDERERS[name](results, *words)
-    except (DataError, TypeError) as error:
-        raise DataError(f"`{' '.join(span['call'].split())}`: {error}; correct the comment") from error
-    except KeyError:
-        raise DataError(f"no renderer '{name}'; there is: {', '.join(RENDERERS)}") from None
+    except (DataError, TypeError, KeyError, ValueError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"`{' '.join(span['call'].split())}`: {reason}; correct the comment or the record") from error
     begins_line = not span.start() or span.string[span.start() - 1] == "\n"
     return f"\n{text}\n" if begins_line else text
 
@@ -69,13 +76,13 @@ def mismatches(path: Path, text: str, results: Path) -> Iterator[str]:
         for number, (ours, theirs) in enumerate(zip_longest(span["content"].split("\n"), given.split("\n")), line):
             if ours != theirs:
                 yield f"{path}:{number}: {ours!r} stands there, `{name}` gives {theirs!r}; {MENDS}"
-    others = CODE.sub(_blank, SPAN.sub(_blank, text))
+    others = SETTING.sub(_blank, CODE.sub(_blank, SPAN.sub(_blank, text)))
     for comment in re.finditer("<!--", others):
         yield f"{path}:{_line(text, comment.start())}: a comment that opens or ends no span; close it with <!-- end -->"
-    for score in SCORE.finditer(others):
+    for figure in FIGURE.finditer(others):
         yield (
-            f"{path}:{_line(text, score.start())}: {score[0]!r} stands outside a generated span; write "
-            "<!-- value RECORD PATH --><!-- end --> in its place, or leave it out"
+            f"{path}:{_line(text, figure.start())}: {figure[0]!r} stands outside a generated span; write "
+            "<!-- value RECORD PATH --><!-- end --> in its place, set a setting in code, or leave it out"
         )
 
 

@@ -67,10 +67,26 @@ def test_a_changed_figure_is_told_and_mended(stands: str, tmp_path: Path, capsys
     ("text", "told"),
     [
         ("F1 rose\nto 0.351.\n", ":2: '0.351' stands outside a generated span"),
+        ("F1 rose to 0.41\n", ":1: '0.41' stands outside"),
+        ("by +0.2345\n", ":1: '+0.2345' stands outside"),
+        ("to _0.400_\n", ":1: '0.400' stands outside"),
+        ("to .351\n", ":1: '.351' stands outside"),
+        ("[in 13.2 minutes](https://a.b/1.5)\n", ":1: '13.2' stands outside"),
+        ("in 41% of questions\n", ":1: '41%' stands outside"),
+        ("95% of questions\n", ":1: '95%' stands outside"),
+        ("`a\nb` gave 0.41 `c`\n", ":2: '0.41' stands outside"),
         ("a <!-- value demo-seed0 summary/stages/name=dpo/f1_squad -->1<!-- end -->", "no 'name=dpo'"),
         ("a <!-- value demo-seed0 -->1<!-- end -->", ":1: `value demo-seed0`: "),
         ("a <!-- value no-such x -->1<!-- end -->", "no-such.json"),
         ("a <!-- tabel both/0 -->1<!-- end -->", "no renderer 'tabel'; there is: table, "),
+        ("a <!-- exports no_metric cpu-seed0 -->1<!-- end -->", "`exports no_metric cpu-seed0`: no 'questions'; "),
+        ("a <!-- value demo-seed0 summary/wall_seconds zz -->1<!-- end -->", "Unknown format code"),
+        ("a <!-- rows cpu-seed0 tables/both row -->1<!-- end -->", "a column is title=path[:format], not 'row'"),
+        ("a <!-- value cpu-seed0 'tables -->1<!-- end -->", "No closing quotation"),
+        (
+            "a <!-- difference f1_mem0 locomo-validation-rag msc-approximate60-rag -->1<!-- end -->",
+            ":1: `difference f1_mem0 locomo-validation-rag msc-approximate60-rag`: ",
+        ),
         ("<!-- table both/7 -->\n<!-- end -->\n", "no table 'both/7'; there is: answer/0, "),
         ("a <!-- value demo-seed0 summary -->1\n\nb", ":1: a comment that opens or ends no span"),
     ],
@@ -83,8 +99,58 @@ def test_what_no_record_gives_is_told(text: str, told: str, tmp_path: Path, caps
 
 
 def test_settings_and_code_are_no_figures(tmp_path: Path) -> None:
-    (tmp_path / "page.md").write_text("`entry_cost: 0.002`, 2.5 minutes, 1.234.5\n```\n0.123\n```\n", encoding="utf-8")
+    text = "`cost: 0.002`, `a\n--b 0.2`, [paper](https://a.b/2508.19828), 95%\nintervals, Apache-2.0\n```\n0.123\n```\n"
+    (tmp_path / "page.md").write_text(text, encoding="utf-8")
     assert verify(tmp_path / "page.md") == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "stood", "stands", "told"),
+    [
+        (
+            "rows cpu-seed0 tables/both row=row less=f1_less_sft-continued",
+            '"difference": -0.0861',
+            '"difference": 0.386',
+            "cpu-seed0.json: tables/manager/row=sft/f1_less_sft-continued: ",
+        ),
+        (
+            "value cpu-seed0 tables/both/row=sft/f1_squad",
+            '"low": 0.2638',
+            '"low": 0.9',
+            "f1_squad: its mean +0.317 is ",
+        ),
+        ("value cpu-seed0 tables/both/row=sft/row", '"mean": 0.3173', '"mean": 0.3103', "less_sft-continued: "),
+        (
+            "value demo-seed0-weekdays f1_grpo_less_sft",
+            '"difference": 0.01306',
+            '"difference": 0.03306',
+            "f1_grpo_less_sft: its difference is +0.033, of the means +0.013",
+        ),
+        (
+            'value demo-seed0-before "f1_squad_differences/grpo less sft"',
+            '"mean": 0.3956',
+            '"mean": 0.3856',
+            "grpo less ",
+        ),
+        (
+            'value demo-seed0-before "fresh_dialogues_seed1/grpo less sft"',
+            '"mean": 0.25,',
+            '"mean": 0.26,',
+            "fresh_dialogues_seed1/grpo less sft: ",
+        ),
+    ],
+)
+def test_a_record_that_contradicts_itself_is_not_copied(
+    call: str, stood: str, stands: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = call.split()[1]
+    record = (RESULTS / f"{name}.json").read_text(encoding="utf-8")
+    assert stood in record
+    (tmp_path / f"{name}.json").write_text(record.replace(stood, stands), encoding="utf-8")
+    (tmp_path / "page.md").write_text(f"a <!-- {call} -->1<!-- end -->", encoding="utf-8")
+    assert verify(tmp_path / "page.md", "--write", results=tmp_path) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: `{call}`: ") and told in error and error.count("\n") == 1
 
 
 def test_tables_cover_the_seeds_present(published: Path) -> None:
