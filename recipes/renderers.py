@@ -52,7 +52,6 @@ def training(folder: Path) -> str:
         "steps": lambda run: str(run["steps"]),
         "completions": lambda run: f"{run['completions']:,}",
         "CPU seconds": lambda run: f"{run['cpu_seconds']:,.0f}",
-        "wall minutes": lambda run: f"{run['wall_seconds'] / 60:.1f}",
         "validation, start to best": _validation,
     }
     cells = [[f"`{name}`", *("; ".join(map(column, run)) for column in columns.values())] for name, run in runs.items()]

@@ -173,7 +173,6 @@ def test_training_tells_cost_and_validation_of_each_seed(published: Path) -> Non
         "steps": "10; 10",
         "completions": "640; 640",
         "CPU seconds": f"{LOOP_SECONDS['grpo']:.0f}; {LOOP_SECONDS['grpo']:.0f}",
-        "wall minutes": "15.0; 15.0",
         "validation, start to best": "0.250 to 0.500; 0.250 to 0.500",
     }
     assert costs["`manager_gold`"]["seeds"] == "0"
