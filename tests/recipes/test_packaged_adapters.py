@@ -22,7 +22,7 @@ from memory_r1.models import adapter_hash, check_adapter
 from memory_r1.training.runs import base_model_record, save_adapter
 from recipes import benchmarks, compare_systems, evaluate, package_adapters
 from recipes.commands import evaluation
-from recipes.records import evaluation_record
+from recipes.records import evaluation_record, questions_of
 from tests.fake_runs import write_evaluation
 from tests.small_runs import dialogues
 from tests.tiny import embedder_folder, load_base, load_tokenizer, with_lora
@@ -67,7 +67,8 @@ def runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluated = folder / "eval" / row
         write_evaluation(evaluated, "memory-r1", f"answer_{row}")
         evaluations[f"memory-r1.{row}.{row}"] = evaluation_record(evaluated)
-    write_json(folder / "everyday-seed0.json", {"seed": 0, "training": {}, "evaluations": evaluations})
+    record = {"seed": 0, "training": {}, "questions": questions_of(evaluated), "evaluations": evaluations}
+    write_json(folder / "everyday-seed0.json", record)
     return folder
 
 
