@@ -65,8 +65,8 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = folder / "seconds.json"
-        new = {"wall": 0.0, "stages": {}, "commands_sha256": self._hash_commands()}
-        self.finished: dict[str, Any] = read_json(self.record) if self.record.is_file() else new
+        new: dict[str, Any] = {"wall": 0.0, "stages": {}, "commands_sha256": self._hash_commands()}
+        self.finished = read_json(self.record) if self.record.is_file() else new
         lost = [stage for stage in self.finished["stages"] if not self._result(stage).is_file()]
         if lost or self.finished.get("commands_sha256") != new["commands_sha256"]:
             why = f"has lost the results of {', '.join(lost)}" if lost else "holds the runs of another demo"
