@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from memory_r1.adapter_settings import BASE
@@ -26,17 +27,18 @@ def has_packaged_pair() -> bool:
     return all((FOLDER / agent / "adapter_model.safetensors").is_file() for agent in AGENTS)
 
 
-def choose_adapter(agent: str, named: str | None, model: str) -> str | None:
-    """Return the adapter folder that an agent uses, or None for the untrained base model.
+def choose(named: Mapping[str, str | None], model: str) -> dict[str, str | None]:
+    """Return the adapter folder of each agent, or None for the untrained base model.
+
+    The packaged adapters were trained together: they are used only where no adapter is named.
 
     Args:
-        agent: "manager" or "answer".
-        named: An adapter folder or "base"; None: the packaged adapter if `model` is its base model.
+        named: For each agent ("manager", "answer") that the system has: an adapter folder, "base", or None.
         model: The base model, by name, hub id or folder.
     """
-    if named is None and may_be_packaged(model) and has_packaged_pair():
-        return str(FOLDER / agent)
-    return None if named == BASE else named
+    if not any(named.values()) and may_be_packaged(model) and has_packaged_pair():
+        return {agent: str(FOLDER / agent) for agent in named}
+    return {agent: None if folder == BASE else folder for agent, folder in named.items()}
 
 
 def recorded_name(agent: str, folder: str | None) -> str | None:

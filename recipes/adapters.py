@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from memory_r1.adapter_settings import BASE, QUERIES, SUMMARY
 from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json
-from memory_r1.packaged_adapters import FOLDER, choose_adapter, has_packaged_pair, may_be_packaged
+from memory_r1.packaged_adapters import FOLDER, choose, has_packaged_pair, may_be_packaged
 
 if TYPE_CHECKING:
     from memory_r1.inference.local_model import LocalLanguageModel
@@ -26,7 +26,7 @@ def add_adapters(group: argparse._ArgumentGroup) -> None:
             f"--{agent}",
             metavar="DIR",
             help=f"adapter of the {called}, or `base` for the untrained model (default: the adapter that comes with "
-            "the package if --model is the embedded one, else `base`)",
+            "the package if no adapter is named and --model is the embedded one, else `base`)",
         )
     group.add_argument(
         "--writer",
@@ -78,16 +78,19 @@ def choose_adapters(options: argparse.Namespace) -> None:
     if spec.needs_weaver:
         options.weaver = find_weaver(options.system, options.weaver, options.model)
     agents = ("manager", "answer") if spec.takes_manager_adapter else ("answer",)
-    unnamed = [agent for agent in agents if getattr(options, agent) is None]
-    for agent in agents:
-        setattr(options, agent, choose_adapter(agent, getattr(options, agent), options.model))
+    named = {agent: getattr(options, agent) for agent in agents}
+    for agent, folder in choose(named, options.model).items():
+        setattr(options, agent, folder)
+    unnamed = [agent for agent in agents if named[agent] is None]
     if not unnamed or not may_be_packaged(options.model):
         return
-    named = f"no adapter is named for {' and '.join(unnamed)}"
-    if has_packaged_pair():
-        logger.info("%s: using what comes with the package; `base` names the untrained model", named)
+    found = f"no adapter is named for {' and '.join(unnamed)}"
+    if any(named.values()):
+        logger.info("%s: using the untrained base model, since the packaged adapters belong together", found)
+    elif has_packaged_pair():
+        logger.info("%s: using what comes with the package; `base` names the untrained model", found)
     else:
-        logger.info("%s and none comes with this installation: using the untrained base model", named)
+        logger.info("%s and none comes with this installation: using the untrained base model", found)
 
 
 def find_weaver(system: str, named: str | None, model: str) -> str:

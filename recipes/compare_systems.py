@@ -78,6 +78,8 @@ def main(arguments: Sequence[str]) -> int:
     # A system without a manager cannot read settings from its adapter, but must share them with the others.
     shared = [f"--{n}={getattr(evaluated, n)}" for n in SHARED if evaluated.settings_from[n] == "manager adapter"]
     manager = [f"--manager={options.manager}"] if options.manager else []
+    # A system without a manager would take the packaged Answer Agent where a named manager works with the base model.
+    answer = ["--answer=base"] if options.manager and not evaluated.answer else []
     for name, spec in specs.items():
         console.rule(name)
         run_python(
@@ -88,6 +90,7 @@ def main(arguments: Sequence[str]) -> int:
             *(manager if spec.takes_manager_adapter else shared),
             *([f"--writer={options.writer}"] if options.writer and spec.writes else []),
             *(weaver if spec.needs_weaver else []),
+            *answer,
             *others,
         )
     if len(specs) > 1:

@@ -6,12 +6,14 @@ The recipes of `make reproduce-cpu` on a smaller budget: models; SFT of both age
 then, from the questions and answers of everyday chats alone, GRPO of the Answer Agent over plain turns and GRPO of the
 Memory Manager under it; evaluation of base, SFT, GRPO and `rag` with the GRPO Answer Agent on the first test chats;
 report. Two stages run at a time where they can; each is a command that can be run by hand. Started again, the demo goes
-on with the stages that are not finished.
+on with the stages that are not finished, if it would run the same commands.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -23,9 +25,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from memory_r1.adapter_settings import SUMMARY
 from memory_r1.entry import run_main
+from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json, write_json
-from recipes.commands import evaluation, recipe_fields, training
+from memory_r1.weights import hash_file
+from recipes.commands import ROOT, evaluation, recipe_fields, training
 from recipes.task_graph import Task, add_jobs, run_tasks
 
 if TYPE_CHECKING:
@@ -60,7 +65,14 @@ class Demo:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.record = folder / "seconds.json"
-        self.finished: dict[str, Any] = read_json(self.record) if self.record.is_file() else {"wall": 0.0, "stages": {}}
+        new: dict[str, Any] = {"wall": 0.0, "stages": {}, "commands_sha256": self._hash_commands()}
+        self.finished = read_json(self.record) if self.record.is_file() else new
+        lost = [stage for stage in self.finished["stages"] if not self._result(stage).is_file()]
+        if lost or self.finished.get("commands_sha256") != new["commands_sha256"]:
+            why = f"has lost the results of {', '.join(lost)}" if lost else "holds the runs of another demo"
+            raise ConfigurationError(
+                f"{folder} {why}, so this one cannot go on there: `rm -r {folder}` or give another folder with --output"
+            )
 
     def tasks(self) -> list[Task]:
         """The stages, each with those whose results it reads; the longest way through them comes first."""
@@ -94,6 +106,8 @@ class Demo:
         for name in self.finished["stages"]:
             console.print(f"[dim]{name}: done before[/dim]")
         left = [task for task in self.tasks() if task.name not in self.finished["stages"]]
+        if left:
+            record()
         try:
             run_tasks(left, self.folder / "logs", console, ended, jobs)
         finally:
@@ -112,6 +126,20 @@ class Demo:
         system = "rag" if name == "rag" else "memory-r1"
         command = [*evaluation(self.evaluated(name), system, manager, answer), f"--dialogues={CHATS}"]
         return Task(f"{name} evaluation", lambda: command, after)
+
+    def _hash_commands(self) -> str:
+        """Hash what the stages run: their commands, and the recipes that these name."""
+        commands = [list(task.command()) for task in self.tasks()]
+        recipes = [command[command.index("--config") + 1] for command in commands if "--config" in command]
+        content = [commands, [hash_file(ROOT / recipe) for recipe in recipes]]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def _result(self, stage: str) -> Path:
+        """The file that a finished stage has left."""
+        first, _, second = stage.partition(" ")
+        if second == "evaluation":
+            return self.evaluated(first) / "results.json"
+        return self.adapter(first, second) / SUMMARY if second else self.record
 
     def adapter(self, agent: str, stage: str) -> Path:
         """The adapter folder of an agent at a stage."""

@@ -84,7 +84,11 @@ def run_tasks(
     logs.mkdir(parents=True, exist_ok=True)
     waiting = {task.name: task for task in tasks}
     running: dict[str, Running] = {}
-    with _interrupted_when_killed(), Live(console=console, transient=True, auto_refresh=False) as live:
+    with (
+        _interrupted_when_killed(),
+        _guarded() as guard,
+        Live(console=console, transient=True, auto_refresh=False) as live,
+    ):
         try:
             while waiting or running:
                 ready = [task for task in waiting.values() if not {*task.after} & {*waiting, *running}]
@@ -94,7 +98,9 @@ def run_tasks(
                     console.print(f"{task.name}: started", highlight=False)
                     running[task.name] = start(task, logs)
                     del waiting[task.name]
+                    guard(running.values())
                 _collect(running, console, ended)
+                guard(running.values())
                 live.update(_shown(running), refresh=True)
                 time.sleep(POLL_SECONDS)
         finally:
@@ -149,6 +155,33 @@ def _interrupted_when_killed() -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(name, handler)
+
+
+@contextmanager
+def _guarded() -> Iterator[Callable[[Collection[Running]], None]]:
+    """Have the commands last told killed, with all they have started, if this process is killed.
+
+    The kernel can end a process with its parent, but not those that a launcher has started. So a shell waits for this
+    process's end of a pipe to close.
+    """
+    script = "while read -r line; do groups=$line; done; kill -s KILL -- $groups"
+    guard = subprocess.Popen(
+        ["sh", "-c", script], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    told = ""
+
+    def tell(running: Collection[Running]) -> None:
+        nonlocal told
+        groups = " ".join(f"-{one.process.pid}" for one in running)
+        if groups != told:
+            told = groups
+            print(groups, file=guard.stdin, flush=True)
+
+    try:
+        yield tell
+    finally:
+        guard.kill()
+        guard.wait()
 
 
 def _collect(running: dict[str, Running], console: Console, ended: Callable[[str, float], None]) -> None:

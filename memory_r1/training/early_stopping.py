@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from typing import Any
 
@@ -26,8 +27,9 @@ class Patience(TrainerCallback):
         self.validations = validations
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Compare the newest validation losses with those before."""
+        """Compare the newest validation losses with those before; one that is not finite is never the lowest."""
         losses = [row["eval_loss"] for row in state.log_history if "eval_loss" in row]
+        losses = [loss if math.isfinite(loss) else math.inf for loss in losses]
         waited = len(losses) - 1 - losses.index(min(losses))
         if waited >= self.validations:
             logger.info("no lower validation loss in %d validations: training stops", waited)

@@ -47,6 +47,8 @@ LEAST: dict[str, float] = {
     "judge_concurrency": 1,
     "dynamic_sampling_rounds": 0,
     "variance_sampling": 0.0,
+    "patience": 0,
+    "entropy_floor": 0.0,
 }
 # Exclusive lower bounds.
 MORE_THAN: dict[str, float] = {"learning_rate": 0.0}

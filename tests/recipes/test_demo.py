@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
-from memory_r1.errors import TrainingError
-from memory_r1.jsonl import read_json
+from memory_r1.errors import ConfigurationError, TrainingError
+from memory_r1.jsonl import read_json, write_json
 from memory_r1.training.recipe_file import parse_recipe
 from memory_r1.training.trainer_configs import MemoryGRPOConfig, MemorySFTConfig
 from recipes import demo, evaluate, task_graph
+from recipes.commands import RECIPES, ROOT
 from tests.fake_runs import N_QUESTIONS, RIGHT, FakeCommands
 
 # In starting order: the stage, and the folder (or module) by which the stand-ins recognise its command.
@@ -150,6 +153,48 @@ def test_a_finished_stage_is_not_run_again(commands: FakeCommands, tmp_path: Pat
     assert run(tmp_path) == 0
     assert commands.calls == ended
     assert read_json(tmp_path / "summary.json") == summary
+
+
+def other_budget(folder: Path, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(demo.BUDGET["answer", "sft"], "max_steps", 41)
+
+
+def other_recipe(folder: Path, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = recipes / "manager_grpo.yaml"
+    path.write_text(path.read_text().replace("seed: 0", "seed: 7"))
+
+
+def other_version(folder: Path, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = read_json(folder / "seconds.json")
+    write_json(folder / "seconds.json", {"wall": record["wall"], "stages": record["stages"]})
+
+
+def lost_adapter(folder: Path, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.rmtree(folder / "answer_sft")
+
+
+def lost_evaluation(folder: Path, recipes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / "eval_base" / "results.json").unlink()
+
+
+@pytest.mark.parametrize("change", [other_budget, other_recipe, other_version, lost_adapter, lost_evaluation])
+def test_runs_of_another_demo_are_neither_shown_nor_gone_on_with(
+    commands: FakeCommands,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path, Path, pytest.MonkeyPatch], None],
+) -> None:
+    recipes, folder = tmp_path / "recipes", tmp_path / "demo"
+    shutil.copytree(ROOT / RECIPES, recipes)
+    monkeypatch.setattr("recipes.commands.RECIPES", recipes)
+    commands.fail_at = "manager_grpo"
+    with pytest.raises(TrainingError):
+        run(folder)
+    ran, commands.fail_at = list(commands.calls), None
+    change(folder, recipes, monkeypatch)
+    with pytest.raises(ConfigurationError, match=rf"^{folder} .*: `rm -r {folder}` or .*--output$"):
+        run(folder)
+    assert commands.calls == ran
 
 
 def test_no_stage_starts_before_those_whose_results_it_reads(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from memory_r1.models import adapter_hash, check_adapter
 from memory_r1.training.runs import base_model_record, save_adapter
 from recipes import benchmarks, compare_systems, evaluate, package_adapters
 from recipes.commands import evaluation
-from recipes.records import evaluation_record
+from recipes.records import evaluation_record, questions_of
 from tests.fake_runs import write_evaluation
 from tests.small_runs import dialogues
 from tests.tiny import embedder_folder, load_base, load_tokenizer, with_lora
@@ -67,7 +67,8 @@ def runs(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         evaluated = folder / "eval" / row
         write_evaluation(evaluated, "memory-r1", f"answer_{row}")
         evaluations[f"memory-r1.{row}.{row}"] = evaluation_record(evaluated)
-    write_json(folder / "everyday-seed0.json", {"seed": 0, "training": {}, "evaluations": evaluations})
+    record = {"seed": 0, "training": {}, "questions": questions_of(evaluated), "evaluations": evaluations}
+    write_json(folder / "everyday-seed0.json", record)
     return folder
 
 
@@ -218,9 +219,21 @@ class TestEvaluations:
         self, tiny_is_embedded: None, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level("INFO"):
-            options = completed("--manager=base")
+            options = completed("--system=rag")
         assert (options.manager, options.answer) == (None, None)
         assert "for answer and none comes with this installation: using the untrained base model" in caplog.text
+
+    @pytest.mark.parametrize("named", AGENTS)
+    def test_a_named_adapter_is_never_paired_with_a_packaged_one(
+        self, packaged: Path, tmp_path: Path, named: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        write_json(tmp_path / "training_summary.json", {"settings": {"dtype": "float32"}})  # the pair's is bfloat16
+        with caplog.at_level("INFO"):
+            options = completed(f"--{named}={tmp_path}")
+        (unnamed,) = {*AGENTS} - {named}
+        assert (getattr(options, named), getattr(options, unnamed)) == (str(tmp_path), None)
+        assert options.dtype == "float32"
+        assert f"no adapter is named for {unnamed}: using the untrained base model" in caplog.text
 
     def test_another_model_has_no_packaged_pair(self, packaged: Path, caplog: pytest.LogCaptureFixture) -> None:
         with caplog.at_level("INFO"):
@@ -236,15 +249,9 @@ class TestEvaluations:
         own, base = "--answer=outputs/demo/answer_grpo", "--manager=base"
         names = [
             completed(*arguments).output.name.removeprefix("synthetic-test-memory-r1")
-            for arguments in ([], [base], [base, own], [base, "--answer=base"], [f"--answer={packaged / 'answer'}"])
+            for arguments in ([], [base], [base, own], [base, f"--answer={packaged / 'answer'}"])
         ]
-        assert names == [
-            ".packaged-manager.packaged-answer",
-            ".packaged-answer",
-            ".demo-answer_grpo",
-            "",
-            ".packaged-manager.packaged-answer",
-        ]
+        assert names == [".packaged-manager.packaged-answer", "", ".demo-answer_grpo", ".packaged-answer"]
 
 
 class TestOtherCommands:
@@ -261,6 +268,14 @@ class TestOtherCommands:
         rag, managed, compared = commands
         assert "--dtype=bfloat16" in rag and "--dtype=bfloat16" not in managed
         assert compared[-1] == ("--output=outputs/compare/synthetic-test-systems.packaged-manager.packaged-answer")
+
+    def test_compared_systems_share_the_answer_agent_of_a_named_manager(
+        self, packaged: Path, commands: list[tuple[str, ...]], tmp_path: Path
+    ) -> None:
+        write_json(tmp_path / "training_summary.json", {"settings": {}})
+        compare_systems.main(["--benchmark=synthetic", "--systems", "rag", "memory-r1", f"--manager={tmp_path}"])
+        answers = [evaluate.complete(evaluate.parse_arguments(command[1:])).answer for command in commands[:2]]
+        assert answers == [None, None]
 
     def test_a_comparison_without_a_manager_does_not_depend_on_the_packaged_one(
         self, packaged: Path, commands: list[tuple[str, ...]], tmp_path: Path

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -121,6 +124,29 @@ def test_a_polite_signal_stops_every_command(tmp_path: Path) -> None:
         run_tasks(tasks, tmp_path, QUIET)
     assert not is_running(int(pid.read_text()))
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_killed_parent_takes_every_command_along(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    code = f"""
+import pathlib
+from rich.console import Console
+from recipes.task_graph import Task, run_tasks
+task = Task("slow", lambda: ["-c", {LAUNCHER.format(path=str(pid))!r}])
+run_tasks([task], pathlib.Path({str(tmp_path)!r}), Console())
+"""
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    started = int(pid.read_text())
+    try:
+        assert not is_running(started)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(os.getpgid(started), signal.SIGKILL)
 
 
 def test_what_ended_well_beside_a_failure_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -141,13 +141,12 @@ def test_what_is_wrong_is_named_with_what_is_allowed(changes: dict[str, Any], me
 def test_every_range_is_kept(field: str, tmp_path: Path) -> None:
     least = LEAST[field]
     below: float = least - 1 if isinstance(least, int) else least - 0.5
-    assert f"{field}: found {below}, allowed: at least {least}" in refusal(
-        tmp_path, config=MemoryPPOConfig, **{field: below}
-    )
+    config = MemorySFTConfig if field == "patience" else MemoryPPOConfig
+    assert f"{field}: found {below}, allowed: at least {least}" in refusal(tmp_path, config=config, **{field: below})
 
 
 def test_every_range_is_one_of_a_field() -> None:
-    classes = (MemoryArguments, MemoryPPOConfig, MemoryModelConfig)
+    classes = (MemoryArguments, MemorySFTConfig, MemoryPPOConfig, MemoryModelConfig)
     assert set(LEAST) <= {item.name for cls in classes for item in dataclasses.fields(cls)}
 
 

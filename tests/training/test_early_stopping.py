@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
 
 import pytest
@@ -25,15 +26,23 @@ def test_a_run_stops_once_entropy_stays_below_the_floor(
     assert "below entropy_floor 100.000: training stops at step 2" in caplog.text
 
 
-def test_patience_counts_validations_since_the_lowest_loss() -> None:
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((0.5, 0.3, 0.4, 0.2, 0.2, 0.25), [False, False, False, False, False, True]),
+        ((math.nan, 0.5, 0.4), [False, False, False]),
+        ((0.5, math.nan, math.nan), [False, False, True]),
+    ],
+)
+def test_patience_counts_validations_since_the_lowest_loss(losses: tuple[float, ...], expected: list[bool]) -> None:
     patience, state = Patience(2), TrainerState()
     stopped = []
-    for loss in (0.5, 0.3, 0.4, 0.2, 0.2, 0.25):
+    for loss in losses:
         state.log_history += [{"loss": 0.1}, {"eval_loss": loss}]
         control = TrainerControl()
         patience.on_evaluate(TrainingArguments(), state, control)
         stopped.append(control.should_training_stop)
-    assert stopped == [False, False, False, False, False, True]
+    assert stopped == expected
 
 
 def test_a_budget_of_cpu_seconds_ends_a_run() -> None:
