@@ -28,8 +28,8 @@ from memory_r1.systems.table import build_system
 from memory_r1.systems.writer import Writer, Writing, WritingTask, prompt_for
 from memory_r1.types import Dialogue, Question, Turn
 
-SHORT, LONG = 330, 560
-"""Characters of a text that 96 or 160 tokens surely hold."""
+SHORT, LONG = 330, 500
+"""Characters that 96 or 160 tokens hold, with some to spare for rare names."""
 ROWS_PER_TASK = 6
 """Rows of a dialogue for each task, so that no task drowns the others."""
 MOST_CALLS = 4
@@ -127,7 +127,7 @@ def function_calls(moment: Moment, lines: Sequence[str]) -> dict[str, Any]:
     calls = [{"function": APPEND, "block": block, "text": " ".join(texts)} for block, texts in new.items()]
     calls += [{"function": REPLACE, "block": block, "old": old, "text": text} for block, old, text in replaced]
     while len(calls) > MOST_CALLS or len(json.dumps(calls)) > LONG:
-        calls.pop()  # what stays unsaved comes up again at the next warning
+        calls.pop()  # what stays unsaved comes up again while it is in view, and then goes into the summary
     return {"calls": calls}
 
 
