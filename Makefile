@@ -13,8 +13,9 @@ export TOKENIZERS_PARALLELISM ?= false
 RECIPE      =
 ACCELERATE  =
 SEED        =
-# Evaluation: SYSTEM (for `make compare`, SYSTEMS and BENCHMARK), MODEL by name or folder, MANAGER and ANSWER as adapter
-# folders or `base` (default: the adapters that come with the package), WEAVER as a folder for latent-tokens.
+# Evaluation: SYSTEM (for `make compare`, SYSTEMS and BENCHMARK), MODEL by name or folder, MANAGER, ANSWER and WRITER as
+# adapter folders or `base` (default: the adapters that come with the package; for WRITER, rules), WEAVER as a folder for
+# latent-tokens.
 SYSTEM      =
 SYSTEMS     =
 BENCHMARK   =
@@ -22,6 +23,7 @@ MODEL       =
 MANAGER     =
 ANSWER      =
 WEAVER      =
+WRITER      =
 SPLIT       =
 FORM        =
 SESSIONS    =
@@ -49,17 +51,18 @@ threads  = $(if $(findstring cpu.yaml,$(engine)),OMP_NUM_THREADS=$${OMP_NUM_THRE
 train    = $(threads) $(PY) -m accelerate.commands.launch --quiet --config_file $(call quote,$(engine)) recipes/$(2).py \
            --config $(recipe)$(call option,SEED,seed) $(ARGS)
 # Options shared by `evaluate` and `compare`.
-EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer)$(call option,WEAVER,weaver) \
-           $(call option,SPLIT,split)$(call option,FORM,form)$(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data) \
-           $(call option,FILE,file)$(call option,SEED,seed)$(call option,OUTPUT,output) $(ARGS)
+EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer) \
+           $(call option,WRITER,writer)$(call option,WEAVER,weaver)$(call option,SPLIT,split)$(call option,FORM,form) \
+           $(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data)$(call option,FILE,file) \
+           $(call option,SEED,seed)$(call option,OUTPUT,output) $(ARGS)
 evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system)$(EVALUATION)
 
 .DEFAULT_GOAL := help
 .PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu \
         figures verify-results package-adapters bench bench-memory \
-        train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
-        train-latent-tokens \
-        eval-synthetic eval-everyday eval-locomo eval-longmemeval eval-msc eval-dialogues
+        train-manager-sft train-answer-sft train-writer-sft train-manager-grpo train-answer-grpo train-manager-ppo \
+        train-answer-ppo train-latent-tokens eval-synthetic eval-everyday eval-locomo eval-longmemeval eval-msc \
+        eval-dialogues eval-writer
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -91,6 +94,9 @@ train-manager-sft: $(STAMP) ## Warm-start the Memory Manager on gold operations
 
 train-answer-sft: $(STAMP) ## Warm-start the Answer Agent on worked answers
 	$(call train,answer,sft)
+
+train-writer-sft: $(STAMP) ## Train the writer of summaries, facts and the like on gold texts
+	$(call train,writer,sft)
 
 train-manager-grpo: $(STAMP) ## Train the Memory Manager with GRPO
 	$(call train,manager,grpo)
@@ -126,6 +132,10 @@ eval-msc: $(STAMP) ## On MSC [FORM=official|approximate]
 
 eval-dialogues: need-FILE $(STAMP) ## On your own dialogues: FILE=own.jsonl
 	$(call evaluate,dialogues)
+
+eval-writer: $(STAMP) ## Score what a writer writes, task by task [WRITER=folder]
+	$(PY) recipes/evaluate_writer.py$(call option,WRITER,writer)$(call option,MODEL,model)$(call option,SPLIT,split) \
+	    $(call option,SEED,seed)$(call option,LIMIT,limit)$(call option,OUTPUT,output) $(ARGS)
 
 rescore: need-FOLDER $(STAMP) ## Recompute results.json: FOLDER=evaluation
 	$(PY) -m memory_r1.evaluation.scoring.results $(call quote,$(FOLDER))

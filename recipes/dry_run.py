@@ -11,6 +11,7 @@ from typing import Any
 
 from data.sources import Source
 from memory_r1.inference.cpu_attention import KEPT
+from memory_r1.systems.memagent import MEMORY
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.sharding import sharding_of
 from recipes.sizes import Shape, prompt_tokens, shape_of
@@ -87,7 +88,8 @@ def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -
     rows = config.per_device_train_batch_size
     accumulated = config.gradient_accumulation_steps
     if method == "sft":
-        completion = max(1, min(arguments.answer_max_tokens, (config.max_length or prompt) - prompt))
+        longest = MEMORY.max_new_tokens if arguments.agent == "writer" else arguments.answer_max_tokens
+        completion = max(1, min(longest, (config.max_length or prompt) - prompt))
         return Load(rows * accumulated * config.world_size, prompt, completion, rows, rows, 0, 0, passes=2)
     generations = config.num_generations
     mine = rows * config.steps_per_generation

@@ -45,7 +45,7 @@ def main(argv: Sequence[str]) -> int:
         logger.info("%s: already trained with this recipe; remove the folder to train again", config.output_dir)
         return 0
 
-    # Rows, with gold operations or worked answers as completions.
+    # Rows, with gold operations, worked answers or gold texts as completions.
     started = time.monotonic()
     with assembly.whole_models(config):
         retriever = assembly.load_retriever(arguments.embedder)

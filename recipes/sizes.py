@@ -9,6 +9,8 @@ import torch
 from data.sources import Source
 from memory_r1.agents.prompts import answer_prompt, manager_prompt, session_prompt
 from memory_r1.models import resolve_model
+from memory_r1.systems.memagent import MEMORY, section_lines
+from memory_r1.systems.writer import prompt_for
 from memory_r1.training.arguments import MemoryArguments
 from memory_r1.training.session_credit import MAX_SESSION_MEMORIES
 from memory_r1.types import MemoryEntry, Session, Turn
@@ -81,6 +83,9 @@ def typical_prompt(
     """Build the agent's prompt with as many memories as it may recall, each as long as a turn of the dialogue."""
     dialogue = source.dialogue
     turns = dialogue.turns()
+    if agent == "writer":  # its longest prompts: a whole dialogue, and a question
+        section = [MemoryEntry(0, turn.text, turn.speaker, turn.timestamp) for turn in turns]
+        return prompt_for(MEMORY, section_lines(section, "", dialogue.questions[0].question))
     if credit == "session":
         *earlier, last = dialogue.sessions
         return session_prompt(last.turns, _session_memories(earlier, last, recall_per_speaker))

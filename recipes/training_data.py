@@ -31,6 +31,7 @@ from memory_r1.training.session_credit import BranchRollout, branch_rows, sessio
 from memory_r1.training.substitution import substitution_rows
 from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
+from recipes.writing import spread, writer_rows
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,11 @@ def sft_rows(
                 labelled_manager_units(sources), pool, arguments.filler_memories, arguments.dialogue_seed
             )
             return manager_sft_rows(labelled, retriever, arguments.recall_per_speaker)
+        if arguments.agent == "writer":
+            return [
+                {"prompt": row.prompt, "completion": [{"role": "assistant", "content": row.completion}]}
+                for row in writer_rows(sources, retriever, arguments.recall_per_speaker)
+            ]
         banks = load_banks(arguments, sources, model, retriever, banks_folder(config), arguments.manager_max_tokens)
         units = with_fillers(answer_units(sources, banks), pool, arguments.filler_memories, arguments.dialogue_seed)
         return answer_sft_rows(
@@ -242,9 +248,7 @@ def require_rows(rows: list[Row], limit: int | None, what: str) -> list[Row]:
     """Return up to `limit` rows, spread evenly; raise DataError if there are none."""
     if not rows:
         raise DataError(f"the dialogues yield no {what} row; give dialogues with questions (and labels for SFT)")
-    if limit is None or len(rows) <= limit:
-        return rows
-    return [rows[index * len(rows) // limit] for index in range(limit)]
+    return spread(rows, len(rows) if limit is None else limit)
 
 
 def _rows(

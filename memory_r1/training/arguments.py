@@ -20,7 +20,7 @@ from memory_r1.training.field_checks import validate_fields
 class MemoryArguments:
     """The agent, the data and the rewards of a run; fields of the trainer itself are TRL's."""
 
-    agent: str = field(metadata={"help": "Which agent to train.", "choices": ["manager", "answer"]})
+    agent: str = field(metadata={"help": "Which agent to train.", "choices": ["manager", "answer", "writer"]})
     dataset: str = field(
         default="synthetic",
         metadata={
@@ -171,6 +171,10 @@ class MemoryArguments:
 
     def __post_init__(self) -> None:
         validate_fields(self, none_is_unset=False)
+        if self.agent == "writer" and self.dataset != "synthetic":
+            raise ConfigurationError(
+                f"agent is 'writer' but dataset is '{self.dataset}'; only synthetic dialogues have gold texts"
+            )
         if self.banks == "manager" and self.manager_adapter is None:
             raise ConfigurationError("banks is 'manager' but manager_adapter is not set; give an adapter folder")
         if self.banks == "observations" and self.dataset != "locomo":
@@ -184,7 +188,7 @@ class MemoryArguments:
             raise ConfigurationError("infer_evidence is set but credit is 'branch', which has no banks beforehand")
         if self.answerable_only and self.agent != "answer":
             raise ConfigurationError(
-                "answerable_only is set but agent is 'manager', whose rows are turns; leave it out"
+                f"answerable_only is set but agent is '{self.agent}', whose rows are no questions; leave it out"
             )
         if self.credit == "substitution" and self.banks == "observations":
             raise ConfigurationError("credit is 'substitution' but observations have no log; use banks: manager")

@@ -35,6 +35,8 @@ def parse_recipe(
     memory, training, model = parse_fields((MemoryArguments, trainer_config, MemoryModelConfig), given, HELP)
     if isinstance(training, MemorySFTConfig):
         _refuse_ignored(memory)
+    elif memory.agent == "writer":
+        raise ConfigurationError("agent is 'writer', which learns from gold texts alone; train it with recipes/sft.py")
     elif memory.filler_memories:
         raise ConfigurationError("filler_memories is set, but only SFT fills its banks; leave it out")
     return memory, training, model

@@ -182,6 +182,13 @@ def test_prompts_grow_with_what_is_recalled(tiny_model: Path, tmp_path: Path) ->
     assert 20 < sizes[0] < sizes[1] / 2 and 20 < sizes[2] < sizes[3] / 2
 
 
+def test_a_writers_step_has_a_whole_dialogue_and_the_longest_text(tiny_model: Path, tmp_path: Path) -> None:
+    own = {"agent": "writer", "metric_for_best_model": "eval_loss", "max_length": 4096}
+    arguments, config, _ = parse_recipe(MemorySFTConfig, ["--config", recipe(tmp_path, tiny_model, **own)])
+    assert prompt_of(arguments, tiny_model) > 20 * 10  # turns of ten tokens and more
+    assert load_of("sft", arguments, config, 500).completion == 160
+
+
 @pytest.mark.parametrize(("method", "config"), [("grpo", MemoryGRPOConfig), ("sft", MemorySFTConfig)])
 def test_a_dry_run_prints_and_leaves_nothing(
     tiny_model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, method: str, config: type

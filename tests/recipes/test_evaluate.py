@@ -148,7 +148,8 @@ def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str,
         ),
         (
             ["--benchmark", "synthetic", "--system", "profile", "--writer", "no/such"],
-            "--writer is 'no/such', which holds no adapter_config.json: give the folder of a writer's adapter",
+            "--writer is 'no/such', which holds no adapter_config.json: give the folder of a writer's adapter, which "
+            "`make train-writer-sft` trains",
         ),
         (
             ["--benchmark", "synthetic", "--set", "rag.window_tokens=9"],
@@ -195,6 +196,18 @@ def adapter(folder: Path, agent: str, **settings: object) -> Path:
     folder.mkdir(parents=True)
     (folder / "training_summary.json").write_text(json.dumps({"agent": agent, "settings": settings}))
     return folder
+
+
+def test_another_agents_adapter_is_no_writer(
+    recipe: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = adapter(tmp_path / "manager", "manager")
+    (folder / "adapter_config.json").write_text("{}")
+    arguments = ["--benchmark", "synthetic", "--system", "profile", "--writer", str(folder)]
+    assert run_main(recipe.main, arguments) == 1
+    error = capsys.readouterr().err
+    assert f"--writer is '{folder}', which is the adapter of the manager agent" in error
+    assert error.count("\n") == 1
 
 
 TRAINED = {"recall_per_speaker": 30, "dtype": "bfloat16", "answer_style": "quotes", "embedder": "own-sentences"}

@@ -22,7 +22,7 @@ from rewards import check_rewards
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate")
 CONFIGS: dict[str, type] = {"sft": MemorySFTConfig, "grpo": MemoryGRPOConfig, "ppo": MemoryPPOConfig}
-NAME = re.compile(r"(?P<agent>manager|answer)_(?P<method>sft|grpo|ppo)(_\w+)?")
+NAME = re.compile(r"(?P<agent>manager|answer|writer)_(?P<method>sft|grpo|ppo)(_\w+)?")
 
 
 def parsed(path: Path) -> tuple[Any, Any, Any]:
@@ -42,7 +42,7 @@ def sampled(path: Path) -> float:
 
 def test_there_are_recipes_for_both_agents_and_methods() -> None:
     expected = {f"{agent}_{method}" for agent in ("manager", "answer") for method in CONFIGS}
-    assert expected <= {path.stem for path in RECIPES}
+    assert {*expected, "writer_sft"} <= {path.stem for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")

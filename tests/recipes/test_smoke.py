@@ -205,6 +205,16 @@ def test_a_warm_start_trains_and_leaves_an_adapter(agent: str, warm: dict[str, P
     assert summary["best_validation"] == min(row["eval_loss"] for row in summary["log_history"] if "eval_loss" in row)
 
 
+def test_a_writer_trains_and_is_scored(recipes: Recipes, tiny_model: Path, tmp_path: Path) -> None:
+    run = recipes.start("writer_sft", "writer", "sft")
+    summary = run.succeed()
+    assert (summary["agent"], summary["train_rows"], summary["settings"]["max_new_tokens"]) == ("writer", 4, None)
+    options = ["--writer", run.output, "--model", tiny_model, "--embedder", embedder_folder(), "--dialogues", 1]
+    command = ["recipes/evaluate_writer.py", *options, "--limit", 1, "--output", tmp_path / "scores.json"]
+    subprocess.run([sys.executable, *map(str, command)], cwd=ROOT, check=True, timeout=PATIENCE)
+    assert len(json.loads((tmp_path / "scores.json").read_text())["tasks"]) == 8
+
+
 PLAIN_USE = """
 import json, sys
 from pathlib import Path

@@ -118,6 +118,7 @@ def test_config_may_be_joined_to_its_file_by_an_equals_sign(tmp_path: Path) -> N
         ({"agent": None}, "agent: found None, allowed: str"),
         ({"recall_per_speaker": None}, "recall_per_speaker: found None, allowed: int"),
         ({"trust_remote_code": True}, "trust_remote_code: found true, allowed: false"),
+        ({"agent": "writer"}, "agent is 'writer', which learns from gold texts alone; train it with recipes/sft.py"),
         # mistakes that TRL and transformers report late or never
         ({"max_completion_length": None}, "max_completion_length: found null, allowed: int"),
         ({"learning_rate": 0.0}, "learning_rate: found 0.0, allowed: more than 0"),
@@ -195,6 +196,10 @@ def test_what_ppo_cannot_use_is_refused(changes: dict[str, Any], message: str, t
             "answer_server is set, but SFT learns from labels",
         ),
         ({"credit": "session"}, "credit is set, but SFT learns from labels"),
+        (
+            {"agent": "writer", "dataset": "everyday"},
+            "agent is 'writer' but dataset is 'everyday'; only synthetic dialogues have gold texts",
+        ),
         ({"metric_for_best_model": "eval_score"}, "metric_for_best_model: found 'eval_score', allowed: eval_loss"),
     ],
 )

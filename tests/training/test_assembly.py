@@ -55,6 +55,11 @@ def test_a_warm_start_is_recorded_with_room_for_an_answer_in_its_style(style: st
     assert settings.max_new_tokens == longest
 
 
+def test_a_writers_lengths_and_recall_are_its_systems_own() -> None:
+    settings = agent_settings(MemoryArguments(agent="writer"), SimpleNamespace(), SimpleNamespace(dtype="bfloat16"))
+    assert settings == AgentSettings(dtype="bfloat16")
+
+
 def test_the_credit_is_recorded_its_default_too() -> None:
     def credit(**fields: Any) -> object:
         arguments = MemoryArguments(agent="manager", **fields)

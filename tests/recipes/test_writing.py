@@ -1,0 +1,134 @@
+"""What a writer is taught: the prompts that the systems send, and gold derived by hand."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from data.sources import Source
+from data.synthetic.generator import generate_split
+from memory_r1.errors import ConfigurationError
+from memory_r1.inference.language_model import Messages
+from memory_r1.memory.retriever import Retriever
+from memory_r1.systems.base import RecallRequest
+from memory_r1.systems.memgpt import FUNCTION_CALLS
+from memory_r1.systems.player import Episode, play
+from memory_r1.systems.table import build_system
+from memory_r1.systems.writer import Writer, read
+from recipes import writing
+from recipes.writing import GOLD, PLAYED, Moment, WriterRow, writer_rows
+from tests.data.synthetic.test_writing import known, labelled
+from tests.fakes import FakeEmbedder, ScriptedLanguageModel
+
+
+def generated(split: Any = "train", count: int = 1) -> list[Source]:
+    return [Source(item.dialogue, item.gold) for item in generate_split(split, count, 0)]
+
+
+def all_rows(monkeypatch: pytest.MonkeyPatch, sources: list[Source]) -> list[WriterRow]:
+    monkeypatch.setattr(writing, "ROWS_PER_TASK", 1000)
+    return writer_rows(sources, Retriever(FakeEmbedder()), 2)
+
+
+def test_rows_are_the_prompts_that_the_systems_send_in_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
+    (source,) = generated()
+    rows = all_rows(monkeypatch, [source])
+    gold = {json.dumps(row.prompt): row.completion for row in rows}
+    sent: set[str] = set()
+
+    def reply(prompt: Messages, adapter: str | None) -> str:
+        assert adapter == "writer"
+        sent.add(json.dumps(prompt))
+        return gold[json.dumps(prompt)]
+
+    for name, settings in PLAYED:
+        model = ScriptedLanguageModel(reply)
+        writer = Writer(model, adapter="writer")
+        retriever = Retriever(FakeEmbedder())
+        system = build_system(name, retriever=retriever, writer=writer, recall_per_speaker=2, settings=settings)
+        play(system, [Episode.of(source.dialogue)])
+        asked = [RecallRequest(asked.question, source.dialogue.dialogue_id) for asked in source.dialogue.questions]
+        system.recall_many(asked)
+        assert model.batches
+    assert sent == gold.keys()
+
+
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_every_gold_is_a_reply_that_counts(split: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = all_rows(monkeypatch, generated(split, 2))
+    assert {row.task.name for row in rows} == GOLD.keys()
+    for row in rows:
+        assert read(row.completion, row.task.schema) == row.gold
+
+
+def test_no_task_has_more_rows_of_a_dialogue_than_it_may() -> None:
+    rows = writer_rows(generated(count=2), Retriever(FakeEmbedder()), 2)
+    counts = Counter((row.task.name, row.dialogue_id) for row in rows)
+    assert max(counts.values()) == writing.ROWS_PER_TASK
+    assert len(counts) == 2 * len(GOLD)
+
+
+def of_task(rows: list[WriterRow], name: str) -> list[Any]:
+    return [next(iter(row.gold.values())) for row in rows if row.task.name == name]
+
+
+def test_gold_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = labelled()
+    rows = all_rows(monkeypatch, [Source(item.dialogue, item.gold)])
+    assert of_task(rows, "facts")[0] == ["Ann adopted a poodle", "Ann lives in Rome"]
+    assert of_task(rows, "facts")[-4:] == [["Ann's poodle is called Momo"], ["Ben flies to Malta on 9 June"], [], []]
+    assert of_task(rows, "day summary") == [
+        "Ann adopted a poodle; lives in Rome. Ben flies to Malta on 3 May; works for Acme.",
+        "Ann's poodle is called Momo. Ben flies to Malta on 9 June.",
+    ]
+    assert of_task(rows, "portrait") == [
+        "Ann adopted a poodle; lives in Rome.",
+        "Ben flies to Malta on 3 May; works for Acme.",
+        "Ann adopted a poodle called Momo; lives in Rome.",
+        "Ben flies to Malta on 9 June.",
+    ]
+    assert (
+        of_task(rows, "state")[-1] == "Ann adopted a poodle called Momo; lives in Rome. Ben flies to Malta on 9 June."
+    )
+    assert set(of_task(rows, "memory")) == {"Ann adopted a poodle called Momo.", ""}
+
+
+def test_core_blocks_are_appended_to_then_edited() -> None:
+    facts = known()
+    turns = facts.dialogue.turns()
+    spoken = [f"{turn.speaker}: {turn.text}" for turn in turns]
+    blocks = ["Ann: Ann adopted a poodle. Ann lives in Rome.", "Ben: Ben works for Acme."]
+
+    def calls(moment: Moment, lines: list[str]) -> list[dict[str, str]]:
+        return GOLD[FUNCTION_CALLS.name](moment, lines)["calls"]
+
+    append, replace = "core_memory_append", "core_memory_replace"
+    assert calls(Moment(facts, turns[2]), spoken[1:3]) == [  # what Ann said is no longer in view
+        {"function": append, "block": "Ben", "text": "Ben flies to Malta on 3 May. Ben works for Acme."}
+    ]
+    assert calls(Moment(facts, turns[-1]), [*blocks, *spoken[3:]]) == [
+        {"function": append, "block": "Ben", "text": "Ben flies to Malta on 9 June."},
+        {
+            **{"function": replace, "block": "Ann"},
+            **{"old": "Ann adopted a poodle.", "text": "Ann adopted a poodle called Momo."},
+        },
+        {
+            **{"function": replace, "block": "Ben"},
+            "old": "Ben works for Acme.",
+            "text": "No longer: Ben works for Acme.",
+        },
+    ]
+    done = [
+        "Ann: Ann adopted a poodle called Momo. Ann lives in Rome.",
+        "Ben: No longer: Ben works for Acme. Ben flies to Malta on 9 June.",
+    ]
+    assert calls(Moment(facts, turns[-1]), [*done, *spoken]) == []
+
+
+def test_dialogues_without_gold_are_refused() -> None:
+    (source,) = generated()
+    with pytest.raises(ConfigurationError, match="has no gold operations; use dataset: synthetic"):
+        writer_rows([Source(source.dialogue)], Retriever(FakeEmbedder()), 2)
