@@ -23,7 +23,7 @@ from memory_r1.adapter_settings import AgentSettings
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json, write_json
-from memory_r1.packaged_adapters import choose_adapter
+from memory_r1.packaged_adapters import choose
 from memory_r1.training.field_checks import validate_fields
 from memory_r1.types import Dialogue, Question
 from recipes.measure_latents import MEASURED, answer_style, generated, measure, show
@@ -81,7 +81,7 @@ def main(argv: Sequence[str]) -> int:
 
     (arguments,) = parse_fields((WeaverArguments,), argv, "Train and measure the weaver of latent-tokens.")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    arguments.answer = choose_adapter("answer", arguments.answer, arguments.model_name_or_path)
+    arguments.answer = choose({"answer": arguments.answer}, arguments.model_name_or_path)["answer"]
     folder = Path(arguments.output_dir)
     train(arguments, folder)
     if not (folder / MEASURED).is_file():
