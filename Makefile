@@ -54,7 +54,7 @@ evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system
 
 .DEFAULT_GOAL := help
 .PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu bench bench-memory \
-        train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo \
+        train-manager-sft train-answer-sft train-manager-grpo train-answer-grpo train-manager-ppo train-answer-ppo train-token-retention \
         eval-synthetic eval-everyday eval-locomo eval-longmemeval eval-msc eval-dialogues
 
 help: ## List the targets
@@ -99,6 +99,9 @@ train-manager-ppo: $(STAMP) ## Train the Memory Manager with PPO
 
 train-answer-ppo: $(STAMP) ## Train the Answer Agent with PPO
 	$(call train,answer,ppo)
+
+train-token-retention: $(STAMP) ## Train what token-retention holds with PPO and MaskablePPO
+	$(PY) recipes/token_retention.py$(call option,OUTPUT,output) $(ARGS)
 
 ##@ Evaluate [SYSTEM=name] [MANAGER=folder] [ANSWER=folder] [SPLIT=name] [FORM=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
 eval-synthetic: $(STAMP) ## On the generated dialogues

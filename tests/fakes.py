@@ -122,3 +122,16 @@ def keeping_script(prompt: Messages, adapter: str | None) -> str:
         return '[{"op": "DELETE", "id": 1}]'
     operation = {"op": "UPDATE", "id": int(same[0])} if same else {"op": "ADD"}
     return json.dumps([{**operation, "text": fact}])
+
+
+class KeepNewest:
+    """A slot policy that adds every turn in the first empty slot or, if there is none, in place of the oldest."""
+
+    def __init__(self, slots: int = 6) -> None:
+        self.slots = slots
+        self.seen: list[dict[str, np.ndarray]] = []
+
+    def act(self, observation: dict[str, np.ndarray]) -> int:
+        self.seen.append(observation)
+        ages = observation["ages"]
+        return int(1 + len(ages) + (np.argmin(ages) if 0 in ages else np.argmax(ages)))

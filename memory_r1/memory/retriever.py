@@ -94,6 +94,11 @@ class Retriever:
         ]
 
     @property
+    def embedder(self) -> Embedder | None:
+        """The embedder; None in mode "bm25"."""
+        return self._embedder
+
+    @property
     def embedder_identity(self) -> str | None:
         """`Embedder.identity`; None if nothing is embedded."""
         return self._embedder.identity if self._embedder is not None else None

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import ClassVar
 
 from memory_r1.agents.prompts import memory_line
 from memory_r1.errors import StoreError
@@ -49,6 +50,8 @@ class BankedSystem(MemorySystem):
     """A system on a `MemoryBank`; subclasses decide what to write (`_propose`) and what to recall (`_rank`)."""
 
     capabilities = frozenset({Capability.ENTRIES})
+    start: ClassVar[ScopeState] = ScopeState()
+    """The state of a scope before its first record."""
 
     def __init__(
         self, *, count_tokens: TokenCounter = approximate_tokens, states: Mapping[str, ScopeState] | None = None
@@ -60,7 +63,7 @@ class BankedSystem(MemorySystem):
             states: Scopes that start from a given state, such as a rollout's branches.
         """
         self._count_tokens = lru_cache(maxsize=65_536)(count_tokens)
-        self._log: Log[ScopeState] = ListLog(ScopeState(), states)
+        self._log: Log[ScopeState] = ListLog(self.start, states)
 
     @abstractmethod
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
@@ -165,7 +168,7 @@ class BankedSystem(MemorySystem):
     def load(self, path: Path | str, *, create: bool = False) -> None:
         if not create and not Path(path).is_file():
             raise StoreError(f"{path} is missing; give the path of a saved memory system")
-        opened = SqliteLog(path, ScopeState(), system=self.name)
+        opened = SqliteLog(path, self.start, system=self.name)
         self._log.close()
         self._log = opened
 

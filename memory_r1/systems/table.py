@@ -16,16 +16,19 @@ from memory_r1.systems.base import (
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
 from memory_r1.systems.retrieval import Rag
+from memory_r1.systems.token_retention import TokenRetention
+from memory_r1.systems.token_slots import SlotPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class SystemParts:
-    """The parts that a system may need. `recall_per_speaker` is per speaker."""
+    """The parts that a system may need. `recall_per_speaker` is per speaker; `slot_policy` None is the published one."""
 
     retriever: Retriever | None = None
     manager: MemoryManager | None = None
     recall_per_speaker: int = 30
     count_tokens: TokenCounter = approximate_tokens
+    slot_policy: SlotPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +78,7 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         needs_manager=True,
     ),
+    "token-retention": SystemSpec(lambda parts: _token_retention(parts), needs_retriever=True),
 }
 """Every system, by its command-line name."""
 
@@ -93,6 +97,7 @@ def build_system(
     manager: MemoryManager | None = None,
     recall_per_speaker: int = 30,
     count_tokens: TokenCounter = approximate_tokens,
+    slot_policy: SlotPolicy | None = None,
 ) -> MemorySystem:
     """Build an empty system; it ignores the parts that it does not need.
 
@@ -102,6 +107,7 @@ def build_system(
         manager: Writes the bank.
         recall_per_speaker: Entries recalled per speaker.
         count_tokens: Measures entries against a recall's budget.
+        slot_policy: Decides what `token-retention` holds; None for the published policy.
 
     Raises:
         ConfigurationError: The name is unknown, a needed part is missing, or `recall_per_speaker` is below 1.
@@ -117,7 +123,7 @@ def build_system(
     ):
         if needed and given is None:
             raise ConfigurationError(f"memory system {name!r} needs a {part}; pass build_system({part}=...)")
-    return spec.build(SystemParts(retriever, manager, recall_per_speaker, count_tokens))
+    return spec.build(SystemParts(retriever, manager, recall_per_speaker, count_tokens, slot_policy))
 
 
 def _retriever(parts: SystemParts) -> Retriever:
@@ -132,4 +138,15 @@ def _managed(kind: type[ManagedMemory], parts: SystemParts) -> ManagedMemory:
         _retriever(parts),
         recall_per_speaker=parts.recall_per_speaker,
         count_tokens=parts.count_tokens,
+    )
+
+
+def _token_retention(parts: SystemParts) -> TokenRetention:
+    policy = parts.slot_policy
+    if policy is None:
+        from memory_r1.systems.retention_policy import RetentionPolicy  # torch, which no other system here needs
+
+        policy = RetentionPolicy.load()
+    return TokenRetention(
+        policy, _retriever(parts), recall_per_speaker=parts.recall_per_speaker, count_tokens=parts.count_tokens
     )
