@@ -53,6 +53,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     )
     what.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager (default: the base model)")
     what.add_argument("--answer", metavar="DIR", help="adapter of the Answer Agent (default: the base model)")
+    what.add_argument(
+        "--slot-policy", metavar="DIR", help="what token-retention holds: a trained policy (default: the published one)"
+    )
     add_options(parser)
     settings = parser.add_argument_group(
         "settings", "Default: the adapter's setting from training or, without an adapter, the value in brackets."
@@ -119,12 +122,18 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
             examples=EXAMPLES if spec.prompted else (),
             constrained=options.constrained,
         )
+    slot_policy = None
+    if spec.takes_slot_policy and options.slot_policy:
+        from memory_r1.systems.retention_policy import RetentionPolicy
+
+        slot_policy = RetentionPolicy.load(options.slot_policy)
     return build_system(
         options.system,
         retriever=retriever,
         manager=manager,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
+        slot_policy=slot_policy,
     )
 
 
@@ -275,8 +284,13 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     from memory_r1.systems.table import system_spec
 
     hashes = {"model_sha256": model_hash(resolve_model(options.model))}
-    if system_spec(options.system).needs_retriever:
+    spec = system_spec(options.system)
+    if spec.needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
+    if spec.takes_slot_policy:
+        from memory_r1.systems.retention_policy import PUBLISHED, policy_hash
+
+        hashes["slot_policy_sha256"] = policy_hash(options.slot_policy or PUBLISHED)
     for name in ("manager", "answer"):
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)

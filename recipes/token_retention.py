@@ -38,7 +38,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         "--algorithms", nargs="+", choices=("ppo", "maskable-ppo"), default=["ppo", "maskable-ppo"], metavar="NAME"
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS), metavar="N", help="default: 0 1 2")
-    parser.add_argument("--steps", type=int, default=400_000, metavar="N", help="turns played per training")
+    parser.add_argument("--steps", type=int, default=120_000, metavar="N", help="turns played per training")
     parser.add_argument("--slots", type=int, default=6, metavar="K", help="turns held at most (default: 6)")
     parser.add_argument(
         "--size", type=int, default=64, metavar="E", help="directions of an embedding kept (default: 64)"

@@ -14,7 +14,7 @@ from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import MemorySystem
 from memory_r1.systems.table import build_system
 from memory_r1.types import Dialogue, Question, Session, Turn
-from tests.fakes import FakeEmbedder, ScriptedLanguageModel
+from tests.fakes import FakeEmbedder, KeepNewest, ScriptedLanguageModel
 
 RUN = RunInfo(
     benchmark="dialogues",
@@ -73,7 +73,12 @@ def build(name: str, model: ScriptedLanguageModel) -> MemorySystem:
     retriever = Retriever(FakeEmbedder())
     manager = MemoryManager(model, retriever, recall_per_speaker=1)
     return build_system(
-        name, retriever=retriever, manager=manager, recall_per_speaker=2, count_tokens=model.count_tokens
+        name,
+        retriever=retriever,
+        manager=manager,
+        recall_per_speaker=2,
+        count_tokens=model.count_tokens,
+        slot_policy=KeepNewest(),
     )
 
 

@@ -97,10 +97,12 @@ class TokenRetentionEnv(gymnasium.Env[Observation, np.int64]):
         embeddings = self.stream.embeddings
         turn = np.zeros_like(embeddings[0]) if self.done else embeddings[self.now]
         slots = np.stack([np.zeros_like(turn) if held is None else embeddings[held] for held in self.held])
-        ages = np.array([0 if held is None else self.now - held for held in self.held])
-        arrays = {"turn": turn, "slots": slots, "ages": ages, "uses": self.uses}
+        arrays = {"turn": turn, "slots": slots, "ages": self._ages(), "uses": self.uses}
         return {name: array.astype(np.float32) for name, array in arrays.items()}
 
     def action_masks(self) -> np.ndarray:
         """Return which actions make sense now, (1 + 2K,) bool."""
-        return allowed_actions(self.observe()["ages"])
+        return allowed_actions(self._ages())
+
+    def _ages(self) -> np.ndarray:
+        return np.array([0 if held is None else self.now - held for held in self.held])

@@ -81,7 +81,7 @@ SETTINGS: dict[str, Any] = {
     "gae_lambda": 0.95,
     "ent_coef": 0.003,
 }
-"""Arguments of either algorithm, where they are not its own defaults."""
+"""Arguments of either algorithm, where they are not its own defaults; the learning rate falls linearly to 0."""
 
 
 def new_model(
@@ -106,6 +106,8 @@ def new_model(
         settings: Further arguments of the algorithm, in place of `SETTINGS`.
     """
     kind, policy = ALGORITHMS[algorithm]
+    chosen = SETTINGS | settings
+    first_rate = chosen.pop("learning_rate")
     return kind(
         policy,
         DummyVecEnv([lambda: TokenRetentionEnv(streams, slots)] * environments),
@@ -117,7 +119,8 @@ def new_model(
             "net_arch": [],
             "ortho_init": False,
         },
-        **(SETTINGS | settings),
+        learning_rate=lambda left: first_rate * left,
+        **chosen,
     )
 
 
@@ -141,7 +144,7 @@ class ValidateAndKeepBest(BaseCallback):
         every: Rollouts from one validation to the next.
     """
 
-    def __init__(self, streams: Sequence[Stream], projection: Projection, report: Report, every: int = 5) -> None:
+    def __init__(self, streams: Sequence[Stream], projection: Projection, report: Report, every: int = 8) -> None:
         super().__init__()
         self.streams, self.projection, self.report, self.every = streams, projection, report, every
         self.best: RetentionPolicy | None = None

@@ -6,6 +6,7 @@ how the policy was trained).
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,6 +21,7 @@ from torch.nn import functional
 from memory_r1.errors import ConfigurationError, DataError, ModelError
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.systems.token_slots import Observation, allowed_actions
+from memory_r1.weights import hash_file
 
 WEIGHTS, SETTINGS = "policy.safetensors", "policy.json"
 PUBLISHED = Path(__file__).parent / "policies" / "token-retention"
@@ -170,6 +172,13 @@ class RetentionPolicy:
         except (OSError, DataError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
             raise ModelError(f"{folder} holds no policy of token-retention ({_first_line(error)}); {remedy}") from error
         return cls(network.eval(), projection, slots, settings.get("masked") is not False, settings.get("about", {}))
+
+
+def policy_hash(folder: Path | str = PUBLISHED) -> str:
+    """Return the SHA-256 of a policy's two files, or raise a ModelError if it cannot be loaded."""
+    RetentionPolicy.load(folder)
+    hashes = (hash_file(Path(folder) / name) for name in (SETTINGS, WEIGHTS))
+    return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from memory_r1.systems.token_slots import SlotPolicy
 
 @dataclass(frozen=True, slots=True)
 class SystemParts:
-    """The parts that a system may need. `recall_per_speaker` is per speaker; `slot_policy` None is the published one."""
+    """The parts that a system may need. `recall_per_speaker` is per speaker; no `slot_policy` is the published one."""
 
     retriever: Retriever | None = None
     manager: MemoryManager | None = None
@@ -39,6 +39,7 @@ class SystemSpec:
         build: Builds an empty one.
         needs_retriever: Whether it needs a retriever.
         needs_manager: Whether it needs a Memory Manager.
+        takes_slot_policy: Whether a trained policy decides what it holds; without one it takes the published policy.
         prompted: Whether its manager is the untrained base model, which reads worked examples.
         ranks: Whether it recalls best first, so that "the first k" means something; others keep the order of time.
     """
@@ -46,6 +47,7 @@ class SystemSpec:
     build: Callable[[SystemParts], MemorySystem]
     needs_retriever: bool = False
     needs_manager: bool = False
+    takes_slot_policy: bool = False
     prompted: bool = False
     ranks: bool = True
 
@@ -78,7 +80,7 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         needs_manager=True,
     ),
-    "token-retention": SystemSpec(lambda parts: _token_retention(parts), needs_retriever=True),
+    "token-retention": SystemSpec(lambda parts: _token_retention(parts), needs_retriever=True, takes_slot_policy=True),
 }
 """Every system, by its command-line name."""
 

@@ -14,7 +14,7 @@ from memory_r1.systems.base import Capability, MemorySystem, RecallRequest
 from memory_r1.systems.baselines import Oracle
 from memory_r1.systems.table import SYSTEMS, build_system
 from memory_r1.types import Turn
-from tests.fakes import FakeEmbedder, ScriptedLanguageModel
+from tests.fakes import FakeEmbedder, KeepNewest, ScriptedLanguageModel
 
 QUERY = "where does Ann live"
 
@@ -36,7 +36,7 @@ CLEO = [turn(1, "Cleo", "lives in Paris"), turn(2, "Dan", "paints boats"), turn(
 def new_system(name: str, model: ScriptedLanguageModel | None = None) -> MemorySystem:
     retriever = Retriever(FakeEmbedder())
     manager = MemoryManager(model or ScriptedLanguageModel(), retriever, recall_per_speaker=2)
-    system = build_system(name, retriever=retriever, manager=manager, recall_per_speaker=3)
+    system = build_system(name, retriever=retriever, manager=manager, recall_per_speaker=3, slot_policy=KeepNewest())
     if isinstance(system, Oracle):
         for scope in ("a", "c"):
             system.reveal(scope, {QUERY: ["D1:1", "D2:1"]})
@@ -291,4 +291,5 @@ def test_names_and_capabilities_are_those_of_the_table() -> None:
     assert [name for name, system in systems.items() if Capability.EDITS in system.capabilities] == [
         "prompted-manager",
         "memory-r1",
+        "token-retention",
     ]
