@@ -240,6 +240,7 @@ def settle(options: argparse.Namespace) -> None:
 
     Raises:
         ConfigurationError: The two adapters disagree on a shared setting.
+        ModelError: `--slot-policy` is no policy.
     """
     from memory_r1.adapter_settings import AgentSettings, agree
     from memory_r1.agents.prompts import ANSWER_TOKENS
@@ -276,6 +277,10 @@ def settle(options: argparse.Namespace) -> None:
     settle_one("answer_tokens", "max_new_tokens", ["answer"] if as_trained else [], ANSWER_TOKENS[options.answer_style])
     settle_one("dtype", "dtype", both, "float32")
     settle_one("embedder", "embedder", both, "all-MiniLM-L6-v2")
+    if system_spec(options.system).takes_slot_policy:
+        from memory_r1.systems.retention_policy import PUBLISHED, policy_hash
+
+        options.slot_policy_sha256 = policy_hash(options.slot_policy or PUBLISHED)
 
 
 def configuration(options: argparse.Namespace) -> dict[str, object]:
@@ -288,9 +293,7 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     if spec.needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
     if spec.takes_slot_policy:
-        from memory_r1.systems.retention_policy import PUBLISHED, policy_hash
-
-        hashes["slot_policy_sha256"] = policy_hash(options.slot_policy or PUBLISHED)
+        hashes["slot_policy_sha256"] = options.slot_policy_sha256
     for name in ("manager", "answer"):
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)

@@ -15,6 +15,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def train(
             raise DataError(f"{folder} holds a policy of other settings; choose another --output or remove the folder")
         return finished
     (folder / "log.jsonl").unlink(missing_ok=True)
-    started = time.monotonic()
+    started = time.process_time()
     with Progress(disable=options.quiet) as bar, JsonLinesWriter(folder / "log.jsonl") as log:
         task = bar.add_task(f"{algorithm}, seed {seed}", total=options.steps)
 
@@ -170,7 +171,9 @@ def train(
         keep = ValidateAndKeepBest(streams["validation"], projection, report)
         new_model(algorithm, streams["train"], slots=options.slots, seed=seed).learn(options.steps, callback=keep)
     assert keep.best is not None, "it validates before the first rollout"
-    keep.best.about.update(recipe, validation_share=keep.best_share, seconds=round(time.monotonic() - started, 1))
+    keep.best.about.update(
+        recipe, validation_share=keep.best_share, cpu_seconds=round(time.process_time() - started, 1)
+    )
     keep.best.save(folder)
     return keep.best
 
@@ -179,11 +182,13 @@ def measure(
     policies: Mapping[str, Sequence[RetentionPolicy]], streams: Sequence[Stream], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return each policy's share of questions answered on held-out streams, over seeds, with 95% intervals."""
-    from memory_r1.environments.policies import at_random, belady, each, fifo, lru, shares, trained
+    from memory_r1.environments.policies import at_random, belady, each, fifo, lru, shares, trained, used_first
     from memory_r1.evaluation.scoring.statistics import hierarchical_interval
+    from memory_r1.provenance import git_revision
 
     players = {name: [trained(policy) for policy in of] for name, of in policies.items()}
-    players |= {"fifo": [each(fifo)], "lru": [each(lru)], "belady": [each(belady)]}
+    rules = {"fifo": fifo, "lru": lru, "used-first": used_first, "belady": belady}
+    players |= {name: [each(rule)] for name, rule in rules.items()}
     players["random"] = [each(at_random(seed)) for seed in options.seeds]
     runs = {
         name: [dict(zip([s.name for s in streams], shares(play, streams, options.slots), strict=True)) for play in of]
@@ -196,10 +201,12 @@ def measure(
         row["share_of_belady"] = row["mean"] / bound
         if name in policies:
             row["by_seed"] = [sum(run.values()) / len(run) for run in runs[name]]
-            row["seconds"] = [policy.about["seconds"] for policy in policies[name]]
+            row["cpu_seconds"] = [policy.about["cpu_seconds"] for policy in policies[name]]
     kept = ("slots", "steps", "size", "train", "validation", "heldout", "seeds", "embedder")
     return {
         "command": "make train-token-retention",
+        "git_revision": git_revision(),
+        "versions": {name: version(name) for name in ("gymnasium", "sb3-contrib", "stable-baselines3", "torch")},
         "streams": len(streams),
         "questions": sum(len(stream.questions) for stream in streams),
         "settings": {name: getattr(options, name) for name in kept},

@@ -1,9 +1,10 @@
-"""Policies to measure a trained one against: three floors, and Belady's rule, which knows the future."""
+"""Policies to measure a trained one against: floors, and Belady's rule, which knows the future."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -25,6 +26,14 @@ def fifo(env: TokenRetentionEnv) -> int:
 def lru(env: TokenRetentionEnv) -> int:
     """Add every turn; the one used longest ago gives way, where being added counts as a use."""
     return _add(env, lambda slot: env.used_at[slot])
+
+
+def used_first(env: TokenRetentionEnv) -> int:
+    """Add every turn; one that has answered its question gives way or, if there is none, the oldest.
+
+    This rule knows that each question comes once, and nothing of what is said.
+    """
+    return _add(env, lambda slot: (env.uses[slot] == 0, env.held[slot]))
 
 
 def at_random(seed: int) -> Policy:
@@ -78,7 +87,7 @@ def shares(decide: Batch, streams: Sequence[Stream], slots: int) -> list[float]:
     return [env.answered / len(env.stream.questions) for env in envs]
 
 
-def _add(env: TokenRetentionEnv, worth: Callable[[int], float]) -> int:
+def _add(env: TokenRetentionEnv, worth: Callable[[int], Any]) -> int:
     """Add the turn in the first empty slot or, if there is none, in the first of the lowest worth."""
     slot = env.held.index(None) if None in env.held else min(range(env.slots), key=worth)
     return action_of(Decision.ADD, slot, env.slots)

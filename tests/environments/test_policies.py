@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("gymnasium")
 
-from memory_r1.environments.policies import at_random, belady, each, fifo, lru, shares
+from memory_r1.environments.policies import at_random, belady, each, fifo, lru, shares, used_first
 from memory_r1.environments.streams import Stream
 
 
@@ -51,6 +51,9 @@ def test_fifo_drops_the_oldest_and_lru_what_was_used_longest_ago() -> None:
     cases = [stream(3, (1, 0), (2, 0)), stream(3, (1, 0), (2, 1))]
     assert shares(each(fifo), cases, 2) == [0.5, 1.0]
     assert shares(each(lru), cases, 2) == [1.0, 0.5]
+    # Turn 1 has answered when turn 2 pushes one out: it gives way, though turn 0 is older.
+    one_used = stream(3, (1, 1), (2, 0))
+    assert [shares(each(policy), [one_used], 2) for policy in (fifo, used_first)] == [[0.5], [1.0]]
 
 
 def test_random_drops_any_with_its_seed() -> None:

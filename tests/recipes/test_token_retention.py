@@ -29,7 +29,7 @@ def test_it_trains_measures_and_repeats_nothing(tmp_path: Path, capsys: pytest.C
     assert run_main(token_retention.main, command) == 0
     results = json.loads((output / "results.json").read_text())
     answered = results["answered"]
-    assert set(answered) == {"ppo", "maskable-ppo", "fifo", "lru", "random", "belady"}
+    assert set(answered) == {"ppo", "maskable-ppo", "fifo", "lru", "used-first", "random", "belady"}
     assert answered["belady"]["share_of_belady"] == 1
     assert all(row["low"] <= row["mean"] <= row["high"] <= 1 for row in answered.values())
     assert len(answered["ppo"]["by_seed"]) == 2
@@ -75,3 +75,26 @@ def test_the_example_runs_as_a_user_runs_it() -> None:
     assert len(lines) == 4
     assert all(name in lines[0] for name in ("1024 turns", "of questions answered", "retain", "discard", "add"))
     assert lines[-1].startswith("PPO: ") and lines[-2].startswith("first in, first out: ")
+
+
+def test_an_evaluation_takes_a_policy_and_tells_it_from_another(
+    tmp_path: Path, tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from memory_r1.systems.retention_policy import PUBLISHED
+    from recipes import evaluate
+
+    own = tmp_path / "policy"
+    policy = RetentionPolicy.load(PUBLISHED)
+    policy.about["seed"] = 99
+    policy.save(own)
+    arguments = ["--benchmark", "synthetic", "--system", "token-retention", "--model", str(tiny_model), "--quiet"]
+    arguments += ["--limit", "1", "--embedder", embedder_folder(), "--output", str(tmp_path / "run")]
+    assert run_main(evaluate.main, [*arguments, "--slot-policy", str(own)]) == 0
+    logged = [json.loads(line) for line in (tmp_path / "run" / "operations.jsonl").read_text().splitlines()]
+    assert {row["op"] for row in logged} == {"ADD", "DELETE"}
+    capsys.readouterr()
+    assert run_main(evaluate.main, arguments) == 1
+    assert "config.slot_policy_sha256 was" in capsys.readouterr().err
+    assert run_main(evaluate.main, [*arguments, "--slot-policy", str(tmp_path / "none")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "holds no policy of token-retention" in error
