@@ -91,7 +91,7 @@ def test_an_evaluation_takes_a_policy_and_tells_it_from_another(
     arguments += ["--limit", "1", "--embedder", embedder_folder(), "--output", str(tmp_path / "run")]
     assert run_main(evaluate.main, [*arguments, "--slot-policy", str(own)]) == 0
     logged = [json.loads(line) for line in (tmp_path / "run" / "operations.jsonl").read_text().splitlines()]
-    assert {row["op"] for row in logged} == {"ADD", "DELETE"}
+    assert {row["op"] for row in logged} >= {"ADD", "DELETE"}
     capsys.readouterr()
     assert run_main(evaluate.main, arguments) == 1
     assert "config.slot_policy_sha256 was" in capsys.readouterr().err
