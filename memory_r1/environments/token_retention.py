@@ -14,7 +14,7 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.systems.token_slots import Decision, Observation, allowed_actions, decode
 
 
-class TokenRetentionEnv(gymnasium.Env[Observation, np.int64]):
+class TokenRetentionEnv(gymnasium.Env[dict[str, Any], np.int64]):
     """One episode is one stream; observations and actions are those of `systems/token_slots.py`.
 
     Each step decides about one turn. Then the questions of that step are asked: the reward is the number of those whose

@@ -165,7 +165,7 @@ class ValidateAndKeepBest(BaseCallback):
         self._validate()
 
     def _validate(self) -> None:
-        policy = policy_of(self.model, self.projection)  # type: ignore[arg-type]
+        policy = policy_of(self.model, self.projection)
         share = float(np.mean(shares(trained(policy), self.streams, policy.slots)))
         reward = float(np.mean(self._ended)) if self._ended else None
         self.logger.record("token_retention/validation", share)

@@ -37,7 +37,8 @@ class RetentionState(ScopeState):
         if record.turn is None:
             return state
         heard = self.heard + 1
-        new = {event.item: heard for event in record.events if event.kind == OperationKind.ADD}
+        added = (event.item for event in record.events if event.kind == OperationKind.ADD)
+        new = {item: heard for item in added if item is not None}
         return replace(state, heard=heard, heard_at=state.heard_at.update(new))
 
 
