@@ -60,14 +60,14 @@ class RetentionNetwork(nn.Module):
         turns = torch.cat([turn[:, None], slots], 1)  # (B, 1 + K, E)
         filled = torch.cat([new + 1, (ages > 0).to(ages.dtype)], 1)  # (B, 1 + K)
         ages, uses = torch.cat([new, ages], 1), torch.cat([new, uses], 1)
-        inputs = [turns, torch.stack([ages / 10, uses.clamp(max=3), *_similar(turns, ages, filled)], -1)]
+        inputs = [turns, torch.stack([ages / 10, uses.clamp(max=3), *nearest_cosines(turns, ages, filled)], -1)]
         worth = self.worth(self.features(torch.cat(inputs, -1))) * filled[..., None]  # (B, 1 + K, 2)
         incoming, held = worth[:, :1, 0], worth[:, 1:, 0]  # (B, 1), (B, K)
         logits = torch.cat([new, self.offsets[0] - held, incoming - held], -1)
         return logits, worth[:, 1:, 1].sum(1) + self.offsets[1]
 
 
-def _similar(turns: Tensor, ages: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+def nearest_cosines(turns: Tensor, ages: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
     """Return the cosine of each turn (B, 1 + K, E) with the most similar younger and older one, 0 if there is none.
 
     A similar younger turn may have replaced it; a similar older one is what it may replace.

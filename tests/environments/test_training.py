@@ -40,6 +40,7 @@ def test_the_policy_taken_out_saved_and_loaded_acts_as_the_model_does(algorithm:
     policy_of(model, IDENTITY).save(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["policy.json", "policy.safetensors"]
     policy = RetentionPolicy.load(tmp_path)
+    assert (policy.slots, policy.masked) == (3, algorithm == "maskable-ppo")
     env = TokenRetentionEnv(streams(8, 2), slots=3)
     rng = np.random.default_rng(3)
     taken = set()

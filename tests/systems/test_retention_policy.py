@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from memory_r1.errors import ConfigurationError, ModelError
-from memory_r1.systems.retention_policy import Projection, RetentionNetwork, RetentionPolicy
+from memory_r1.systems.retention_policy import Projection, RetentionNetwork, RetentionPolicy, nearest_cosines
 from memory_r1.systems.token_slots import Decision, action_of, decode
 
 Inputs = dict[str, torch.Tensor]
@@ -51,6 +51,15 @@ def test_another_empty_slot_changes_nothing() -> None:
     after, value_after = network(**wider)
     assert torch.allclose(after[:, [*range(6), *range(7, 12)]], logits, atol=1e-6)
     assert torch.allclose(value, value_after, atol=1e-6)
+
+
+def test_each_turn_is_compared_with_younger_and_older_ones_held() -> None:
+    turns = torch.tensor([[[1.0, 0], [2, 0], [0, 3], [0.6, 0.8], [0, 0]]])  # the last slot is empty
+    ages, filled = torch.tensor([[0.0, 5, 2, 9, 0]]), torch.tensor([[1.0, 1, 1, 1, 0]])
+    younger, older = nearest_cosines(turns, ages, filled)
+    # From the incoming turn to the oldest: nothing is younger than the one, nothing older than the other.
+    assert younger[0, :4].tolist() == pytest.approx([0, 1, 0, 0.8])
+    assert older[0, :4].tolist() == pytest.approx([1, 0.6, 0.8, 0])
 
 
 def test_actions_and_their_numbers_are_one_to_one() -> None:
