@@ -61,8 +61,8 @@ evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system
 .PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu \
         figures verify-results package-adapters bench bench-memory \
         train-manager-sft train-answer-sft train-writer-sft train-manager-grpo train-answer-grpo train-manager-ppo \
-        train-answer-ppo train-latent-tokens eval-synthetic eval-everyday eval-locomo eval-longmemeval eval-msc \
-        eval-dialogues eval-writer
+        train-answer-ppo train-latent-tokens train-token-retention eval-synthetic eval-everyday eval-locomo eval-longmemeval \
+        eval-msc eval-dialogues eval-writer
 
 help: ## List the targets
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
@@ -113,6 +113,9 @@ train-answer-ppo: $(STAMP) ## Train the Answer Agent with PPO
 train-latent-tokens: $(STAMP) ## Train and measure the weaver of latent-tokens [ANSWER=folder|base]
 	$(PY) recipes/latent_tokens.py --config $(call quote,$(or $(RECIPE),recipes/latent_tokens.yaml)) \
 	    $(call option,ANSWER,answer)$(call option,SEED,seed) $(ARGS)
+
+train-token-retention: $(STAMP) ## Train what token-retention holds with PPO and MaskablePPO
+	$(PY) recipes/token_retention.py$(call option,OUTPUT,output) $(ARGS)
 
 ##@ Evaluate [SYSTEM=name] [MANAGER=folder|base] [ANSWER=folder|base] [SPLIT=name] [FORM=name] [SESSIONS=n] [LIMIT=n] [DATA=folder]
 eval-synthetic: $(STAMP) ## On the generated dialogues

@@ -54,6 +54,9 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         help=f"base model of both agents: hub id, folder, or the embedded one (default: {DEFAULT_MODEL})",
     )
     add_adapters(what)
+    what.add_argument(
+        "--slot-policy", metavar="DIR", help="what token-retention holds: a trained policy (default: the published one)"
+    )
     add_options(parser)
     settings = parser.add_argument_group(
         "settings", "Default: the adapter's setting from training or, without an adapter, the value in brackets."
@@ -128,6 +131,11 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
             examples=EXAMPLES if spec.prompted else (),
             constrained=options.constrained,
         )
+    slot_policy = None
+    if spec.takes_slot_policy and options.slot_policy:
+        from memory_r1.systems.retention_policy import RetentionPolicy
+
+        slot_policy = RetentionPolicy.load(options.slot_policy)
     return build_system(
         options.system,
         retriever=retriever,
@@ -137,6 +145,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
         settings=parse_settings(options.set).get(options.system),
+        slot_policy=slot_policy,
     )
 
 
@@ -252,6 +261,7 @@ def settle(options: argparse.Namespace) -> None:
 
     Raises:
         ConfigurationError: The two adapters disagree on a shared setting.
+        ModelError: `--slot-policy` is no policy.
     """
     from memory_r1.adapter_settings import AgentSettings, agree
     from memory_r1.agents.prompts import ANSWER_TOKENS
@@ -288,6 +298,10 @@ def settle(options: argparse.Namespace) -> None:
     settle_one("answer_tokens", "max_new_tokens", ["answer"] if as_trained else [], ANSWER_TOKENS[options.answer_style])
     settle_one("dtype", "dtype", both, "float32")
     settle_one("embedder", "embedder", both, "all-MiniLM-L6-v2")
+    if system_spec(options.system).takes_slot_policy:
+        from memory_r1.systems.retention_policy import PUBLISHED, policy_hash
+
+        options.slot_policy_sha256 = policy_hash(options.slot_policy or PUBLISHED)
 
 
 def configuration(options: argparse.Namespace) -> dict[str, object]:
@@ -297,8 +311,11 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     from memory_r1.weights import hash_file
 
     hashes: dict[str, object] = {"model_sha256": model_hash(resolve_model(options.model))}
-    if system_spec(options.system).needs_retriever:
+    spec = system_spec(options.system)
+    if spec.needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
+    if spec.takes_slot_policy:
+        hashes["slot_policy_sha256"] = options.slot_policy_sha256
     if options.weaver:
         hashes["queries_sha256"] = hash_file(Path(options.weaver) / QUERIES)
     for name in ("manager", "answer", "weaver"):

@@ -160,3 +160,16 @@ def written_reply(prompt: Messages) -> str:
         return json.dumps({"calls": [{"function": "core_memory_append", "block": speaker, "text": said[:300]}]})
     value = ([] if said == "hm" else [f"{speaker} {said}"]) if asked[1] == "facts" else " ".join(lines)
     return json.dumps({asked[1]: value})
+
+
+class KeepNewest:
+    """A slot policy that adds every turn in the first empty slot or, if there is none, in place of the oldest."""
+
+    def __init__(self, slots: int = 6) -> None:
+        self.slots = slots
+        self.seen: list[dict[str, np.ndarray]] = []
+
+    def act(self, observation: dict[str, np.ndarray]) -> int:
+        self.seen.append(observation)
+        ages = observation["ages"]
+        return int(1 + len(ages) + (np.argmin(ages) if 0 in ages else np.argmax(ages)))

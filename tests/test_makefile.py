@@ -135,6 +135,7 @@ def test_a_recipe_that_names_no_accelerate_file_runs_on_the_cpu(tmp_path: Path) 
         ("reproduce-cpu", ["STAGE", "SEED"]),
         ("package-adapters", ["FOLDER"]),
         ("bench", ["MODEL", "OUTPUT"]),
+        ("train-token-retention", ["OUTPUT"]),
     ],
 )
 def test_a_value_with_apostrophes_and_spaces_is_one_word_of_the_command(target: str, variables: list[str]) -> None:

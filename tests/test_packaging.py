@@ -48,7 +48,8 @@ def test_constraints_pin_every_dependency_within_its_range() -> None:
 
 
 def test_every_imported_library_is_a_declared_dependency() -> None:
-    declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    lines = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["environments"]]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
     distribution = {
         "faiss": "faiss-cpu",
         "PIL": "pillow",
@@ -83,4 +84,5 @@ def test_wheel_holds_the_library_alone(tmp_path: Path) -> None:
     assert {name.split("/")[0] for name in names} == {"memory_r1", f"memory_r1-{memory_r1.__version__}.dist-info"}
     tracked = {path.relative_to(ROOT).as_posix() for path in (ROOT / "memory_r1").rglob("*.py")}
     templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "memory_r1").rglob("*.jinja")}
-    assert tracked | templates | {*adapters} <= set(names)
+    policies = {path.relative_to(ROOT).as_posix() for path in (ROOT / "memory_r1/systems/policies").glob("*/*")}
+    assert policies and tracked | templates | policies | {*adapters} <= set(names)

@@ -25,6 +25,8 @@ from memory_r1.systems.memorybank import MemoryBankSystem
 from memory_r1.systems.plain_tokens import PlainTokens
 from memory_r1.systems.profile import Profile
 from memory_r1.systems.retrieval import Bm25, Rag
+from memory_r1.systems.token_retention import TokenRetention
+from memory_r1.systems.token_slots import SlotPolicy
 from memory_r1.systems.writer import Writer
 
 Setting = int | float | str
@@ -32,7 +34,10 @@ Setting = int | float | str
 
 @dataclass(frozen=True, slots=True)
 class SystemParts:
-    """The parts that a system may need. `recall_per_speaker` is per speaker, `settings` are the system's own."""
+    """The parts that a system may need.
+
+    `recall_per_speaker` is per speaker, no `slot_policy` is the published one, `settings` are the system's own.
+    """
 
     retriever: Retriever | None = None
     manager: MemoryManager | None = None
@@ -40,6 +45,7 @@ class SystemParts:
     weaver: TokenWeaver | None = None
     recall_per_speaker: int = 30
     count_tokens: TokenCounter = approximate_tokens
+    slot_policy: SlotPolicy | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -52,6 +58,7 @@ class SystemSpec:
         needs_retriever: Whether it needs a retriever, or that retriever's embedder.
         needs_manager: Whether it needs a Memory Manager.
         needs_weaver: Whether it needs a weaver of memory tokens.
+        takes_slot_policy: Whether a trained policy decides what it holds; without one it takes the published policy.
         prompted: Whether its manager is the untrained base model, which reads worked examples.
         writes: Whether it writes with a `Writer`; without a model, by rules.
         settings: The settings of its own, with their defaults.
@@ -62,6 +69,7 @@ class SystemSpec:
     needs_retriever: bool = False
     needs_manager: bool = False
     needs_weaver: bool = False
+    takes_slot_policy: bool = False
     prompted: bool = False
     writes: bool = False
     settings: Mapping[str, Setting] = field(default_factory=dict)
@@ -167,6 +175,7 @@ SYSTEMS: dict[str, SystemSpec] = {
         settings={"pool": 50, "seed": 0},
         ranks=False,
     ),
+    "token-retention": SystemSpec(lambda parts: _token_retention(parts), needs_retriever=True, takes_slot_policy=True),
 }
 """Every system, by its command-line name."""
 
@@ -187,6 +196,7 @@ def build_system(
     weaver: TokenWeaver | None = None,
     recall_per_speaker: int = 30,
     count_tokens: TokenCounter = approximate_tokens,
+    slot_policy: SlotPolicy | None = None,
     settings: Mapping[str, Setting] | None = None,
 ) -> MemorySystem:
     """Build an empty system; it ignores the parts that it does not need.
@@ -199,6 +209,7 @@ def build_system(
         weaver: Compresses turns into memory tokens.
         recall_per_speaker: Entries recalled per speaker.
         count_tokens: Measures entries against a recall's budget.
+        slot_policy: Decides what `token-retention` holds; None for the published policy.
         settings: Settings of its own; the others keep the defaults of `SYSTEMS`.
 
     Raises:
@@ -220,7 +231,18 @@ def build_system(
     if unknown := own.keys() - spec.settings.keys():
         allowed = ", ".join(spec.settings) or "none"
         raise ConfigurationError(f"memory system {name!r} has no setting {min(unknown)!r}; allowed: {allowed}")
-    return spec.build(SystemParts(retriever, manager, writer, weaver, recall_per_speaker, count_tokens, own))
+    return spec.build(
+        SystemParts(
+            retriever=retriever,
+            manager=manager,
+            writer=writer,
+            weaver=weaver,
+            recall_per_speaker=recall_per_speaker,
+            count_tokens=count_tokens,
+            slot_policy=slot_policy,
+            settings=own,
+        )
+    )
 
 
 def parse_settings(texts: Sequence[str]) -> dict[str, dict[str, Setting]]:
@@ -269,4 +291,15 @@ def _managed(kind: type[ManagedMemory], parts: SystemParts) -> ManagedMemory:
         _retriever(parts),
         recall_per_speaker=parts.recall_per_speaker,
         count_tokens=parts.count_tokens,
+    )
+
+
+def _token_retention(parts: SystemParts) -> TokenRetention:
+    policy = parts.slot_policy
+    if policy is None:
+        from memory_r1.systems.retention_policy import RetentionPolicy  # torch, which no other system here needs
+
+        policy = RetentionPolicy.load()
+    return TokenRetention(
+        policy, _retriever(parts), recall_per_speaker=parts.recall_per_speaker, count_tokens=parts.count_tokens
     )

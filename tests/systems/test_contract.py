@@ -15,7 +15,7 @@ from memory_r1.systems.baselines import Oracle
 from memory_r1.systems.table import SYSTEMS, build_system
 from memory_r1.systems.writer import Writer
 from memory_r1.types import Turn
-from tests.fakes import FakeEmbedder, FakeWeaver, ScriptedLanguageModel
+from tests.fakes import FakeEmbedder, FakeWeaver, KeepNewest, ScriptedLanguageModel
 
 QUERY = "where does Ann live"
 SMALL = {"memgpt": {"context_tokens": 40}}
@@ -47,6 +47,7 @@ def new_system(name: str, model: ScriptedLanguageModel | None = None) -> MemoryS
         writer=Writer(model),
         weaver=FakeWeaver(),
         recall_per_speaker=3,
+        slot_policy=KeepNewest(),
         settings=SMALL.get(name),
     )
     if isinstance(system, Oracle):
@@ -314,4 +315,5 @@ def test_names_and_capabilities_are_those_of_the_table() -> None:
         "memgpt",
         "prompted-manager",
         "memory-r1",
+        "token-retention",
     ]
