@@ -15,7 +15,7 @@ from memory_r1.systems.base import MemorySystem
 from memory_r1.systems.table import build_system
 from memory_r1.systems.writer import Writer
 from memory_r1.types import Dialogue, Question, Session, Turn
-from tests.fakes import FakeEmbedder, KeepNewest, ScriptedLanguageModel
+from tests.fakes import FakeEmbedder, FakeWeaver, KeepNewest, ScriptedLanguageModel
 
 RUN = RunInfo(
     benchmark="dialogues",
@@ -78,6 +78,7 @@ def build(name: str, model: ScriptedLanguageModel) -> MemorySystem:
         retriever=retriever,
         manager=manager,
         writer=Writer(model),
+        weaver=FakeWeaver(),
         recall_per_speaker=2,
         count_tokens=model.count_tokens,
         slot_policy=KeepNewest(),

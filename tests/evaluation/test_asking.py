@@ -36,7 +36,7 @@ def test_a_budget_is_what_prompt_and_answer_leave_of_the_window() -> None:
     agent = AnswerAgent(model, max_new_tokens=40)
     (first, *_) = questions_of(dialogues(), agent, None)
     # The instructions, "Memories: none" and "Question: Where does Ann lives in?".
-    instructions = len(" ".join(part["content"] for part in agent._prompt(first.request(Recall(())))[0]).split())
+    instructions = len(" ".join(part["content"] for part in agent.prompt(first.request(Recall(())))[0]).split())
     assert first.budget_tokens == 1000 - 40 - instructions
     assert {asked.budget_tokens for asked in questions_of(dialogues(), agent, 7)} == {7}
     assert questions_of(dialogues(), agent, 5000)[0].budget_tokens == first.budget_tokens

@@ -9,7 +9,7 @@ import pytest
 
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.evaluation.resume import alone_in, discard_folder
-from memory_r1.inference.language_model import Messages
+from memory_r1.inference.language_model import Completion, Messages
 from memory_r1.systems.base import MemorySystem, RecallRequest
 from memory_r1.systems.memagent import MEMORY
 from memory_r1.systems.table import SYSTEMS
@@ -126,9 +126,12 @@ def test_what_a_recall_asks_a_model_is_counted_with_the_answers_and_after_a_resu
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_every_system_is_evaluated_and_its_finished_run_asks_no_model_again(name: str, tmp_path: Path) -> None:
-    run = dataclasses.replace(RUN, system=name)
-    first = run_it(tmp_path, system=build(name, ScriptedLanguageModel()), run=run)
-    idle = ScriptedLanguageModel(fail_after=0)
+    class ReadsLatents(ScriptedLanguageModel):
+        def generate_with_latents(self, prompts: Any, latents: Any, **options: Any) -> list[Completion]:
+            return self.generate(prompts, **options)
+
+    run, model, idle = dataclasses.replace(RUN, system=name), ReadsLatents(), ReadsLatents(fail_after=0)
+    first = run_it(tmp_path, model, build(name, model), run=run)
     assert run_it(tmp_path, idle, build(name, idle), run=run) == first
     assert first["n_questions"] == 4
 
