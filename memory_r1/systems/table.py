@@ -115,13 +115,7 @@ SYSTEMS: dict[str, SystemSpec] = {
         settings={"dimension": 0},
     ),
     "memorybank": SystemSpec(
-        lambda parts: MemoryBankSystem(
-            _embedder(parts),
-            parts.writer,
-            recall_per_speaker=parts.recall_per_speaker,
-            count_tokens=parts.count_tokens,
-            **parts.settings,
-        ),
+        lambda parts: _written(MemoryBankSystem, parts),
         needs_retriever=True,
         writes=True,
         settings={"recalled_per_turn": 6, "forgetting": "threshold", "forget_below": 0.05, "seed": 0},
@@ -139,13 +133,7 @@ SYSTEMS: dict[str, SystemSpec] = {
         ranks=False,
     ),
     "memgpt": SystemSpec(
-        lambda parts: MemGPT(
-            _embedder(parts),
-            parts.writer,
-            recall_per_speaker=parts.recall_per_speaker,
-            count_tokens=parts.count_tokens,
-            **parts.settings,
-        ),
+        lambda parts: _written(MemGPT, parts),
         needs_retriever=True,
         writes=True,
         settings={"context_tokens": 2048, "heartbeats": 1},
@@ -282,6 +270,16 @@ def _embedder(parts: SystemParts) -> Embedder:
 def _weaver(parts: SystemParts) -> TokenWeaver:
     assert parts.weaver is not None, "build_system checks what a system needs"
     return parts.weaver
+
+
+def _written(kind: type[MemoryBankSystem] | type[MemGPT], parts: SystemParts) -> MemorySystem:
+    return kind(
+        _embedder(parts),
+        parts.writer,
+        recall_per_speaker=parts.recall_per_speaker,
+        count_tokens=parts.count_tokens,
+        **parts.settings,
+    )
 
 
 def _managed(kind: type[ManagedMemory], parts: SystemParts) -> ManagedMemory:
