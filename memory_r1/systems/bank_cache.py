@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -93,19 +93,17 @@ class BankCache:
         told = json.dumps(asdict(replace(dialogue, questions=())), sort_keys=True)
         return self.folder / f"{_sha256(self.key + told)[:24]}.db"
 
-    def kept(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> list[str]:
-        """Return the ids of the dialogues that `take` would copy."""
-        return [each.dialogue_id for each in dialogues if self._read(each) and not log.records(each.dialogue_id)]
+    def kept(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> dict[str, tuple[Record, ...]]:
+        """Return the cached records of the dialogues that `log` does not hold yet, by dialogue."""
+        missing = [each for each in dialogues if not log.records(each.dialogue_id)]
+        return {each.dialogue_id: records for each in missing if (records := self._read(each))}
 
-    def take(self, log: Log[ScopeState], dialogues: Sequence[Dialogue]) -> list[str]:
-        """Copy the cached records of dialogues that `log` does not hold yet into it; return the dialogues' ids."""
-        taken = self.kept(log, dialogues)
-        for dialogue in dialogues:
-            if dialogue.dialogue_id in taken:
-                log.extend(dialogue.dialogue_id, self._read(dialogue))
-        if taken:
-            logger.info("banks: %d taken over from %s, no model is asked for them", len(taken), self.folder)
-        return taken
+    def take(self, log: Log[ScopeState], kept: Mapping[str, tuple[Record, ...]]) -> None:
+        """Copy what `kept` returned into `log`."""
+        for dialogue_id, records in kept.items():
+            log.extend(dialogue_id, records)
+        if kept:
+            logger.info("banks: %d taken over from %s, no model is asked for them", len(kept), self.folder)
 
     def keep(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> None:
         """Store the banks of completed dialogues, replacing any that are stored already."""
