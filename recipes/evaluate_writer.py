@@ -23,7 +23,7 @@ from recipes.benchmarks import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from memory_r1.inference.language_model import LanguageModel
-    from recipes.writing import WriterRow
+    from recipes.writer_rows import WriterRow
 
 logger = logging.getLogger("recipes.evaluate_writer")  # __name__ is __main__ in the command
 
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.models import adapter_hash, model_hash, resolve_model
     from memory_r1.provenance import git_revision, package_versions
     from memory_r1.training.assembly import load_retriever
-    from recipes.writing import writer_rows
+    from recipes.writer_rows import writer_rows
 
     dtype = options.dtype or (AgentSettings.read(adapter).dtype if adapter else None) or "float32"
     model = LocalLanguageModel.load(
@@ -115,7 +115,7 @@ def score(
     from memory_r1.evaluation.scoring.statistics import bootstrap_interval
     from memory_r1.metrics import f1_squad
     from memory_r1.systems.writer import read
-    from recipes.writing import spread
+    from recipes.writer_rows import spread
 
     for name in dict.fromkeys(row.task.name for row in rows):
         asked = spread([row for row in rows if row.task.name == name], limit)
