@@ -23,6 +23,7 @@ from memory_r1.errors import ConfigurationError
 from recipes import evaluate
 from recipes.adapters import find_weaver
 from recipes.commands import run_python
+from recipes.evaluation_options import complete
 
 if TYPE_CHECKING:
     from memory_r1.systems.table import SystemSpec
@@ -56,7 +57,7 @@ def settled(options: argparse.Namespace, others: Sequence[str], specs: Mapping[s
     given = {"benchmark": options.benchmark, "system": managed, "manager": options.manager, "output": options.output}
     given["writer"] = options.writer
     evaluated = evaluate.parse_arguments([*(f"--{name}={value}" for name, value in given.items() if value), *others])
-    return evaluate.complete(evaluated, "compare", "systems")
+    return complete(evaluated, "compare", "systems")
 
 
 def main(arguments: Sequence[str]) -> int:

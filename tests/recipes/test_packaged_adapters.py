@@ -20,8 +20,9 @@ from memory_r1.entry import run_main
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.models import adapter_hash, check_adapter
 from memory_r1.training.runs import base_model_record, save_adapter
-from recipes import benchmarks, compare_systems, evaluate, package_adapters
+from recipes import benchmarks, compare_systems, evaluate, evaluation_options, package_adapters
 from recipes.commands import evaluation
+from recipes.evaluation_options import complete
 from recipes.records import evaluation_record, questions_of
 from tests.fake_runs import write_evaluation
 from tests.small_runs import dialogues
@@ -77,7 +78,7 @@ def tiny_is_embedded(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the tiny model stand for the embedded one."""
     monkeypatch.setattr(packaged_adapters, "MODELS", (str(tiny_model), "someone/tiny-llama"))
     monkeypatch.setattr(package_adapters, "BASE_MODEL", str(tiny_model))
-    for module in (evaluate, benchmarks):
+    for module in (evaluation_options, benchmarks):
         monkeypatch.setattr(module, "DEFAULT_MODEL", str(tiny_model))
 
 
@@ -175,7 +176,7 @@ class TestPackaging:
 
 
 def completed(*arguments: object) -> Any:
-    return evaluate.complete(evaluate.parse_arguments(["--benchmark=synthetic", *map(str, arguments)]))
+    return complete(evaluate.parse_arguments(["--benchmark=synthetic", *map(str, arguments)]))
 
 
 class TestEvaluations:
@@ -274,7 +275,7 @@ class TestOtherCommands:
     ) -> None:
         write_json(tmp_path / "training_summary.json", {"settings": {}})
         compare_systems.main(["--benchmark=synthetic", "--systems", "rag", "memory-r1", f"--manager={tmp_path}"])
-        answers = [evaluate.complete(evaluate.parse_arguments(command[1:])).answer for command in commands[:2]]
+        answers = [complete(evaluate.parse_arguments(command[1:])).answer for command in commands[:2]]
         assert answers == [None, None]
 
     def test_a_comparison_without_a_manager_does_not_depend_on_the_packaged_one(
@@ -295,4 +296,4 @@ class TestOtherCommands:
     def test_a_recipe_that_means_the_base_model_says_so(self, system: str, expected: list[str]) -> None:
         command = evaluation(Path("run"), system, None, None)
         assert [word for word in command if word.startswith(("--manager=", "--answer="))] == expected
-        evaluate.complete(evaluate.parse_arguments(command[1:]))  # which refuses a manager where there is none
+        complete(evaluate.parse_arguments(command[1:]))  # which refuses a manager where there is none
