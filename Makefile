@@ -15,7 +15,7 @@ ACCELERATE  =
 SEED        =
 # Evaluation: SYSTEM (for `make compare`, SYSTEMS and BENCHMARK), MODEL by name or folder, MANAGER, ANSWER and WRITER as
 # adapter folders or `base` (default: the adapters that come with the package; for WRITER, rules), WEAVER as a folder for
-# latent-tokens.
+# latent-tokens. WRITER is also `packaged` or, with ENDPOINT=url, a model on a server.
 SYSTEM      =
 SYSTEMS     =
 BENCHMARK   =
@@ -52,7 +52,8 @@ train    = $(threads) $(PY) -m accelerate.commands.launch --quiet --config_file 
            --config $(recipe)$(call option,SEED,seed) $(ARGS)
 # Options shared by `evaluate` and `compare`.
 EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer) \
-           $(call option,WRITER,writer)$(call option,WEAVER,weaver)$(call option,SPLIT,split)$(call option,FORM,form) \
+           $(call option,WRITER,writer)$(call option,ENDPOINT,writer-endpoint)$(call option,WEAVER,weaver) \
+           $(call option,SPLIT,split)$(call option,FORM,form) \
            $(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data)$(call option,FILE,file) \
            $(call option,SEED,seed)$(call option,OUTPUT,output) $(ARGS)
 evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system)$(EVALUATION)

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WRITER = "writer"
-"""The agent of a writer's adapter, as its summary names it."""
-
 
 def add_adapters(group: argparse._ArgumentGroup) -> None:
     """Add the options that name the adapters."""
@@ -32,51 +29,10 @@ def add_adapters(group: argparse._ArgumentGroup) -> None:
             "the package if no adapter is named and --model is the embedded one, else `base`)",
         )
     group.add_argument(
-        "--writer",
-        metavar="DIR",
-        help="adapter that writes facts, summaries and the like, or `base` for the untrained model (default: rules)",
-    )
-    group.add_argument(
         "--weaver",
         metavar="DIR",
         help="weaver of latent-tokens (default: the one that comes with the package if --model is the embedded one)",
     )
-
-
-def check_writer(options: argparse.Namespace) -> None:
-    """Check that the system writes, if a writer is named, and that its adapter is one.
-
-    Raises:
-        ConfigurationError: It does not, or the adapter is missing or another agent's.
-    """
-    from memory_r1.systems.table import system_spec
-
-    if options.writer and not system_spec(options.system).writes:
-        raise ConfigurationError(
-            f"--writer is given, but memory system {options.system!r} asks no model to write: leave it out"
-        )
-    if options.writer not in (None, BASE):
-        check_writer_folder(options.writer)
-
-
-def check_writer_folder(folder: str) -> None:
-    """Check that a folder holds a writer's adapter; one trained elsewhere, without a summary, may be anything.
-
-    Raises:
-        ConfigurationError: It holds none, or another agent's.
-    """
-    path = Path(folder).expanduser()
-    if not (path / "adapter_config.json").is_file():
-        raise ConfigurationError(
-            f"--writer is {folder!r}, which holds no adapter_config.json: give the folder of a writer's adapter, which "
-            "`make train-writer-sft` trains, 'base' for the base model, or leave it out for rules"
-        )
-    agent = read_json(path / SUMMARY).get("agent", WRITER) if (path / SUMMARY).is_file() else WRITER
-    if agent != WRITER:
-        raise ConfigurationError(
-            f"--writer is {folder!r}, which is the adapter of the {agent} agent: give a writer's, which "
-            "`make train-writer-sft` trains"
-        )
 
 
 def choose_adapters(options: argparse.Namespace) -> None:

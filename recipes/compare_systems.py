@@ -41,7 +41,8 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     parser.add_argument(
         "--manager", metavar="DIR", help="as for recipes/evaluate.py, for the systems that take a trained manager"
     )
-    parser.add_argument("--writer", metavar="DIR", help="adapter of the writer or 'base', for the systems that write")
+    parser.add_argument("--writer", metavar="DIR", help="as for recipes/evaluate.py, for the systems that write")
+    parser.add_argument("--writer-endpoint", metavar="URL", help="as for recipes/evaluate.py")
     parser.add_argument("--weaver", metavar="DIR", help="as for recipes/evaluate.py, for latent-tokens")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by the options"
@@ -55,7 +56,7 @@ def settled(options: argparse.Namespace, others: Sequence[str], specs: Mapping[s
     """Return an evaluation's options with every adapter that the systems use, and the comparison's folder as output."""
     managed = next((name for name, spec in specs.items() if spec.takes_manager_adapter), next(iter(specs)))
     given = {"benchmark": options.benchmark, "system": managed, "manager": options.manager, "output": options.output}
-    given["writer"] = options.writer
+    given |= {"writer": options.writer, "writer-endpoint": options.writer_endpoint}
     evaluated = evaluate.parse_arguments([*(f"--{name}={value}" for name, value in given.items() if value), *others])
     return complete(evaluated, "compare", "systems")
 
@@ -67,6 +68,8 @@ def main(arguments: Sequence[str]) -> int:
 
     specs = {name: system_spec(name) for name in options.systems or SYSTEMS}
     evaluated = settled(options, others, specs)
+    writer = [f"--writer={options.writer}"] if options.writer else []
+    writer += [f"--writer-endpoint={options.writer_endpoint}"] if options.writer_endpoint else []
     weaver = [f"--weaver={options.weaver}"] if options.weaver else []
     for name in [name for name, spec in specs.items() if spec.needs_weaver]:
         try:
@@ -89,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
             f"--system={name}",
             f"--output={evaluated.output / name}",
             *(manager if spec.takes_manager_adapter else shared),
-            *([f"--writer={options.writer}"] if options.writer and spec.writes else []),
+            *(writer if spec.writes else []),
             *(weaver if spec.needs_weaver else []),
             *answer,
             *others,

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from memory_r1.adapter_settings import BASE, QUERIES
+from memory_r1.adapter_settings import QUERIES
 from memory_r1.entry import run_main
-from recipes.adapters import check_writer, load_weaver
+from memory_r1.errors import EndpointError
+from recipes.adapters import load_weaver
 from recipes.benchmarks import category_names, cut_turns, data_configuration, load_benchmark, reported_name
 from recipes.evaluation_options import add_evaluation_options, complete
+from recipes.writers import WRITER, build_writer, check_system, writer_adapter, writer_record
 
 logger = logging.getLogger("recipes.evaluate")  # __name__ is __main__ in the command
 
@@ -45,7 +47,6 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
     from memory_r1.systems.table import build_system, parse_settings, system_spec
-    from memory_r1.systems.writer import Writer
 
     spec = system_spec(options.system)
     retriever = Retriever(SentenceEmbedder(resolve_embedder(options.embedder))) if spec.needs_retriever else None
@@ -70,7 +71,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         options.system,
         retriever=retriever,
         manager=manager,
-        writer=Writer(model, adapter="writer" if options.writer != BASE else None) if options.writer else None,
+        writer=build_writer(options, model),
         weaver=load_weaver(options, model) if spec.needs_weaver else None,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
@@ -90,7 +91,7 @@ def main(arguments: Sequence[str]) -> int:
 
     # Report mistakes in the options before loading a model.
     settings = parse_settings(options.set).get(options.system)
-    check_writer(options)
+    check_system(options)
     complete(options)
     # The runner selects again, with the same result. Selecting here refuses a bad selection before a model is loaded,
     # and keeps unplayed turns out of the count of cut ones.
@@ -108,8 +109,8 @@ def main(arguments: Sequence[str]) -> int:
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
     logger.info("settings: %s", ", ".join(used))
     adapters = {name: folder for name in ("manager", "answer", "weaver") if (folder := getattr(options, name))}
-    if options.writer not in (None, BASE):
-        adapters["writer"] = options.writer
+    if folder := writer_adapter(options):
+        adapters[WRITER] = folder
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
     dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
     if options.restart:
@@ -125,37 +126,43 @@ def main(arguments: Sequence[str]) -> int:
         config=configuration(options) | about_data | about_cuts,
         category_names=category_names(options.benchmark),
     )
-    results = evaluate(
-        build(options, model),
-        AnswerAgent(
-            model,
-            adapter="answer" if options.answer else None,
-            max_new_tokens=options.answer_tokens,
-            style=options.answer_style,
-        ),
-        dialogues,
-        options.output,
-        run=run,
-        sessions=options.sessions,
-        limit=options.limit,
-        budget_tokens=options.budget_tokens,
-        batch_size=options.batch_size,
-        banks=BankCache.of_manager(
-            options.banks or options.output.parent / "banks",
-            system=options.system,
-            model=options.model,
-            dtype=options.dtype,
-            manager=options.manager,
-            embedder=options.embedder,
-            recall_per_speaker=options.manager_recall_per_speaker,
-            max_new_tokens=options.manager_tokens,
-            constrained=options.constrained,
-            writer=options.writer if options.writer != BASE else None,
-            settings=settings,
-        ),
-        rebuild_banks=options.rebuild_banks,
-        progress=not options.quiet,
-    )
+    try:
+        results = evaluate(
+            build(options, model),
+            AnswerAgent(
+                model,
+                adapter="answer" if options.answer else None,
+                max_new_tokens=options.answer_tokens,
+                style=options.answer_style,
+            ),
+            dialogues,
+            options.output,
+            run=run,
+            sessions=options.sessions,
+            limit=options.limit,
+            budget_tokens=options.budget_tokens,
+            batch_size=options.batch_size,
+            banks=BankCache.of_manager(
+                options.banks or options.output.parent / "banks",
+                system=options.system,
+                model=options.model,
+                dtype=options.dtype,
+                manager=options.manager,
+                embedder=options.embedder,
+                recall_per_speaker=options.manager_recall_per_speaker,
+                max_new_tokens=options.manager_tokens,
+                constrained=options.constrained,
+                writer=writer_record(options),
+                settings=settings,
+            ),
+            rebuild_banks=options.rebuild_banks,
+            progress=not options.quiet,
+        )
+    except EndpointError as error:  # only a writer is behind a server
+        raise EndpointError(
+            f"the writer's server gave no usable reply ({error}): start it, or correct --writer, --writer-endpoint or "
+            "the key in OPENAI_API_KEY; the same command then goes on from here"
+        ) from error
     show(results, options.output)
     return 0
 
@@ -178,7 +185,7 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
         if folder := getattr(options, name):
             hashes[f"{name}_sha256"] = adapter_hash(folder)
     if options.writer:
-        hashes["writer"] = BASE if options.writer == BASE else adapter_hash(options.writer)
+        hashes["writer"] = writer_record(options)
     if own := parse_settings(options.set).get(options.system):
         hashes["system_settings"] = own
     settings = {name: getattr(options, name) for name in options.settings_from}

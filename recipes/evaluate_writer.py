@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from memory_r1.adapter_settings import BASE, AgentSettings
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
-from recipes.adapters import check_writer_folder
 from recipes.benchmarks import DEFAULT_MODEL
+from recipes.writers import writer_folder
 
 if TYPE_CHECKING:
     from memory_r1.inference.language_model import LanguageModel
@@ -36,7 +36,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         prog="evaluate_writer.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--writer", default=TRAINED, metavar="DIR", help=f"its adapter, or `base` for the untrained model ({TRAINED})"
+        "--writer", default=TRAINED, metavar="DIR", help=f"its adapter, `packaged` or `base` ({TRAINED})"
     )
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=f"base model ({DEFAULT_MODEL})")
     parser.add_argument(
@@ -64,9 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
-    adapter = None if options.writer == BASE else options.writer
-    if adapter:
-        check_writer_folder(adapter)
+    adapter = None if options.writer == BASE else writer_folder(options.writer)
 
     from data.sources import Source
     from data.synthetic.generator import generate_split

@@ -10,6 +10,7 @@ from memory_r1.errors import ConfigurationError
 from recipes import benchmarks
 from recipes.adapters import add_adapters, choose_adapters
 from recipes.benchmarks import BENCHMARKS, DEFAULT_MODEL, default_recall, folder_name
+from recipes.writers import add_writer, choose_writer
 
 
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
@@ -23,6 +24,7 @@ def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
         help=f"base model of both agents: hub id, folder, or the embedded one (default: {DEFAULT_MODEL})",
     )
     add_adapters(what)
+    add_writer(what)
     what.add_argument(
         "--slot-policy", metavar="DIR", help="what token-retention holds: a trained policy (default: the published one)"
     )
@@ -94,6 +96,7 @@ def complete(options: argparse.Namespace, kind: str = "eval", name: str | None =
         if value is not None and value < 1:
             raise ConfigurationError(f"--{option.replace('_', '-')} is {value}: give a whole number from 1")
     choose_adapters(options)
+    choose_writer(options)
     options.output = options.output or Path("outputs") / kind / folder_name(options, name or options.system)
     settle(options)
     return options

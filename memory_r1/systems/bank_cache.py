@@ -57,7 +57,7 @@ class BankCache:
         recall_per_speaker: int,
         max_new_tokens: int,
         constrained: bool = False,
-        writer: str | None = None,
+        writer: object = None,
         settings: Mapping[str, Any] | None = None,
     ) -> BankCache:
         """Open the cache of banks that a model writes. Models are identified by content, so their folders may move.
@@ -72,7 +72,7 @@ class BankCache:
             recall_per_speaker: Memories recalled per speaker for the manager.
             max_new_tokens: Longest completion, in tokens.
             constrained: Whether completions are held to the JSON of operations.
-            writer: Adapter folder of the writer; None for the base model or none.
+            writer: What identifies the writer, as JSON; None for none.
             settings: Settings of the system's own.
         """
         all_settings = {
@@ -83,7 +83,7 @@ class BankCache:
             "recall_per_speaker": recall_per_speaker,
             "max_new_tokens": max_new_tokens,
             "constrained": constrained,
-            "writer": adapter_hash(writer) if writer else None,
+            "writer": writer,
             "settings": dict(settings or {}),
         }
         return cls(folder, system, all_settings)
