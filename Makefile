@@ -164,8 +164,8 @@ figures: $(STAMP) ## Draw the curves of the published records, or of your runs [
 verify-results: $(STAMP) ## Check every published figure against its record [ARGS=--write]
 	$(PY) recipes/verify_results.py $(ARGS)
 
-package-adapters: need-FOLDER $(STAMP) ## Put a trained pair into the package: FOLDER=outputs/reproduce/seed0
-	$(PY) -m recipes.package_adapters $(call quote,$(FOLDER)) $(ARGS)
+package-adapters: need-FOLDER $(STAMP) ## Put a trained pair into the package: FOLDER=outputs/reproduce/seed0 [WRITER=folder]
+	$(PY) -m recipes.package_adapters $(call quote,$(FOLDER))$(call option,WRITER,writer) $(ARGS)
 
 bench: $(STAMP) ## Time training against stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
 	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)

@@ -179,6 +179,49 @@ def completed(*arguments: object) -> Any:
     return complete(evaluate.parse_arguments(["--benchmark=synthetic", *map(str, arguments)]))
 
 
+class TestPackagingAWriter:
+    def test_it_goes_beside_the_pair_and_is_counted_apart(
+        self,
+        runs: Path,
+        tiny_is_embedded: None,
+        tiny_model: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        train(tiny_model, tmp_path / "own", "writer_sft", "sft", 9, dataset="synthetic")
+        pair = 2 * (runs / "manager_grpo" / "adapter_model.safetensors").stat().st_size  # in float32
+        monkeypatch.setattr(package_adapters, "LIMIT_BYTES", pair)  # the three together would exceed it
+        output = tmp_path / "out"
+        arguments = [str(runs), f"--output={output}", f"--writer={tmp_path / 'own' / 'writer_sft'}"]
+        assert run_main(package_adapters.main, arguments) == 0
+        printed = capsys.readouterr().out
+        assert f"{output}: manager and answer " in printed and f"{output}: writer " in printed
+        trained = load_file(tmp_path / "own" / "writer_sft" / "adapter_model.safetensors")
+        stored = load_file(output / "writer" / "adapter_model.safetensors")
+        assert all(torch.equal(value, trained[name].to(torch.bfloat16)) for name, value in stored.items())
+        card = (output / "writer" / "README.md").read_text()
+        assert "`make train-writer-sft`" in card and "| `writer_sft` | SFT | `synthetic` | 402 | 40 |" in card
+        assert "everyday" not in card
+
+    def test_the_folder_of_runs_may_hold_it(
+        self, runs: Path, tiny_is_embedded: None, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "runs"
+        shutil.copytree(runs, own)
+        train(tiny_model, own, "writer_sft", "sft", 9, dataset="synthetic")
+        assert run_main(package_adapters.main, [str(own), f"--output={tmp_path / 'out'}"]) == 0
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {*AGENTS, "writer"}
+
+    def test_another_agents_adapter_is_refused_whole(
+        self, runs: Path, tiny_is_embedded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = [str(runs), f"--output={tmp_path / 'out'}", f"--writer={runs / 'manager_sft'}"]
+        assert run_main(package_adapters.main, arguments) == 1
+        assert "which is the adapter of the manager agent" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+
 class TestEvaluations:
     @pytest.fixture
     def played(self, tmp_path: Path, tiny_model: Path) -> Iterator[Any]:
