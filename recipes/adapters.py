@@ -41,7 +41,7 @@ def choose_adapters(options: argparse.Namespace) -> None:
     Logs a line if an agent on the embedded base model has no named adapter.
 
     Raises:
-        ConfigurationError: A manager or weaver is named for a system that takes none, or a needed weaver is not.
+        ConfigurationError: What is named is for another system, or a needed weaver is not named.
     """
     from memory_r1.systems.table import system_spec
 
@@ -51,6 +51,8 @@ def choose_adapters(options: argparse.Namespace) -> None:
         raise ConfigurationError(f"--manager is given, but memory system {options.system!r} has {has}: leave it out")
     if options.weaver and not spec.needs_weaver:
         raise ConfigurationError(f"--weaver is given, but memory system {options.system!r} has none: leave it out")
+    if options.slot_policy and not spec.takes_slot_policy:
+        raise ConfigurationError(f"--slot-policy is given, but memory system {options.system!r} has none: leave it out")
     if spec.needs_weaver:
         options.weaver = find_weaver(options.system, options.weaver, options.model)
     agents = ("manager", "answer") if spec.takes_manager_adapter else ("answer",)
@@ -69,6 +71,11 @@ def choose_adapters(options: argparse.Namespace) -> None:
         logger.info("%s and none comes with this installation: using the untrained base model", found)
 
 
+def agent_of(folder: Path, otherwise: str) -> str:
+    """Return the agent whose adapter a folder holds, as its summary names it; `otherwise` where it has none."""
+    return str(read_json(folder / SUMMARY).get("agent", otherwise)) if (folder / SUMMARY).is_file() else otherwise
+
+
 def find_weaver(system: str, named: str | None, model: str) -> str:
     """Return the folder of a system's weaver: the named one, else the one in the package for the embedded model.
 
@@ -83,10 +90,12 @@ def find_weaver(system: str, named: str | None, model: str) -> str:
             f"memory system {system!r} needs a trained weaver: run make train-latent-tokens, and name the folder that "
             "it writes with --weaver"
         )
-    if not (Path(named).expanduser() / QUERIES).is_file():
+    folder = Path(named).expanduser()
+    agent = agent_of(folder, "weaver")
+    if agent != "weaver" or not (folder / QUERIES).is_file():
+        found = f"no {QUERIES} there" if agent == "weaver" else f"the adapter of the {agent} agent"
         raise ConfigurationError(
-            f"--weaver {named}: found no {QUERIES} there; give the folder of a weaver, which make train-latent-tokens "
-            "writes"
+            f"--weaver {named}: found {found}; give the folder of a weaver, which make train-latent-tokens writes"
         )
     return named
 
@@ -97,7 +106,7 @@ def load_weaver(options: argparse.Namespace, model: LocalLanguageModel) -> Token
     from memory_r1.models import adapter_hash
 
     summary = Path(options.weaver) / SUMMARY
-    trained_through = read_json(summary)["recipe"]["answer_sha256"] if summary.is_file() else None
+    trained_through = read_json(summary).get("recipe", {}).get("answer_sha256") if summary.is_file() else None
     if summary.is_file() and trained_through != (adapter_hash(options.answer) if options.answer else None):
         logger.warning(
             "%s was trained through another Answer Agent: this one may not read its memory tokens; train a weaver for "

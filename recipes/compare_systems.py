@@ -44,6 +44,7 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     parser.add_argument("--writer", metavar="DIR", help="as for recipes/evaluate.py, for the systems that write")
     parser.add_argument("--writer-endpoint", metavar="URL", help="as for recipes/evaluate.py")
     parser.add_argument("--weaver", metavar="DIR", help="as for recipes/evaluate.py, for latent-tokens")
+    parser.add_argument("--slot-policy", metavar="DIR", help="as for recipes/evaluate.py, for token-retention")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by the options"
     )
@@ -71,11 +72,12 @@ def main(arguments: Sequence[str]) -> int:
     writer = [f"--writer={options.writer}"] if options.writer else []
     writer += [f"--writer-endpoint={options.writer_endpoint}"] if options.writer_endpoint else []
     weaver = [f"--weaver={options.weaver}"] if options.weaver else []
+    slot_policy = [f"--slot-policy={options.slot_policy}"] if options.slot_policy else []
     for name in [name for name, spec in specs.items() if spec.needs_weaver]:
         try:
             find_weaver(name, options.weaver, evaluated.model)
         except ConfigurationError as error:
-            if options.systems:  # then it was asked for
+            if options.systems or options.weaver:  # then it was asked for
                 raise
             console.print(f"left out: {error}")
             del specs[name]
@@ -94,6 +96,7 @@ def main(arguments: Sequence[str]) -> int:
             *(manager if spec.takes_manager_adapter else shared),
             *(writer if spec.writes else []),
             *(weaver if spec.needs_weaver else []),
+            *(slot_policy if spec.takes_slot_policy else []),
             *answer,
             *others,
         )

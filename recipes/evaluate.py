@@ -113,8 +113,7 @@ def main(arguments: Sequence[str]) -> int:
         adapters[WRITER] = folder
     model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
     dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
-    if options.restart:
-        discard_folder(options.output)
+    system = build(options, model)
     run = RunInfo(
         benchmark=reported_name(options),
         split=options.split,
@@ -126,9 +125,11 @@ def main(arguments: Sequence[str]) -> int:
         config=configuration(options) | about_data | about_cuts,
         category_names=category_names(options.benchmark),
     )
+    if options.restart:  # only now, when all that the options name has been found fit
+        discard_folder(options.output)
     try:
         results = evaluate(
-            build(options, model),
+            system,
             AnswerAgent(
                 model,
                 adapter="answer" if options.answer else None,

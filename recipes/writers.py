@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from memory_r1 import packaged_adapters
-from memory_r1.adapter_settings import BASE, SUMMARY
+from memory_r1.adapter_settings import BASE
 from memory_r1.errors import ConfigurationError
-from memory_r1.jsonl import read_json
 from memory_r1.packaged_adapters import PACKAGED
+from recipes.adapters import agent_of
 
 if TYPE_CHECKING:
     from memory_r1.inference.local_model import LocalLanguageModel
@@ -86,7 +86,7 @@ def writer_folder(named: str) -> str:
             )
             + ", or 'base' for the base model"
         )
-    agent = read_json(folder / SUMMARY).get("agent", WRITER) if (folder / SUMMARY).is_file() else WRITER
+    agent = agent_of(folder, WRITER)
     if agent != WRITER:
         raise ConfigurationError(
             f"--writer is {named!r}, which is the adapter of the {agent} agent: give a writer's, which "

@@ -180,6 +180,8 @@ class BankedSystem(MemorySystem):
     def load(self, path: Path | str, *, create: bool = False) -> None:
         if not create and not Path(path).is_file():
             raise StoreError(f"{path} is missing; give the path of a saved memory system")
+        if not create and not Path(path).stat().st_size:
+            raise StoreError(f"{path} is empty; give the path of a saved memory system")
         opened = SqliteLog(path, self.start, system=self.name)
         self._log.close()
         self._log = opened
