@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from memory_r1.agents.prompts import memory_line
 from memory_r1.errors import StoreError
-from memory_r1.memory.log import ListLog, Log
+from memory_r1.memory.list_log import ListLog
+from memory_r1.memory.log import Log
 from memory_r1.memory.operations import RefusalReason
 from memory_r1.memory.record import SESSION_END, SPEAKERS, Event, Record, Refusal
 from memory_r1.memory.sqlite_log import SqliteLog, save_log
