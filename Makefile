@@ -15,7 +15,7 @@ ACCELERATE  =
 SEED        =
 # Evaluation: SYSTEM (for `make compare`, SYSTEMS and BENCHMARK), MODEL by name or folder, MANAGER, ANSWER and WRITER as
 # adapter folders or `base` (default: the adapters that come with the package; for WRITER, rules), WEAVER as a folder for
-# latent-tokens.
+# latent-tokens. WRITER is also `packaged` or, with ENDPOINT=url, a model on a server.
 SYSTEM      =
 SYSTEMS     =
 BENCHMARK   =
@@ -52,7 +52,8 @@ train    = $(threads) $(PY) -m accelerate.commands.launch --quiet --config_file 
            --config $(recipe)$(call option,SEED,seed) $(ARGS)
 # Options shared by `evaluate` and `compare`.
 EVALUATION = $(call option,MODEL,model)$(call option,MANAGER,manager)$(call option,ANSWER,answer) \
-           $(call option,WRITER,writer)$(call option,WEAVER,weaver)$(call option,SPLIT,split)$(call option,FORM,form) \
+           $(call option,WRITER,writer)$(call option,ENDPOINT,writer-endpoint)$(call option,WEAVER,weaver) \
+           $(call option,SPLIT,split)$(call option,FORM,form) \
            $(call option,SESSIONS,sessions)$(call option,LIMIT,limit)$(call option,DATA,data)$(call option,FILE,file) \
            $(call option,SEED,seed)$(call option,OUTPUT,output) $(ARGS)
 evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system)$(EVALUATION)
@@ -163,8 +164,8 @@ figures: $(STAMP) ## Draw the curves of the published records, or of your runs [
 verify-results: $(STAMP) ## Check every published figure against its record [ARGS=--write]
 	$(PY) recipes/verify_results.py $(ARGS)
 
-package-adapters: need-FOLDER $(STAMP) ## Put a trained pair into the package: FOLDER=outputs/reproduce/seed0
-	$(PY) -m recipes.package_adapters $(call quote,$(FOLDER)) $(ARGS)
+package-adapters: need-FOLDER $(STAMP) ## Put a trained pair into the package: FOLDER=outputs/reproduce/seed0 [WRITER=folder]
+	$(PY) -m recipes.package_adapters $(call quote,$(FOLDER))$(call option,WRITER,writer) $(ARGS)
 
 bench: $(STAMP) ## Time training against stock TRL [MODEL=name] [OUTPUT=folder] [ARGS="--cases 256x4x32"]
 	$(PY) -m recipes.bench$(call option,MODEL,model)$(call option,OUTPUT,output) $(ARGS)

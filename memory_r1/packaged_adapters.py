@@ -10,7 +10,7 @@ from memory_r1.packaged_models import LANGUAGE_MODEL
 
 AGENTS = ("manager", "answer")
 FOLDER = Path(__file__).parent / "adapters"
-"""Holds one adapter folder per agent, which `recipes/package_adapters.py` writes."""
+"""Holds one adapter folder per agent, and maybe one of a writer, which `recipes/package_adapters.py` writes."""
 MODELS = (LANGUAGE_MODEL.name, LANGUAGE_MODEL.hub_id)
 """Names of the base model that the pair was trained on."""
 PACKAGED = "packaged"

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-WRITER = "writer"
-"""The agent of a writer's adapter, as its summary names it."""
-
 
 def add_adapters(group: argparse._ArgumentGroup) -> None:
     """Add the options that name the adapters."""
@@ -32,51 +29,10 @@ def add_adapters(group: argparse._ArgumentGroup) -> None:
             "the package if no adapter is named and --model is the embedded one, else `base`)",
         )
     group.add_argument(
-        "--writer",
-        metavar="DIR",
-        help="adapter that writes facts, summaries and the like, or `base` for the untrained model (default: rules)",
-    )
-    group.add_argument(
         "--weaver",
         metavar="DIR",
         help="weaver of latent-tokens (default: the one that comes with the package if --model is the embedded one)",
     )
-
-
-def check_writer(options: argparse.Namespace) -> None:
-    """Check that the system writes, if a writer is named, and that its adapter is one.
-
-    Raises:
-        ConfigurationError: It does not, or the adapter is missing or another agent's.
-    """
-    from memory_r1.systems.table import system_spec
-
-    if options.writer and not system_spec(options.system).writes:
-        raise ConfigurationError(
-            f"--writer is given, but memory system {options.system!r} asks no model to write: leave it out"
-        )
-    if options.writer not in (None, BASE):
-        check_writer_folder(options.writer)
-
-
-def check_writer_folder(folder: str) -> None:
-    """Check that a folder holds a writer's adapter; one trained elsewhere, without a summary, may be anything.
-
-    Raises:
-        ConfigurationError: It holds none, or another agent's.
-    """
-    path = Path(folder).expanduser()
-    if not (path / "adapter_config.json").is_file():
-        raise ConfigurationError(
-            f"--writer is {folder!r}, which holds no adapter_config.json: give the folder of a writer's adapter, which "
-            "`make train-writer-sft` trains, 'base' for the base model, or leave it out for rules"
-        )
-    agent = read_json(path / SUMMARY).get("agent", WRITER) if (path / SUMMARY).is_file() else WRITER
-    if agent != WRITER:
-        raise ConfigurationError(
-            f"--writer is {folder!r}, which is the adapter of the {agent} agent: give a writer's, which "
-            "`make train-writer-sft` trains"
-        )
 
 
 def choose_adapters(options: argparse.Namespace) -> None:
@@ -85,7 +41,7 @@ def choose_adapters(options: argparse.Namespace) -> None:
     Logs a line if an agent on the embedded base model has no named adapter.
 
     Raises:
-        ConfigurationError: A manager or weaver is named for a system that takes none, or a needed weaver is not.
+        ConfigurationError: What is named is for another system, or a needed weaver is not named.
     """
     from memory_r1.systems.table import system_spec
 
@@ -95,6 +51,8 @@ def choose_adapters(options: argparse.Namespace) -> None:
         raise ConfigurationError(f"--manager is given, but memory system {options.system!r} has {has}: leave it out")
     if options.weaver and not spec.needs_weaver:
         raise ConfigurationError(f"--weaver is given, but memory system {options.system!r} has none: leave it out")
+    if options.slot_policy and not spec.takes_slot_policy:
+        raise ConfigurationError(f"--slot-policy is given, but memory system {options.system!r} has none: leave it out")
     if spec.needs_weaver:
         options.weaver = find_weaver(options.system, options.weaver, options.model)
     agents = ("manager", "answer") if spec.takes_manager_adapter else ("answer",)
@@ -113,6 +71,11 @@ def choose_adapters(options: argparse.Namespace) -> None:
         logger.info("%s and none comes with this installation: using the untrained base model", found)
 
 
+def agent_of(folder: Path, otherwise: str) -> str:
+    """Return the agent whose adapter a folder holds, as its summary names it; `otherwise` where it has none."""
+    return str(read_json(folder / SUMMARY).get("agent", otherwise)) if (folder / SUMMARY).is_file() else otherwise
+
+
 def find_weaver(system: str, named: str | None, model: str) -> str:
     """Return the folder of a system's weaver: the named one, else the one in the package for the embedded model.
 
@@ -127,10 +90,12 @@ def find_weaver(system: str, named: str | None, model: str) -> str:
             f"memory system {system!r} needs a trained weaver: run make train-latent-tokens, and name the folder that "
             "it writes with --weaver"
         )
-    if not (Path(named).expanduser() / QUERIES).is_file():
+    folder = Path(named).expanduser()
+    agent = agent_of(folder, "weaver")
+    if agent != "weaver" or not (folder / QUERIES).is_file():
+        found = f"no {QUERIES} there" if agent == "weaver" else f"the adapter of the {agent} agent"
         raise ConfigurationError(
-            f"--weaver {named}: found no {QUERIES} there; give the folder of a weaver, which make train-latent-tokens "
-            "writes"
+            f"--weaver {named}: found {found}; give the folder of a weaver, which make train-latent-tokens writes"
         )
     return named
 
@@ -141,7 +106,7 @@ def load_weaver(options: argparse.Namespace, model: LocalLanguageModel) -> Token
     from memory_r1.models import adapter_hash
 
     summary = Path(options.weaver) / SUMMARY
-    trained_through = read_json(summary)["recipe"]["answer_sha256"] if summary.is_file() else None
+    trained_through = read_json(summary).get("recipe", {}).get("answer_sha256") if summary.is_file() else None
     if summary.is_file() and trained_through != (adapter_hash(options.answer) if options.answer else None):
         logger.warning(
             "%s was trained through another Answer Agent: this one may not read its memory tokens; train a weaver for "

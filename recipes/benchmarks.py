@@ -139,7 +139,8 @@ def folder_name(options: argparse.Namespace, system: str) -> str:
     if options.model != DEFAULT_MODEL:
         parts.append(Path(options.model).name)
     if options.writer:
-        parts.append("writer" + "-".join(Path(options.writer.lstrip("/")).parts[-2:]))
+        named = recorded_name("writer", options.writer) or ""
+        parts.append("writer" + "-".join(Path(named.lstrip("/")).parts[-2:]))
     parts += [setting.replace("/", "-") for setting in options.set]
     for name, default in NAMED_OPTIONS.items():
         value = getattr(options, name)

@@ -23,6 +23,7 @@ from memory_r1.errors import ConfigurationError
 from recipes import evaluate
 from recipes.adapters import find_weaver
 from recipes.commands import run_python
+from recipes.evaluation_options import complete
 
 if TYPE_CHECKING:
     from memory_r1.systems.table import SystemSpec
@@ -40,8 +41,10 @@ def parse_arguments(arguments: Sequence[str]) -> tuple[argparse.Namespace, list[
     parser.add_argument(
         "--manager", metavar="DIR", help="as for recipes/evaluate.py, for the systems that take a trained manager"
     )
-    parser.add_argument("--writer", metavar="DIR", help="adapter of the writer or 'base', for the systems that write")
+    parser.add_argument("--writer", metavar="DIR", help="as for recipes/evaluate.py, for the systems that write")
+    parser.add_argument("--writer-endpoint", metavar="URL", help="as for recipes/evaluate.py")
     parser.add_argument("--weaver", metavar="DIR", help="as for recipes/evaluate.py, for latent-tokens")
+    parser.add_argument("--slot-policy", metavar="DIR", help="as for recipes/evaluate.py, for token-retention")
     parser.add_argument(
         "--output", type=Path, metavar="FOLDER", help="default: a folder in outputs/compare, named by the options"
     )
@@ -54,9 +57,9 @@ def settled(options: argparse.Namespace, others: Sequence[str], specs: Mapping[s
     """Return an evaluation's options with every adapter that the systems use, and the comparison's folder as output."""
     managed = next((name for name, spec in specs.items() if spec.takes_manager_adapter), next(iter(specs)))
     given = {"benchmark": options.benchmark, "system": managed, "manager": options.manager, "output": options.output}
-    given["writer"] = options.writer
+    given |= {"writer": options.writer, "writer-endpoint": options.writer_endpoint}
     evaluated = evaluate.parse_arguments([*(f"--{name}={value}" for name, value in given.items() if value), *others])
-    return evaluate.complete(evaluated, "compare", "systems")
+    return complete(evaluated, "compare", "systems")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -66,12 +69,15 @@ def main(arguments: Sequence[str]) -> int:
 
     specs = {name: system_spec(name) for name in options.systems or SYSTEMS}
     evaluated = settled(options, others, specs)
+    writer = [f"--writer={options.writer}"] if options.writer else []
+    writer += [f"--writer-endpoint={options.writer_endpoint}"] if options.writer_endpoint else []
     weaver = [f"--weaver={options.weaver}"] if options.weaver else []
+    slot_policy = [f"--slot-policy={options.slot_policy}"] if options.slot_policy else []
     for name in [name for name, spec in specs.items() if spec.needs_weaver]:
         try:
             find_weaver(name, options.weaver, evaluated.model)
         except ConfigurationError as error:
-            if options.systems:  # then it was asked for
+            if options.systems or options.weaver:  # then it was asked for
                 raise
             console.print(f"left out: {error}")
             del specs[name]
@@ -88,8 +94,9 @@ def main(arguments: Sequence[str]) -> int:
             f"--system={name}",
             f"--output={evaluated.output / name}",
             *(manager if spec.takes_manager_adapter else shared),
-            *([f"--writer={options.writer}"] if options.writer and spec.writes else []),
+            *(writer if spec.writes else []),
             *(weaver if spec.needs_weaver else []),
+            *(slot_policy if spec.takes_slot_policy else []),
             *answer,
             *others,
         )

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from memory_r1.adapter_settings import BASE, AgentSettings
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
-from recipes.adapters import check_writer_folder
 from recipes.benchmarks import DEFAULT_MODEL
+from recipes.writers import writer_folder
 
 if TYPE_CHECKING:
     from memory_r1.inference.language_model import LanguageModel
-    from recipes.writing import WriterRow
+    from recipes.writer_rows import WriterRow
 
 logger = logging.getLogger("recipes.evaluate_writer")  # __name__ is __main__ in the command
 
@@ -36,7 +36,7 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         prog="evaluate_writer.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--writer", default=TRAINED, metavar="DIR", help=f"its adapter, or `base` for the untrained model ({TRAINED})"
+        "--writer", default=TRAINED, metavar="DIR", help=f"its adapter, `packaged` or `base` ({TRAINED})"
     )
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME", help=f"base model ({DEFAULT_MODEL})")
     parser.add_argument(
@@ -64,9 +64,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse_arguments(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logger.setLevel(logging.INFO)
-    adapter = None if options.writer == BASE else options.writer
-    if adapter:
-        check_writer_folder(adapter)
+    adapter = None if options.writer == BASE else writer_folder(options.writer)
 
     from data.sources import Source
     from data.synthetic.generator import generate_split
@@ -75,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.models import adapter_hash, model_hash, resolve_model
     from memory_r1.provenance import git_revision, package_versions
     from memory_r1.training.assembly import load_retriever
-    from recipes.writing import writer_rows
+    from recipes.writer_rows import writer_rows
 
     dtype = options.dtype or (AgentSettings.read(adapter).dtype if adapter else None) or "float32"
     model = LocalLanguageModel.load(
@@ -115,7 +113,7 @@ def score(
     from memory_r1.evaluation.scoring.statistics import bootstrap_interval
     from memory_r1.metrics import f1_squad
     from memory_r1.systems.writer import read
-    from recipes.writing import spread
+    from recipes.writer_rows import spread
 
     for name in dict.fromkeys(row.task.name for row in rows):
         asked = spread([row for row in rows if row.task.name == name], limit)

@@ -1,9 +1,9 @@
 """Put a trained pair into the package, in bfloat16 and with model cards: 10 MB or less together.
 
-    make package-adapters FOLDER=outputs/reproduce/seed0
+    make package-adapters FOLDER=outputs/reproduce/seed0 WRITER=outputs/smollm2-135m/writer_sft
 
 Takes `manager_grpo` and `answer_grpo` from a folder of recipes/reproduce.py. If the folder also holds its record
-`everyday-seed<N>.json`, the cards show the scores.
+`everyday-seed<N>.json`, the cards show the scores. A trained writer goes beside the pair and counts apart.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from memory_r1.adapter_settings import SUMMARY, AgentSettings
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json, write_json
+from recipes.writers import WRITER, writer_folder
 
 LIMIT_BYTES = 10_000_000
 BASE_MODEL, HUB_ID = packaged_adapters.MODELS
@@ -33,6 +34,13 @@ DATA = """\
 
 The everyday test chats share no name, place or answer with the training chats. Nothing was trained on LoCoMo,
 LongMemEval or MSC."""
+
+WRITER_DATA = """\
+| dataset | what training reads | licence |
+| --- | --- | --- |
+| `synthetic` | dialogues that `data/synthetic` generates, with texts rendered from gold operations | Apache-2.0 |
+
+Nothing was trained on LoCoMo, LongMemEval or MSC."""
 
 LIMITS = """\
 - It knows English chats of two people, about 20 short turns long, and no other domain.
@@ -54,32 +62,48 @@ own weights of that name, which differ, until `python -m memory_r1.models --repo
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Write both adapters, or nothing if they are too large."""
+    """Write the adapters, or nothing if one is not fit or the pair is too large."""
     parser = argparse.ArgumentParser(
         prog="package_adapters.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="runs of recipes/reproduce.py")
     parser.add_argument(
+        "--writer", metavar="DIR", help="adapter of a writer (default: `writer_sft` in FOLDER, if it is there)"
+    )
+    parser.add_argument(
         "--output", type=Path, default=packaged_adapters.FOLDER, metavar="FOLDER", help="default: in the package"
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
+    beside = options.folder / f"{WRITER}_sft"
+    writer = options.writer or (str(beside) if beside.is_dir() else None)
     with tempfile.TemporaryDirectory() as scratch:
         for agent in packaged_adapters.AGENTS:
-            write_adapter(options.folder, agent, Path(scratch) / agent)
-        size = sum(path.stat().st_size for path in Path(scratch).rglob("*") if path.is_file())
+            write_adapter(options.folder / f"{agent}_grpo", agent, Path(scratch) / agent)
+        size = size_of(Path(scratch))
         if size > LIMIT_BYTES:
             raise ConfigurationError(
                 f"{options.folder}: the pair takes {size / 1e6:.1f} MB in bfloat16, allowed are {LIMIT_BYTES / 1e6:g}: "
                 "train it with a lower lora_r"
             )
+        if writer:
+            write_adapter(Path(writer_folder(writer)).expanduser(), WRITER, Path(scratch) / WRITER)
         shutil.copytree(scratch, options.output, dirs_exist_ok=True)
-    print(f"{options.output}: {size / 1e6:.2f} MB")
+    print(f"{options.output}: manager and answer {size / 1e6:.2f} MB")
+    if writer:
+        print(f"{options.output}: writer {size_of(options.output / WRITER) / 1e6:.2f} MB")
+    else:
+        print(f"no writer: {beside} is not there; name one with --writer, which make train-writer-sft trains")
     return 0
 
 
-def write_adapter(runs: Path, agent: str, target: Path) -> None:
-    """Write the folder of one agent's adapter: weights, configuration, card and summary, but no tokenizer.
+def size_of(folder: Path) -> int:
+    """Return the bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def write_adapter(source: Path, agent: str, target: Path) -> None:
+    """Write the adapter of an agent's run in `source`: weights, configuration, card and summary, but no tokenizer.
 
     Raises:
         ModelError: The adapter is incomplete, or was not trained on the embedded base model.
@@ -91,7 +115,6 @@ def write_adapter(runs: Path, agent: str, target: Path) -> None:
     from memory_r1.models import check_adapter
     from memory_r1.training.runs import model_card
 
-    source = runs / f"{agent}_grpo"
     check_adapter(source, BASE_MODEL)
     summary = read_json(source / SUMMARY)
     del summary["log_history"]
@@ -106,27 +129,30 @@ def write_adapter(runs: Path, agent: str, target: Path) -> None:
     configuration = read_json(source / "adapter_config.json") | {"base_model_name_or_path": HUB_ID}
     write_json(target / "adapter_config.json", configuration)
     write_json(target / SUMMARY, summary)
-    sections = "\n\n".join(f"## {title}\n\n{text}" for title, text in card_sections(runs, agent, summary))
+    sections = "\n\n".join(f"## {title}\n\n{text}" for title, text in card_sections(source, agent, summary))
     (target / "README.md").write_text(f"{model_card(summary, sections, 'apache-2.0')}\n", encoding="utf-8")
 
 
-def card_sections(runs: Path, agent: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def card_sections(source: Path, agent: str, summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield the title and the text of each section of a card below the figures of its last run."""
     rows = [
         f"| `{row}` | {run['method'].upper()} | `{run['recipe'].get('dataset', 'synthetic')}` "
         f"| {run['train_rows']:,} | {run['steps']} |"
-        for row, run in training_chain(runs, f"{agent}_grpo")
+        for row, run in training_chain(source.parent, source.name)
     ]
     heading = "| run | method | dataset | rows | steps |\n| --- | --- | --- | --- | --- |"
-    command = f"`make reproduce-cpu STAGE=train SEED={summary['seed']}`, in this order:"
+    writes = agent == WRITER
+    target = "train-writer-sft" if writes else f"reproduce-cpu STAGE=train SEED={summary['seed']}"
+    command = f"`make {target}`, in this order:"
     yield "Training", "\n".join([command, "", heading, *rows])
-    yield "Data", DATA
+    yield "Data", WRITER_DATA if writes else DATA
     settings = AgentSettings(**summary["settings"]).to_dict()
     lines = [f"| `{name}` | {value} |" for name, value in settings.items() if value is not None]
-    prompt = f"The prompt is `memory_r1.agents.prompts.{agent}_prompt`, in the base model's chat template."
+    prompts = "systems.writer.prompt_for" if writes else f"agents.prompts.{agent}_prompt"
+    prompt = f"The prompt is `memory_r1.{prompts}`, in the base model's chat template."
     yield "Settings", "\n".join([prompt, "", "| setting | value |", "| --- | --- |", *lines])
-    record = runs / f"everyday-seed{summary['seed']}.json"
-    if record.is_file():
+    record = source.parent / f"everyday-seed{summary['seed']}.json"
+    if record.is_file() and not writes:
         yield "Scores", scores(agent, read_json(record))
     yield "Limits", LIMITS
     yield "Use", USE.format(agent=agent, name=BASE_MODEL)

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SEEDS = (0, 1, 2)
 
+logger = logging.getLogger("recipes.token_retention")  # __name__ is __main__ in the command
+
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="recipes/token_retention.py", description=(__doc__ or "").partition("\n")[0])
@@ -54,6 +56,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     for name in ("steps", "slots", "size", "train", "validation", "heldout"):
         if getattr(options, name) < 1:
             raise ConfigurationError(f"--{name} is {getattr(options, name)}: give a whole number from 1")
+    if min(options.seeds) < 0:
+        raise ConfigurationError(f"--seeds has {min(options.seeds)}: give whole numbers from 0")
     return options
 
 
@@ -73,6 +77,11 @@ def main(arguments: Sequence[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     dialogues = generate(options)
     embedder = SentenceEmbedder(resolve_embedder(options.embedder))
+    if options.size > embedder.dimension:
+        raise ConfigurationError(
+            f"--size is {options.size}, but the sentence model's embeddings have {embedder.dimension} values: give at "
+            "most that"
+        )
     embed_once(embedder, [dialogue for split in dialogues.values() for dialogue in split], options)
     projection = Projection.fit(
         embedder.embed([turn.text for each in dialogues["train"] for turn in each.turns()]), options.size
@@ -108,6 +117,7 @@ def generate(options: argparse.Namespace) -> dict[str, list[Dialogue]]:
 def embed_once(embedder: SentenceEmbedder, dialogues: Sequence[Dialogue], options: argparse.Namespace) -> None:
     """Fill the embedder's cache with all turns; those of an earlier launch come from a file in the output folder."""
     from rich.progress import track
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file, save_file
 
     from memory_r1.memory.embedder import text_key
@@ -115,8 +125,11 @@ def embed_once(embedder: SentenceEmbedder, dialogues: Sequence[Dialogue], option
     file = options.output / f"embeddings-{embedder.identity[:12].replace('/', '-')}.safetensors"
     keys, rows = np.zeros((0, 32), dtype=np.uint8), np.zeros((0, embedder.dimension), dtype=np.float32)
     if file.is_file():
-        found = load_file(file)
-        keys, rows = found["keys"], found["rows"]
+        try:
+            found = load_file(file)
+            keys, rows = found["keys"], found["rows"]
+        except SafetensorError:  # a kill cut it short
+            logger.warning("%s is damaged: the turns are embedded again", file)
     held = {key.tobytes(): row for key, row in zip(keys, rows, strict=True)}
     embedder.remember(held)
     texts = {text_key(turn.text): turn.text for dialogue in dialogues for turn in dialogue.turns()}
@@ -156,7 +169,8 @@ def train(
     recipe = {"algorithm": algorithm, "seed": seed, "steps": options.steps, "encoder": encoder, **counts, **SETTINGS}
     if (folder / "policy.json").is_file():
         finished = RetentionPolicy.load(folder)
-        if {name: finished.about.get(name) for name in recipe} != recipe or finished.slots != options.slots:
+        sizes = [finished.slots, finished.network.size]
+        if {name: finished.about.get(name) for name in recipe} != recipe or sizes != [options.slots, options.size]:
             raise DataError(f"{folder} holds a policy of other settings; choose another --output or remove the folder")
         return finished
     (folder / "log.jsonl").unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manag
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.inference.local_model import LocalLanguageModel
-from memory_r1.memory.log import ListLog
+from memory_r1.memory.list_log import ListLog
 from memory_r1.memory.record import Record
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.bank_cache import BankCache
@@ -31,7 +31,7 @@ from memory_r1.training.session_credit import BranchRollout, branch_rows, sessio
 from memory_r1.training.substitution import substitution_rows
 from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
-from recipes.writing import spread, writer_rows
+from recipes.writer_rows import spread, writer_rows
 
 logger = logging.getLogger(__name__)
 
@@ -176,8 +176,8 @@ def load_banks(
     dialogues = [source.dialogue for source in sources]
     log = ListLog(ScopeState())
     with PartialState().main_process_first(), cache.lock():  # another run may be playing the same dialogues
-        taken = cache.take(log, dialogues)
-        missing = [dialogue for dialogue in dialogues if dialogue.dialogue_id not in taken]
+        cache.take(log, kept := cache.kept(log, dialogues))
+        missing = [dialogue for dialogue in dialogues if dialogue.dialogue_id not in kept]
         if missing:
             language_model = LocalLanguageModel.load(name, {"manager": adapter}, dtype=dtype)
             manager = MemoryManager(

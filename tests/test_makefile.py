@@ -64,6 +64,12 @@ def test_options_reach_the_evaluation() -> None:
         assert option in command
 
 
+@pytest.mark.parametrize("target", ["eval-synthetic", "compare"])
+def test_a_writer_may_be_behind_a_server(target: str) -> None:
+    command = last_command(target, "BENCHMARK=synthetic", "WRITER=org/model", "ENDPOINT=http://127.0.0.1:8000/v1")
+    assert "--writer 'org/model' --writer-endpoint 'http://127.0.0.1:8000/v1'" in command
+
+
 @pytest.mark.parametrize("benchmark", ["synthetic", "locomo", "longmemeval", "msc"])
 def test_every_benchmark_has_a_target(benchmark: str) -> None:
     words = shlex.split(last_command(f"eval-{benchmark}", "DATA=my data"))

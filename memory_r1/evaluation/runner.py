@@ -155,14 +155,13 @@ def _take_banks(
     reused = list(run.banks.get("reused", ()))
     if rebuild and reused:
         raise ConfigurationError(f"{folder} has reused banks from {banks.folder}: --restart it to write them again")
-    if not rebuild:
-        reused += banks.kept(log, dialogues)
+    kept = {} if rebuild else banks.kept(log, dialogues)
+    reused += kept
     # Recorded first, so that a kill in between never leaves a reused bank unrecorded.
     key = banks.key if run.banks.get("key", banks.key) == banks.key else MIXED
     run = replace(run, banks={**run.banks, "key": key, "reused": reused})
     write_run(folder, run)
-    if not rebuild:
-        banks.take(log, dialogues)
+    banks.take(log, kept)
     return run
 
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from memory_r1.errors import ConfigurationError
+from memory_r1.errors import ConfigurationError, ModelError
 
 
 @contextmanager
@@ -49,10 +49,22 @@ def active_adapter(model: Any, name: str | None) -> Iterator[None]:
 
 
 def attach_adapter(model: Any, name: str, folder: str | Path, *, trainable: bool = False) -> Any:
-    """Load the adapter in `folder` under `name`; wrap a plain model in a `PeftModel` first."""
+    """Load the adapter in `folder` under `name`; wrap a plain model in a `PeftModel` first.
+
+    Raises:
+        ModelError: Its weights have other sizes or places than the model's.
+    """
     from peft import PeftModel
 
-    if hasattr(model, "peft_config"):
-        model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
-        return model
-    return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+    try:
+        if hasattr(model, "peft_config"):
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=trainable)
+            return model
+        return PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=trainable)
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, RuntimeError) and "state_dict" not in str(error):  # such as too little memory
+            raise
+        reason = str(error).splitlines()[:2][-1].strip()
+        raise ModelError(
+            f"adapter {folder} does not fit this model ({reason}); load it on its own base model or train it again"
+        ) from error

@@ -118,7 +118,7 @@ class Weaver:
         """
         path = Path(folder).expanduser() / QUERIES
         _, headers = read_tensor_headers(path)
-        count = headers.get("queries", {}).get("shape", [1])[0]
+        count = (headers.get("queries", {}).get("shape") or [1])[0]
         head = WeaverHead(count, base_of(model.model).get_input_embeddings().embedding_dim)
         expected = {name: list(tensor.shape) for name, tensor in head.state_dict().items()}
         if {name: header["shape"] for name, header in headers.items()} != expected:

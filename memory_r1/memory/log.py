@@ -4,15 +4,15 @@ Its unit is the turn. One `Record` holds the turn, the model's completion and it
 and the resulting `Event`s. Memory is a fold over the records (`Folding.after`). States are cheap to keep and to fork,
 so a rollout starts from one and needs no file.
 
-`ListLog` keeps records in memory; `memory/sqlite_log.py` keeps them in a SQLite file.
+`memory/list_log.py` keeps records in memory, `memory/sqlite_log.py` in a SQLite file.
 """
 
 from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Generic, Protocol, Self, TypeVar
@@ -253,8 +253,13 @@ class Log(ABC, Generic[S]):
     def _scrub(self) -> None:
         """Remove every byte of erased records from the file."""
 
+    def _start_of(self, scope: str) -> S:
+        """Return the state before the first record of a scope."""
+        return self.start
+
     def _unfolded(self, scope: str) -> _Folded[S]:
-        return _Folded(self.start, self.start)
+        start = self._start_of(scope)
+        return _Folded(start, start)
 
     def _current(self, scope: str) -> _Folded[S]:
         """Return the scope's fold, brought up to date."""
@@ -269,7 +274,7 @@ class Log(ABC, Generic[S]):
         record = decide(folded.state)
         first = folded.events + 1
         events = tuple(replace(event, number=first + place) for place, event in enumerate(record.events))
-        record = replace(record, events=events, written_at=_now())
+        record = replace(record, events=events, written_at=datetime.now(UTC).isoformat(timespec="milliseconds"))
         self._append(scope, folded.records + 1, record)
         folded.play([record], lambda: self.records(scope))
         return record
@@ -287,64 +292,8 @@ class Log(ABC, Generic[S]):
         return len(events)
 
 
-class ListLog(Log[S]):
-    """A log in memory.
-
-    Args:
-        start: The state before the first record of a scope.
-        states: Scopes that start from another state, as in a rollout.
-    """
-
-    def __init__(self, start: S, states: Mapping[str, S] | None = None) -> None:
-        super().__init__(start)
-        self._states = dict(states or {})
-        self._records: dict[str, list[Record]] = {}
-        self._fresh: list[str] = []  # scopes that the current transaction has appended to
-
-    def scopes(self) -> tuple[str, ...]:
-        return tuple(sorted(scope for scope, records in self._records.items() if records))
-
-    def records(self, scope: str, since: int = 0) -> tuple[Record, ...]:
-        check_scope(scope)
-        with self._lock:
-            return tuple(self._records.get(scope, ())[since:])
-
-    def _unfolded(self, scope: str) -> _Folded[S]:
-        start = self._states.get(scope, self.start)
-        return _Folded(start, start)
-
-    def _append(self, scope: str, number: int, record: Record) -> None:
-        self._records.setdefault(scope, []).append(record)
-        self._fresh.append(scope)
-
-    def _erase(self, scope: str, redacted: Sequence[Record] | None, items: Collection[int]) -> None:
-        if redacted is None:
-            self._records.pop(scope, None)
-            self._states.pop(scope, None)
-        else:
-            self._records[scope] = list(redacted)
-
-    def _reading(self) -> AbstractContextManager[object]:
-        return self._lock
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        self._fresh = []
-        try:
-            yield
-        except BaseException:
-            for scope in self._fresh:
-                self._records[scope].pop()
-            self._folded.clear()
-            raise
-
-
 def check_scope(scope: str) -> str:
     """Return `scope`, or raise a ScopeError if it is empty."""
     if not isinstance(scope, str) or not scope.strip():
         raise ScopeError(f"found scope {scope!r}: name the user or dialogue, a non-empty string")
     return scope
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

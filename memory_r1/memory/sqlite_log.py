@@ -22,6 +22,10 @@ from memory_r1.types import Turn
 _APPLICATION = 0x4D52314C  # "MR1L" in the file header marks our logs
 _FORMAT = 2  # the file's user_version; raise it with every schema change
 _BUSY_SECONDS = 60
+_REMEDIES = {
+    sqlite3.SQLITE_CORRUPT: "; it is cut short or damaged: restore a copy of it",
+    sqlite3.SQLITE_NOTADB: "; give the path of a memory store or a new one",
+}
 _SCHEMA = """
 CREATE TABLE log (system TEXT NOT NULL, erasures INTEGER NOT NULL);
 CREATE TABLE records (
@@ -63,6 +67,8 @@ class SqliteLog(Log[S]):
         self.path = Path(path)
         self.system = system
         self._erasures = 0
+        if self.path.is_dir():
+            raise StoreError(f"{self.path} is a folder; give the path of a file")
         with self._errors("opened"):
             # Threads take turns by the log's lock.
             self._connection = sqlite3.connect(
@@ -259,7 +265,8 @@ class SqliteLog(Log[S]):
         try:
             yield
         except (sqlite3.Error, UnicodeEncodeError, OverflowError) as error:
-            raise StoreError(f"the store {self.path} cannot be {action}: {error}") from error
+            remedy = _REMEDIES.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "")
+            raise StoreError(f"the store {self.path} cannot be {action}: {error}{remedy}") from error
 
 
 def save_log(log: Log[Any], path: Path | str, *, system: str) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class BankCache:
         recall_per_speaker: int,
         max_new_tokens: int,
         constrained: bool = False,
-        writer: str | None = None,
+        writer: object = None,
         settings: Mapping[str, Any] | None = None,
     ) -> BankCache:
         """Open the cache of banks that a model writes. Models are identified by content, so their folders may move.
@@ -72,7 +72,7 @@ class BankCache:
             recall_per_speaker: Memories recalled per speaker for the manager.
             max_new_tokens: Longest completion, in tokens.
             constrained: Whether completions are held to the JSON of operations.
-            writer: Adapter folder of the writer; None for the base model or none.
+            writer: What identifies the writer, as JSON; None for none.
             settings: Settings of the system's own.
         """
         all_settings = {
@@ -83,7 +83,7 @@ class BankCache:
             "recall_per_speaker": recall_per_speaker,
             "max_new_tokens": max_new_tokens,
             "constrained": constrained,
-            "writer": adapter_hash(writer) if writer else None,
+            "writer": writer,
             "settings": dict(settings or {}),
         }
         return cls(folder, system, all_settings)
@@ -93,19 +93,17 @@ class BankCache:
         told = json.dumps(asdict(replace(dialogue, questions=())), sort_keys=True)
         return self.folder / f"{_sha256(self.key + told)[:24]}.db"
 
-    def kept(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> list[str]:
-        """Return the ids of the dialogues that `take` would copy."""
-        return [each.dialogue_id for each in dialogues if self._read(each) and not log.records(each.dialogue_id)]
+    def kept(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> dict[str, tuple[Record, ...]]:
+        """Return the cached records of the dialogues that `log` does not hold yet, by dialogue."""
+        missing = [each for each in dialogues if not log.records(each.dialogue_id)]
+        return {each.dialogue_id: records for each in missing if (records := self._read(each))}
 
-    def take(self, log: Log[ScopeState], dialogues: Sequence[Dialogue]) -> list[str]:
-        """Copy the cached records of dialogues that `log` does not hold yet into it; return the dialogues' ids."""
-        taken = self.kept(log, dialogues)
-        for dialogue in dialogues:
-            if dialogue.dialogue_id in taken:
-                log.extend(dialogue.dialogue_id, self._read(dialogue))
-        if taken:
-            logger.info("banks: %d taken over from %s, no model is asked for them", len(taken), self.folder)
-        return taken
+    def take(self, log: Log[ScopeState], kept: Mapping[str, tuple[Record, ...]]) -> None:
+        """Copy what `kept` returned into `log`."""
+        for dialogue_id, records in kept.items():
+            log.extend(dialogue_id, records)
+        if kept:
+            logger.info("banks: %d taken over from %s, no model is asked for them", len(kept), self.folder)
 
     def keep(self, log: Log[ScopeState], dialogues: Iterable[Dialogue]) -> None:
         """Store the banks of completed dialogues, replacing any that are stored already."""

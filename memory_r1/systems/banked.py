@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from memory_r1.agents.prompts import memory_line
 from memory_r1.errors import StoreError
-from memory_r1.memory.log import ListLog, Log
+from memory_r1.memory.list_log import ListLog
+from memory_r1.memory.log import Log
 from memory_r1.memory.operations import RefusalReason
 from memory_r1.memory.record import SESSION_END, SPEAKERS, Event, Record, Refusal
 from memory_r1.memory.sqlite_log import SqliteLog, save_log
@@ -180,6 +181,8 @@ class BankedSystem(MemorySystem):
     def load(self, path: Path | str, *, create: bool = False) -> None:
         if not create and not Path(path).is_file():
             raise StoreError(f"{path} is missing; give the path of a saved memory system")
+        if not create and not Path(path).stat().st_size:
+            raise StoreError(f"{path} is empty; give the path of a saved memory system")
         opened = SqliteLog(path, self.start, system=self.name)
         self._log.close()
         self._log = opened

@@ -71,7 +71,7 @@ class MemoryBankSystem(EmbeddedSystem):
         states: As in `BankedSystem`.
 
     Raises:
-        ConfigurationError: `forgetting` is unknown, or `forget_below` is not from 0 to 1.
+        ConfigurationError: `forgetting` is unknown, `forget_below` not from 0 to 1, or `recalled_per_turn` below 0.
     """
 
     name = "memorybank"
@@ -95,6 +95,10 @@ class MemoryBankSystem(EmbeddedSystem):
             raise ConfigurationError(f"forgetting is {forgetting!r}; allowed are {', '.join(FORGETTING)}")
         if not 0 <= forget_below <= 1:
             raise ConfigurationError(f"forget_below is {forget_below}: give a retention from 0 to 1")
+        if recalled_per_turn < 0:
+            raise ConfigurationError(
+                f"recalled_per_turn is {recalled_per_turn}: give how many a turn recalls, at least 0"
+            )
         super().__init__(embedder, count_tokens=count_tokens, states=states)
         self._writer = writer or Writer()
         self._recall_per_speaker = recall_per_speaker

@@ -167,10 +167,12 @@ class RetentionPolicy:
                 raise ValueError(f"slots={slots!r}, size={size!r}, width={width!r}, allowed: whole numbers from 1")
             tensors = load_file(folder / WEIGHTS)
             projection = Projection(*(tensors.pop(f"projection.{name}").numpy() for name in ("mean", "components")))
+            if projection.components.shape != (len(projection.mean), size):
+                raise ValueError(f"its projection has {projection.components.shape[-1]} directions, its network {size}")
             network = RetentionNetwork(size, width)
             network.load_state_dict({name.removeprefix("network."): tensor for name, tensor in tensors.items()})
         except (OSError, DataError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{folder} holds no policy of token-retention ({_first_line(error)}); {remedy}") from error
+            raise ModelError(f"{folder} holds no policy of token-retention ({_reason(error)}); {remedy}") from error
         return cls(network.eval(), projection, slots, settings.get("masked") is not False, settings.get("about", {}))
 
 
@@ -181,5 +183,6 @@ def policy_hash(folder: Path | str = PUBLISHED) -> str:
     return hashlib.sha256(" ".join(hashes).encode()).hexdigest()
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _reason(error: Exception) -> str:
+    """Return the first complaint; torch puts a heading above it."""
+    return " ".join(str(error).split("\n")[:2]).replace("\t", "")

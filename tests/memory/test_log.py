@@ -16,7 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from memory_r1.errors import ScopeError, StoreError
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.memory.log import ListLog, Log
+from memory_r1.memory.list_log import ListLog
+from memory_r1.memory.log import Log
 from memory_r1.memory.record import Event, Record, Refusal
 from memory_r1.memory.sqlite_log import SqliteLog, save_log
 from memory_r1.systems.state import ScopeState

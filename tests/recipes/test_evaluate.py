@@ -14,6 +14,7 @@ from memory_r1.dialogue_file import read_dialogues, write_dialogues
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError
 from memory_r1.types import Dialogue, Question, Session, Turn
+from recipes.evaluation_options import complete
 from tests.tiny import embedder_folder
 
 ROOT = Path(__file__).parents[2]
@@ -109,7 +110,7 @@ def test_a_writer_and_a_systems_own_settings_reach_it_and_name_the_run(
 @pytest.mark.parametrize(("style", "longest"), [("ids", 32), ("quotes", 128)])
 def test_the_longest_answer_depends_on_the_style(recipe: ModuleType, style: str, longest: int) -> None:
     options = recipe.parse_arguments(["--benchmark", "synthetic", "--answer-style", style])
-    assert recipe.complete(options).answer_tokens == longest
+    assert complete(options).answer_tokens == longest
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ TRAINED = {"recall_per_speaker": 30, "dtype": "bfloat16", "answer_style": "quote
 
 
 def completed(recipe: ModuleType, *arguments: object) -> dict[str, object]:
-    return vars(recipe.complete(recipe.parse_arguments(["--benchmark", "synthetic", *map(str, arguments)])))
+    return vars(complete(recipe.parse_arguments(["--benchmark", "synthetic", *map(str, arguments)])))
 
 
 def test_an_agent_is_evaluated_as_it_was_trained_unless_an_option_says_otherwise(
@@ -349,7 +350,7 @@ def test_a_path_or_hub_id_does_not_nest_the_folder(recipe: ModuleType, arguments
     ],
 )
 def test_defaults_depend_on_the_benchmark(recipe: ModuleType, benchmark: str, expected: tuple[str, int]) -> None:
-    options = recipe.complete(recipe.parse_arguments(["--benchmark", benchmark]))
+    options = complete(recipe.parse_arguments(["--benchmark", benchmark]))
     assert (options.split, options.recall_per_speaker) == expected
     assert options.output == Path("outputs/eval") / f"{benchmark}-{expected[0]}-memory-r1"
 
@@ -357,7 +358,7 @@ def test_defaults_depend_on_the_benchmark(recipe: ModuleType, benchmark: str, ex
 def test_the_test_split_of_generated_dialogues_is_the_heldout_one(recipe: ModuleType) -> None:
     from data.synthetic.generator import generate_split
 
-    options = recipe.complete(recipe.parse_arguments(["--benchmark", "synthetic", "--dialogues", "1", "--seed", "5"]))
+    options = complete(recipe.parse_arguments(["--benchmark", "synthetic", "--dialogues", "1", "--seed", "5"]))
     assert recipe.load_benchmark(options) == [example.dialogue for example in generate_split("heldout", 1, 5)]
 
 

@@ -14,7 +14,7 @@ from memory_r1.systems.profile import FACTS
 from memory_r1.systems.writer import prompt_for
 from recipes import evaluate_writer
 from recipes.evaluate_writer import score
-from recipes.writing import WriterRow
+from recipes.writer_rows import WriterRow
 from tests.fakes import ScriptedLanguageModel
 from tests.tiny import embedder_folder, write_adapter
 

@@ -20,8 +20,9 @@ from memory_r1.entry import run_main
 from memory_r1.jsonl import read_json, write_json
 from memory_r1.models import adapter_hash, check_adapter
 from memory_r1.training.runs import base_model_record, save_adapter
-from recipes import benchmarks, compare_systems, evaluate, package_adapters
+from recipes import benchmarks, compare_systems, evaluate, evaluation_options, package_adapters
 from recipes.commands import evaluation
+from recipes.evaluation_options import complete
 from recipes.records import evaluation_record, questions_of
 from tests.fake_runs import write_evaluation
 from tests.small_runs import dialogues
@@ -77,7 +78,7 @@ def tiny_is_embedded(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the tiny model stand for the embedded one."""
     monkeypatch.setattr(packaged_adapters, "MODELS", (str(tiny_model), "someone/tiny-llama"))
     monkeypatch.setattr(package_adapters, "BASE_MODEL", str(tiny_model))
-    for module in (evaluate, benchmarks):
+    for module in (evaluation_options, benchmarks):
         monkeypatch.setattr(module, "DEFAULT_MODEL", str(tiny_model))
 
 
@@ -175,7 +176,50 @@ class TestPackaging:
 
 
 def completed(*arguments: object) -> Any:
-    return evaluate.complete(evaluate.parse_arguments(["--benchmark=synthetic", *map(str, arguments)]))
+    return complete(evaluate.parse_arguments(["--benchmark=synthetic", *map(str, arguments)]))
+
+
+class TestPackagingAWriter:
+    def test_it_goes_beside_the_pair_and_is_counted_apart(
+        self,
+        runs: Path,
+        tiny_is_embedded: None,
+        tiny_model: Path,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        train(tiny_model, tmp_path / "own", "writer_sft", "sft", 9, dataset="synthetic")
+        pair = 2 * (runs / "manager_grpo" / "adapter_model.safetensors").stat().st_size  # in float32
+        monkeypatch.setattr(package_adapters, "LIMIT_BYTES", pair)  # the three together would exceed it
+        output = tmp_path / "out"
+        arguments = [str(runs), f"--output={output}", f"--writer={tmp_path / 'own' / 'writer_sft'}"]
+        assert run_main(package_adapters.main, arguments) == 0
+        printed = capsys.readouterr().out
+        assert f"{output}: manager and answer " in printed and f"{output}: writer " in printed
+        trained = load_file(tmp_path / "own" / "writer_sft" / "adapter_model.safetensors")
+        stored = load_file(output / "writer" / "adapter_model.safetensors")
+        assert all(torch.equal(value, trained[name].to(torch.bfloat16)) for name, value in stored.items())
+        card = (output / "writer" / "README.md").read_text()
+        assert "`make train-writer-sft`" in card and "| `writer_sft` | SFT | `synthetic` | 402 | 40 |" in card
+        assert "everyday" not in card
+
+    def test_the_folder_of_runs_may_hold_it(
+        self, runs: Path, tiny_is_embedded: None, tiny_model: Path, tmp_path: Path
+    ) -> None:
+        own = tmp_path / "runs"
+        shutil.copytree(runs, own)
+        train(tiny_model, own, "writer_sft", "sft", 9, dataset="synthetic")
+        assert run_main(package_adapters.main, [str(own), f"--output={tmp_path / 'out'}"]) == 0
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {*AGENTS, "writer"}
+
+    def test_another_agents_adapter_is_refused_whole(
+        self, runs: Path, tiny_is_embedded: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = [str(runs), f"--output={tmp_path / 'out'}", f"--writer={runs / 'manager_sft'}"]
+        assert run_main(package_adapters.main, arguments) == 1
+        assert "which is the adapter of the manager agent" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
 
 
 class TestEvaluations:
@@ -274,7 +318,7 @@ class TestOtherCommands:
     ) -> None:
         write_json(tmp_path / "training_summary.json", {"settings": {}})
         compare_systems.main(["--benchmark=synthetic", "--systems", "rag", "memory-r1", f"--manager={tmp_path}"])
-        answers = [evaluate.complete(evaluate.parse_arguments(command[1:])).answer for command in commands[:2]]
+        answers = [complete(evaluate.parse_arguments(command[1:])).answer for command in commands[:2]]
         assert answers == [None, None]
 
     def test_a_comparison_without_a_manager_does_not_depend_on_the_packaged_one(
@@ -295,4 +339,4 @@ class TestOtherCommands:
     def test_a_recipe_that_means_the_base_model_says_so(self, system: str, expected: list[str]) -> None:
         command = evaluation(Path("run"), system, None, None)
         assert [word for word in command if word.startswith(("--manager=", "--answer="))] == expected
-        evaluate.complete(evaluate.parse_arguments(command[1:]))  # which refuses a manager where there is none
+        complete(evaluate.parse_arguments(command[1:]))  # which refuses a manager where there is none

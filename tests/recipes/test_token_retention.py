@@ -51,6 +51,27 @@ def test_it_trains_measures_and_repeats_nothing(tmp_path: Path, capsys: pytest.C
     assert "ppo-seed0 holds a policy of other settings" in capsys.readouterr().err
 
 
+def test_a_launch_goes_on_after_a_kill_but_not_with_another_size(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    command = [*SMALL, "--steps", "64", "--seeds", "0", "--algorithms", "ppo"]
+    command += ["--embedder", embedder_folder(), "--output", str(output), "--quiet"]
+    assert run_main(token_retention.main, command) == 0
+    results = json.loads((output / "results.json").read_text())
+    (embeddings,) = output.glob("embeddings-*.safetensors")
+    embeddings.write_bytes(embeddings.read_bytes()[:200])  # as a kill leaves it
+    assert run_main(token_retention.main, command) == 0
+    assert json.loads((output / "results.json").read_text()) == results
+    capsys.readouterr()
+    assert run_main(token_retention.main, [*command, "--size", "4"]) == 1
+    assert "ppo-seed0 holds a policy of other settings" in capsys.readouterr().err
+    assert run_main(token_retention.main, [*command, "--size", "385"]) == 1
+    assert "--size is 385, but the sentence model's embeddings have 384 values" in capsys.readouterr().err
+    assert run_main(token_retention.main, [*command, "--seeds", "-1"]) == 1
+    assert "--seeds has -1: give whole numbers from 0" in capsys.readouterr().err
+
+
 def test_a_missing_extra_is_one_line_that_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

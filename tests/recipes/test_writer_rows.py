@@ -18,8 +18,7 @@ from memory_r1.systems.memgpt import FUNCTION_CALLS
 from memory_r1.systems.player import Episode, play
 from memory_r1.systems.table import build_system
 from memory_r1.systems.writer import Writer, read
-from recipes import writing
-from recipes.writing import GOLD, PLAYED, Moment, WriterRow, writer_rows
+from recipes.writer_rows import GOLD, PLAYED, ROWS_PER_TASK, Moment, WriterRow, writer_rows
 from tests.data.synthetic.test_writing import known, labelled
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
@@ -29,7 +28,7 @@ def generated(split: Any = "train", count: int = 1) -> list[Source]:
 
 
 def all_rows(monkeypatch: pytest.MonkeyPatch, sources: list[Source]) -> list[WriterRow]:
-    monkeypatch.setattr(writing, "ROWS_PER_TASK", 1000)
+    monkeypatch.setattr("recipes.writer_rows.ROWS_PER_TASK", 1000)
     return writer_rows(sources, Retriever(FakeEmbedder()), 2)
 
 
@@ -67,7 +66,7 @@ def test_every_gold_is_a_reply_that_counts(split: str, monkeypatch: pytest.Monke
 def test_no_task_has_more_rows_of_a_dialogue_than_it_may() -> None:
     rows = writer_rows(generated(count=2), Retriever(FakeEmbedder()), 2)
     counts = Counter((row.task.name, row.dialogue_id) for row in rows)
-    assert max(counts.values()) == writing.ROWS_PER_TASK
+    assert max(counts.values()) == ROWS_PER_TASK
     assert len(counts) == 2 * len(GOLD)
 
 
