@@ -12,7 +12,7 @@ from memory_r1.types import MemoryEntry
 ADD, EDIT, REMOVE, AGREE = "ADD", "EDIT", "REMOVE", "AGREE"
 BIRTH, MANY = 2, 10
 """The score of a new insight, and the number of insights from which on a removal weighs more."""
-SHOWN, MAX_OPERATIONS = 10, 6
+SHOWN, MAX_OPERATIONS = 10, 8
 """Insights that a prompt shows, and operations of a reply."""
 HEADER = "Insights:"
 """The line of the prompt before the numbered insights."""
@@ -43,7 +43,7 @@ INSIGHTS = WritingTask(
             }
         }
     ),
-    max_new_tokens=192,
+    max_new_tokens=224,
 )
 
 

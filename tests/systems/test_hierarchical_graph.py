@@ -79,7 +79,7 @@ def test_a_session_chains_its_turns_and_is_linked_from_the_threshold_on() -> Non
     at, below = sessions.play(f"{EDGE:.9f}"), sessions.play(f"{-EDGE - 0.1:.9f}")
     state = sessions.memory.state("a")
     assert dict(state.chains) == {first: (1, 2), at: (4,), below: (6,)}  # nodes 3, 5 and 7
-    assert dict(state.edges) == {first: {at}, at: {first}}
+    assert dict(state.edges) == {first: {at}, at: {first}, below: set()}
 
 
 def test_a_session_is_linked_to_its_ten_nearest() -> None:
