@@ -106,13 +106,15 @@ class Recall:
 
     `items` are in prompt order. `text` is their block of the prompt; if empty, the items are rendered. `usage` maps
     each kind of cost to its count, e.g. `{"tokens": 120}`. `latents` are memory tokens, oldest first: each a vector
-    among the Answer Agent's input embeddings, as float32 bytes; they stand where `text` has `LATENTS`.
+    among the Answer Agent's input embeddings, as float32 bytes; they stand where `text` has `LATENTS`. `scope` is the
+    one recalled from, where feedback belongs.
     """
 
     items: tuple[MemoryEntry, ...]
     text: str = ""
     usage: Mapping[str, float] = field(default_factory=dict)
     latents: tuple[bytes, ...] = ()
+    scope: str = ""
 
 
 @dataclass(frozen=True, slots=True)

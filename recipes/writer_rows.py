@@ -17,6 +17,7 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import Messages
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import MemorySystem, RecallRequest
+from memory_r1.systems.insights import ADD, AGREE, EDIT, HEADER, INSIGHTS, MAX_OPERATIONS, REMOVE
 from memory_r1.systems.mem1 import STATE
 from memory_r1.systems.memagent import MEMORY
 from memory_r1.systems.memgpt import FUNCTION_CALLS, PAGING, SUMMARY
@@ -28,8 +29,8 @@ from memory_r1.systems.table import build_system
 from memory_r1.systems.writer import Writer, Writing, WritingTask, prompt_for
 from memory_r1.types import Dialogue, Question, Turn
 
-SHORT, LONG = 330, 500
-"""Characters that 96 or 160 tokens hold, with some to spare for rare names."""
+SHORT, LONG, LONGER = 330, 500, 700
+"""Characters that 96, 160 or 224 tokens hold, with some to spare for rare names."""
 ROWS_PER_TASK = 6
 """Rows of a dialogue for each task, so that no task drowns the others."""
 MOST_CALLS = 4
@@ -141,6 +142,30 @@ def paging(moment: Moment, lines: Sequence[str]) -> dict[str, Any]:
     return {"calls": [] if searched else [{"function": CONVERSATION, "query": query}]}
 
 
+def insights(moment: Moment, lines: Sequence[str]) -> dict[str, Any]:
+    """Edit what the session changed, remove what it ended, agree with what it repeated, and add its new facts."""
+    known, turn = moment.known, moment.turn
+    shown = {text: number for number, _, text in (line.partition(". ") for line in lines[lines.index(HEADER) + 1 :])}
+    session = [said for said in known.dialogue.turns() if said.session_id == turn.session_id]
+    again = {entry.entry_id for said in session for entry in known.repeated(said)}
+    edits, added, agreed = [], [], []
+    for entry in known.after(turn):
+        *earlier, text = known.versions(entry, turn)
+        old = next((version for version in reversed(earlier) if version in shown), None)
+        if text in shown:
+            agreed += [{"operation": AGREE, "insight": shown[text]}] if entry.entry_id in again else []
+        elif old is not None and moment.heard(entry.source_turn_ids[-1:], lines):
+            edits.append({"operation": EDIT, "insight": shown[old], "text": text})
+        elif moment.heard(entry.source_turn_ids, lines):
+            added.append({"operation": ADD, "text": text})
+    ended = [entry.text for said in session for entry in known.ended(said)]
+    removed = [{"operation": REMOVE, "insight": shown[text]} for text in ended if text in shown]
+    operations = [*edits, *removed, *agreed, *added][:MAX_OPERATIONS]
+    while len(json.dumps(operations)) > LONGER:
+        operations.pop()
+    return {"operations": operations}
+
+
 GOLD: Mapping[str, Gold] = {
     FACTS.name: facts,
     DAY_SUMMARY.name: day_summary,
@@ -150,6 +175,7 @@ GOLD: Mapping[str, Gold] = {
     FUNCTION_CALLS.name: function_calls,
     PAGING.name: paging,
     SUMMARY.name: summary,
+    INSIGHTS.name: insights,
 }
 """The tasks that a writer learns. To add one, write its gold, give it a line here, and its system one in `PLAYED`."""
 PLAYED: tuple[tuple[str, Mapping[str, int | float | str]], ...] = (
@@ -159,6 +185,7 @@ PLAYED: tuple[tuple[str, Mapping[str, int | float | str]], ...] = (
     ("memagent", {"section_tokens": 150}),
     ("memagent", {}),
     ("memgpt", {"context_tokens": 300}),
+    ("hierarchical-graph", {}),
 )
 """The systems that send the prompts, with settings under which even a short dialogue has sections and overflows."""
 
@@ -224,7 +251,7 @@ def _rows_of(source: Source, retriever: Retriever, recall_per_speaker: int) -> l
             f"dialogue {source.dialogue.dialogue_id} has no gold operations; use dataset: synthetic"
         )
     known = Known(source.dialogue, source.gold)
-    rows: dict[str, list[WriterRow]] = {}
+    rows: dict[str, dict[str, WriterRow]] = {}
     for name, settings in PLAYED:
         teacher = Teacher(Moment(known, source.dialogue.turns()[0]))
         system = build_system(
@@ -232,8 +259,8 @@ def _rows_of(source: Source, retriever: Retriever, recall_per_speaker: int) -> l
         )
         _play(system, source.dialogue, teacher.moment)
         for row in teacher.rows:
-            rows.setdefault(row.task.name, []).append(row)
-    return [row for of_task in rows.values() for row in spread(of_task, ROWS_PER_TASK)]
+            rows.setdefault(row.task.name, {})[json.dumps(row.prompt)] = row  # two systems may send the same
+    return [row for of_task in rows.values() for row in spread([*of_task.values()], ROWS_PER_TASK)]
 
 
 def _play(system: MemorySystem, dialogue: Dialogue, moment: Moment) -> None:

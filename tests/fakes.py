@@ -145,9 +145,10 @@ def keeping_script(prompt: Messages, adapter: str | None) -> str:
 def written_reply(prompt: Messages) -> str:
     """Reply to a writer's prompt with what was told: the last line as a fact, or all lines; empty for other prompts.
 
-    "hm" holds no fact; a text with "noise" in its last line gets a reply that does not parse.
+    "hm" holds no fact; a text with "noise" in its last line gets a reply that does not parse. The first line is an
+    insight.
     """
-    asked = re.search(r'\{"(facts|summary|portrait|memory|state|calls)": ', prompt[0]["content"])
+    asked = re.search(r'\{"(facts|summary|portrait|memory|state|calls|operations)": ', prompt[0]["content"])
     if asked is None:
         return ""
     lines = prompt[-1]["content"].splitlines()
@@ -158,6 +159,8 @@ def written_reply(prompt: Messages) -> str:
         return json.dumps({"calls": [{"function": "conversation_search", "query": said[:300] or "?"}]})
     if asked[1] == "calls":
         return json.dumps({"calls": [{"function": "core_memory_append", "block": speaker, "text": said[:300]}]})
+    if asked[1] == "operations":
+        return json.dumps({"operations": [{"operation": "ADD", "text": lines[0][:300]}]})
     value = ([] if said == "hm" else [f"{speaker} {said}"]) if asked[1] == "facts" else " ".join(lines)
     return json.dumps({asked[1]: value})
 

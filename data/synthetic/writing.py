@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from data.banks import Entries, GoldOperations, gold_banks
-from data.synthetic.plan import DATED
+from data.synthetic.plan import DATED, SINGLES
 from data.synthetic.values import VALUES
 from data.synthetic.wording import phrases
 from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind, Question, Turn
@@ -21,7 +21,15 @@ _REFINED = {
     for split, values in VALUES[attribute].items()
     for value in values
 }
-_VALUE = re.compile(r"\b(" + "|".join(sorted(map(re.escape, _REFINED), key=len, reverse=True)) + r")\b")
+
+
+def _any_of(values: Iterable[str]) -> re.Pattern[str]:
+    """Return a pattern of the values as whole words, longer ones first."""
+    return re.compile(r"\b(" + "|".join(sorted(map(re.escape, values), key=len, reverse=True)) + r")\b")
+
+
+_VALUE = _any_of(_REFINED)
+_STATED = _any_of({value for attribute in SINGLES for values in VALUES[attribute].values() for value in values})
 
 
 class Known:
@@ -55,13 +63,20 @@ class Known:
     def withdrawn(self, turn: Turn) -> list[MemoryEntry]:
         """Return the facts that had been withdrawn by the end of a turn, as they last stood."""
         ends = self.dialogue.turns()[: self.dialogue.turns().index(turn) + 1]
-        return [
-            entry
-            for end in ends
-            for operation in self._gold.get(end.turn_id, ())
-            for entry in self._before[end.turn_id]
-            if operation.kind is OperationKind.DELETE and operation.entry_id == entry.entry_id
-        ]
+        return [entry for end in ends for entry in self.ended(end)]
+
+    def ended(self, turn: Turn) -> list[MemoryEntry]:
+        """Return the facts that a turn withdraws, as they last stood."""
+        gone = {op.entry_id for op in self._gold.get(turn.turn_id, ()) if op.kind is OperationKind.DELETE}
+        return [entry for entry in self._before[turn.turn_id] if entry.entry_id in gone]
+
+    def repeated(self, turn: Turn) -> list[MemoryEntry]:
+        """Return the facts about its speaker that a turn states again: it names their value and changes nothing."""
+        if any(operation.kind is not OperationKind.NOOP for operation in self._gold.get(turn.turn_id, ())):
+            return []
+        named = {*_STATED.findall(turn.text)}
+        own = [entry for entry in self.after(turn) if entry.speaker == turn.speaker]
+        return [entry for entry in own if not named.isdisjoint(_STATED.findall(entry.text))]
 
     def versions(self, entry: MemoryEntry, turn: Turn) -> list[str]:
         """Return the texts that an entry had until a turn, oldest first and with its text after that turn."""

@@ -131,7 +131,7 @@ class BankedSystem(MemorySystem):
         recalls = []
         for request, (entries, cost) in zip(requests, self._rank_at_a_cost(requests), strict=True):
             recall = self._within_budget(entries, request.budget_tokens)
-            recalls.append(replace(recall, usage={**recall.usage, **cost}))
+            recalls.append(replace(recall, usage={**recall.usage, **cost}, scope=request.scope))
         return recalls
 
     def _within_budget(self, ranked: tuple[MemoryEntry, ...], budget_tokens: int | None) -> Recall:

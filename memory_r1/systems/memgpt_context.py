@@ -11,7 +11,7 @@ from immutables import Map
 from memory_r1.memory.record import WRITTEN, Record
 from memory_r1.systems.embedded import EmbeddedState
 from memory_r1.systems.rules import statements
-from memory_r1.systems.writer import Writing, lines_of
+from memory_r1.systems.writer import Writing, counting_refused, lines_of
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
 APPEND, REPLACE, INSERT = "core_memory_append", "core_memory_replace", "archival_memory_insert"
@@ -130,7 +130,7 @@ class Page:
                 kind = OperationKind.UPDATE if held else OperationKind.ADD
                 item = held.entry_id if held else None
                 self.write(kind, text, item, block=name, speaker=name, turn_ids=turn_ids)
-        self.written.append(_counting(writing, refused))
+        self.written.append(counting_refused(writing, refused))
 
     def flush(self, flushed: Sequence[MemoryEntry], writing: Writing) -> None:
         """Take turns out of the queue, into the summary."""
@@ -198,10 +198,3 @@ def calls_by_rules(page: Page) -> list[dict[str, str]]:
 def sources(entries: Sequence[MemoryEntry]) -> list[str]:
     """Return the source turns of entries, each once."""
     return list(dict.fromkeys(turn_id for entry in entries for turn_id in entry.source_turn_ids))
-
-
-def _counting(writing: Writing, refused: int) -> Writing:
-    """Note the number of refused calls in the event of a writing."""
-    (event,) = writing.record.events
-    counted = replace(event, payload={**event.payload, "refused": refused})
-    return replace(writing, record=replace(writing.record, events=(counted,)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from memory_r1.errors import DataError
@@ -155,6 +155,13 @@ def joined(writings: Iterable[Writing]) -> Record:
         model_calls=sum(record.model_calls for record in records),
         cut=sum(record.cut for record in records),
     )
+
+
+def counting_refused(writing: Writing, refused: int) -> Writing:
+    """Note in the event of a writing how many of its operations were refused."""
+    (event,) = writing.record.events
+    counted = replace(event, payload={**event.payload, "refused": refused})
+    return replace(writing, record=replace(writing.record, events=(counted,)))
 
 
 def count_writings(records: Iterable[Record]) -> dict[str, int]:

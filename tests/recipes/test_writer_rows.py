@@ -14,12 +14,13 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import Messages
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import RecallRequest
+from memory_r1.systems.insights import HEADER, INSIGHTS
 from memory_r1.systems.memgpt import FUNCTION_CALLS
 from memory_r1.systems.player import Episode, play
 from memory_r1.systems.table import build_system
 from memory_r1.systems.writer import Writer, read
 from recipes.writer_rows import GOLD, PLAYED, ROWS_PER_TASK, Moment, WriterRow, writer_rows
-from tests.data.synthetic.test_writing import known, labelled
+from tests.data.synthetic.test_writing import known, labelled, repeated
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 
@@ -92,7 +93,36 @@ def test_gold_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (
         of_task(rows, "state")[-1] == "Ann adopted a poodle called Momo; lives in Rome. Ben flies to Malta on 9 June."
     )
+    first = ["Ann adopted a poodle", "Ann lives in Rome", "Ben flies to Malta on 3 May", "Ben works for Acme"]
+    assert of_task(rows, "insights") == [
+        [{"operation": "ADD", "text": text} for text in first],
+        [
+            {"operation": "EDIT", "insight": "1", "text": "Ann adopted a poodle called Momo"},
+            {"operation": "EDIT", "insight": "3", "text": "Ben flies to Malta on 9 June"},
+            {"operation": "REMOVE", "insight": "4"},
+        ],
+    ]
     assert set(of_task(rows, "memory")) == {"Ann adopted a poodle called Momo.", ""}
+
+
+def test_insights_are_agreed_with_where_a_fact_is_repeated_and_changed_only_where_that_is_told() -> None:
+    facts = known()
+    turns = facts.dialogue.turns()
+    second = [f"{turn.speaker}: {turn.text}" for turn in turns[3:]]
+
+    def operations(moment: Moment, said: list[str], *shown: str) -> list[dict[str, str]]:
+        numbered = [f"{number}. {text}" for number, text in enumerate(shown, 1)]
+        return GOLD[INSIGHTS.name](moment, [*said, HEADER, *(numbered or ["none"])])["operations"]
+
+    last = Moment(facts, turns[-1])
+    assert operations(last, second) == []  # what changed is not in view
+    assert operations(last, second, "Ben works for Acme") == [{"operation": "REMOVE", "insight": "1"}]
+    assert operations(last, second[2:], "Ann adopted a poodle") == []  # its name is no longer in view
+    assert operations(last, second, "Ann adopted a poodle called Momo", "Ann lives in Rome") == []
+    repeating = Moment(repeated(), repeated().dialogue.turns()[-1])
+    said = ["Ann: As I said, I live in Porto."]
+    assert operations(repeating, said, "Ann lives in Porto") == [{"operation": "AGREE", "insight": "1"}]
+    assert operations(repeating, said) == []
 
 
 def test_core_blocks_are_appended_to_then_edited() -> None:

@@ -313,6 +313,7 @@ def test_names_and_capabilities_are_those_of_the_table() -> None:
         "memorybank",
         "mem1",
         "memgpt",
+        "hierarchical-graph",
         "prompted-manager",
         "memory-r1",
         "token-retention",

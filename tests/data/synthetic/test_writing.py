@@ -53,6 +53,16 @@ def known() -> Known:
     return Known(item.dialogue, item.gold)
 
 
+def repeated() -> Known:
+    """Ann says twice where she lives."""
+    sessions = tuple(
+        Session(name, "", (Turn(f"{name}:1", "Ann", text, name),))
+        for name, text in (("s1", "I live in Porto."), ("s2", "As I said, I live in Porto."))
+    )
+    gold = {"s1:1": (Operation(ADD, "Ann lives in Porto"),), "s2:1": (Operation(OperationKind.NOOP),)}
+    return Known(Dialogue("d2", ("Ann", "Ben"), sessions), gold)
+
+
 def test_a_turn_states_only_what_it_says_itself() -> None:
     facts = known()
     stated = {turn.turn_id: [text for _, text in facts.stated(turn)] for turn in facts.dialogue.turns()}
@@ -75,6 +85,15 @@ def test_facts_change_and_end() -> None:
     assert facts.versions(named, last) == ["Ann adopted a poodle", "Ann adopted a poodle called Momo"]
     assert [entry.text for entry in facts.withdrawn(last)] == ["Ben works for Acme"]
     assert facts.withdrawn(first) == []
+
+
+def test_a_fact_is_repeated_by_a_turn_that_names_its_value_and_changes_nothing() -> None:
+    facts = repeated()
+    assert [[entry.text for entry in facts.repeated(turn)] for turn in facts.dialogue.turns()] == [
+        [],
+        ["Ann lives in Porto"],
+    ]
+    assert not any(map(known().repeated, known().dialogue.turns()))
 
 
 def test_an_entry_supports_a_question_even_before_it_answers_it() -> None:
