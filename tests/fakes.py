@@ -147,7 +147,7 @@ def written_reply(prompt: Messages) -> str:
 
     "hm" holds no fact; a text with "noise" in its last line gets a reply that does not parse.
     """
-    asked = re.search(r'\{"(facts|summary|portrait|memory|state|calls|triples)": ', prompt[0]["content"])
+    asked = re.search(r'\{"(facts|summary|portrait|memory|state|calls|triples|numbers)": ', prompt[0]["content"])
     if asked is None:
         return ""
     lines = prompt[-1]["content"].splitlines()
@@ -158,6 +158,8 @@ def written_reply(prompt: Messages) -> str:
         return json.dumps({"calls": [{"function": "conversation_search", "query": said[:300] or "?"}]})
     if asked[1] == "calls":
         return json.dumps({"calls": [{"function": "core_memory_append", "block": speaker, "text": said[:300]}]})
+    if asked[1] == "numbers":
+        return '{"numbers": ["1", "2"]}'
     if asked[1] == "triples":
         relation, _, thing = said.partition(" ")
         told = {"subject": speaker, "relation": relation, "object": thing[:120], "time": ""}

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from memory_r1.inference.language_model import Messages
+from memory_r1.systems.hipporag import FACT_FILTER
 from memory_r1.systems.mem1 import STATE
 from memory_r1.systems.memagent import MEMORY
 from memory_r1.systems.memgpt import FUNCTION_CALLS, PAGING, SUMMARY
@@ -30,7 +31,7 @@ def scripted(*replies: str, window: int | None = None) -> ScriptedLanguageModel:
 
 
 @pytest.mark.parametrize(
-    "task", [FACTS, DAY_SUMMARY, PORTRAIT, MEMORY, STATE, FUNCTION_CALLS, PAGING, SUMMARY, TRIPLES]
+    "task", [FACTS, DAY_SUMMARY, PORTRAIT, MEMORY, STATE, FUNCTION_CALLS, PAGING, SUMMARY, TRIPLES, FACT_FILTER]
 )
 def test_the_examples_in_an_instruction_conform_to_its_schema(task) -> None:  # type: ignore[no-untyped-def]
     examples = task.instructions.split("JSON only: ")[1].removesuffix(".").split(" or ")
