@@ -22,7 +22,7 @@ from memory_r1.systems.banked import Proposal
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.baselines import add_every_turn
 from memory_r1.systems.embedded import EmbeddedSystem
-from memory_r1.systems.hipporag_graph import HippoState, PassageGraph, named, pagerank
+from memory_r1.systems.hipporag_graph import HippoState, PassageGraph, min_max, named, pagerank, seeds
 from memory_r1.systems.plain_tokens import spoken
 from memory_r1.systems.state import ScopeState
 from memory_r1.systems.triples import TRIPLES, Triple, triples_by_rules, triples_prompt
@@ -47,8 +47,6 @@ FACT_FILTER = WritingTask(
 )
 FACT_FLOOR = 0.4
 """Cosine with the question below which the rules drop a fact."""
-TOP_ENTITIES = 5
-"""Entities of the kept facts at which version 2 starts walks."""
 _WORD = re.compile(r"\w+")
 _STOP_WORDS = frozenset(STOPWORDS_EN)
 _PHRASE_WORDS, _QUERY_WORDS = 3, 40
@@ -257,25 +255,11 @@ class HippoRAG2(HippoRAG):
     def _walk(self, search: Search, cosines: np.ndarray, kept: Sequence[int]) -> np.ndarray:
         """Return the passages' share of a walk from the entities of the kept facts and from the passages (N,)."""
         graph = search.graph
-        pairs, fact_scores = [*graph.facts.values()], min_max(cosines)
-        found: dict[int, list[float]] = {}
-        for fact in kept:
-            for entity in dict.fromkeys(pairs[fact]):
-                found.setdefault(entity, []).append(float(fact_scores[fact]))
-        weights = {entity: np.mean(of_facts) * graph.specificity[entity] for entity, of_facts in found.items()}
-        start = np.zeros(len(graph.entities))
-        for entity in sorted(weights, key=lambda entity: -weights[entity])[:TOP_ENTITIES]:
-            start[entity] = weights[entity]
+        start = seeds(graph, kept, min_max(cosines))
         restart = np.concatenate([start, self._passage_weight * min_max(search.dense)])
         if not restart.any():  # the kept facts are the farthest of all, and passages have no weight
             return np.zeros(len(graph.ids))
         return pagerank(graph.with_passages, restart, self._damping)[len(graph.entities) :]
-
-
-def min_max(scores: np.ndarray) -> np.ndarray:
-    """Scale scores to 0 for the lowest and 1 for the highest; all to 1 if they are equal."""
-    low, high = scores.min(), scores.max()
-    return (scores - low) / (high - low) if high > low else np.ones_like(scores)
 
 
 def phrases_of(query: str) -> list[str]:

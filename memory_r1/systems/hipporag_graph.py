@@ -24,6 +24,8 @@ from memory_r1.types import OperationKind
 
 MAX_SYNONYMS = 100
 """Synonyms of an entity among those known before it."""
+TOP_ENTITIES = 5
+"""Entities at which version 2 starts walks."""
 _BLOCK = 2**23  # cosines held at once: 32 MB
 _WORD = re.compile(r"\w+")
 Embed = Callable[[Sequence[str]], np.ndarray]
@@ -191,6 +193,34 @@ def synonyms(rows: np.ndarray, known: int, threshold: float) -> np.ndarray:
             near = near[np.argsort(-row[near], kind="stable")[:MAX_SYNONYMS]]
             found.append(np.column_stack([np.full(len(near), number), near, row[near]]))
     return np.concatenate(found)
+
+
+def seeds(graph: PassageGraph, facts: Sequence[int], scores: np.ndarray) -> np.ndarray:
+    """Return the weights of entities at the start of a walk (W,).
+
+    An entity weighs the mean score of the chosen facts that it is in, times its specificity; all but the heaviest
+    `TOP_ENTITIES` weigh 0.
+
+    Args:
+        graph: The graph.
+        facts: The chosen facts.
+        scores: The scores of all facts (F,).
+    """
+    pairs, found = [*graph.facts.values()], dict[int, list[float]]()
+    for fact in facts:
+        for number in dict.fromkeys(pairs[fact]):
+            found.setdefault(number, []).append(float(scores[fact]))
+    weights = {number: float(np.mean(of_facts) * graph.specificity[number]) for number, of_facts in found.items()}
+    start = np.zeros(len(graph.entities))
+    for number in sorted(weights, key=lambda number: -weights[number])[:TOP_ENTITIES]:
+        start[number] = weights[number]
+    return start
+
+
+def min_max(scores: np.ndarray) -> np.ndarray:
+    """Scale scores to 0 for the lowest and 1 for the highest; all to 1 if they are equal."""
+    low, high = scores.min(), scores.max()
+    return (scores - low) / (high - low) if high > low else np.ones_like(scores)
 
 
 def pagerank(weights: csr_array, restart: np.ndarray, damping: float, tolerance: float = 1e-12) -> np.ndarray:
