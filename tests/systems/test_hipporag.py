@@ -241,6 +241,14 @@ def test_a_scope_that_starts_anew_has_nothing_of_the_graph_before() -> None:
     assert [entry.text for entry in memory.recall("Alba", "a").items] == ["Bruno / left / Erik"]
 
 
+def test_a_loaded_memory_has_nothing_of_the_graph_before(tmp_path: Path) -> None:
+    system(HippoRAG, "Bruno / left / Erik", "Alba / met / Cleo").save(tmp_path / "memory")
+    memory = system(HippoRAG, "Alba / met / Cleo", "Bruno / left / Erik")
+    assert recalled(memory, "Cleo") == [1, 2]
+    memory.load(tmp_path / "memory")
+    assert recalled(memory, "Cleo") == [2, 1]
+
+
 @both
 def test_phrases_are_embedded_once_and_a_loaded_memory_embeds_the_question_alone(
     kind: type[HippoRAG], tmp_path: Path
