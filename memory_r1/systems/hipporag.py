@@ -53,6 +53,17 @@ _PHRASE_WORDS, _QUERY_WORDS = 3, 40
 _GRAPHS = 8  # kept at once; another scope's graph is built anew from its state
 
 
+@dataclass(frozen=True, slots=True)
+class Search:
+    """A question on a scope: the state and its graph, the question's embedding (E,), its cosines with passages (N,)."""
+
+    request: RecallRequest
+    state: HippoState
+    graph: PassageGraph
+    query: np.ndarray
+    dense: np.ndarray
+
+
 class HippoRAG(EmbeddedSystem):
     """Version 1: a walk from the entities that the question names; passages rank by the entities that they hold.
 
@@ -173,17 +184,6 @@ class HippoRAG(EmbeddedSystem):
             return super().forget(scope, ids)
         finally:
             self._graphs.pop(scope, None)
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """A question on a scope: the state and its graph, the question's embedding (E,), its cosines with passages (N,)."""
-
-    request: RecallRequest
-    state: HippoState
-    graph: PassageGraph
-    query: np.ndarray
-    dense: np.ndarray
 
 
 class HippoRAG2(HippoRAG):
