@@ -148,7 +148,9 @@ def written_reply(prompt: Messages) -> str:
     "hm" holds no fact; a text with "noise" in its last line gets a reply that does not parse. The first line is an
     insight.
     """
-    asked = re.search(r'\{"(facts|summary|portrait|memory|state|calls|operations)": ', prompt[0]["content"])
+    asked = re.search(
+        r'\{"(facts|summary|portrait|memory|state|calls|operations|triples|numbers)": ', prompt[0]["content"]
+    )
     if asked is None:
         return ""
     lines = prompt[-1]["content"].splitlines()
@@ -161,6 +163,12 @@ def written_reply(prompt: Messages) -> str:
         return json.dumps({"calls": [{"function": "core_memory_append", "block": speaker, "text": said[:300]}]})
     if asked[1] == "operations":
         return json.dumps({"operations": [{"operation": "ADD", "text": lines[0][:300]}]})
+    if asked[1] == "numbers":
+        return '{"numbers": ["1", "2"]}'
+    if asked[1] == "triples":
+        relation, _, thing = said.partition(" ")
+        told = {"subject": speaker, "relation": relation, "object": thing[:120], "time": ""}
+        return json.dumps({"triples": [told] if thing else []})
     value = ([] if said == "hm" else [f"{speaker} {said}"]) if asked[1] == "facts" else " ".join(lines)
     return json.dumps({asked[1]: value})
 

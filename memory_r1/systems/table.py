@@ -17,6 +17,7 @@ from memory_r1.systems.base import (
 )
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWindow
 from memory_r1.systems.hierarchical_graph import HierarchicalGraph
+from memory_r1.systems.hipporag import HippoRAG, HippoRAG2
 from memory_r1.systems.latent_tokens import LatentTokens, TokenWeaver
 from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory, PromptedManager
 from memory_r1.systems.mem1 import Mem1
@@ -145,6 +146,18 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         writes=True,
         settings={"hit_sessions": 3, "edge_similarity": 0.7, "turn_similarity": 0.3},
+    ),
+    "hipporag": SystemSpec(
+        lambda parts: _written(HippoRAG, parts),
+        needs_retriever=True,
+        writes=True,
+        settings={"synonym_threshold": 0.8, "damping": 0.5},
+    ),
+    "hipporag2": SystemSpec(
+        lambda parts: _written(HippoRAG2, parts),
+        needs_retriever=True,
+        writes=True,
+        settings={"synonym_threshold": 0.8, "damping": 0.5, "passage_weight": 0.05, "facts": 5},
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),
     "add-only-newest-first": SystemSpec(
@@ -279,7 +292,7 @@ def _weaver(parts: SystemParts) -> TokenWeaver:
     return parts.weaver
 
 
-def _written(kind: type[MemoryBankSystem] | type[MemGPT] | type[HierarchicalGraph], parts: SystemParts) -> MemorySystem:
+def _written(kind: Callable[..., MemorySystem], parts: SystemParts) -> MemorySystem:
     return kind(
         _embedder(parts),
         parts.writer,

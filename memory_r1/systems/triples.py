@@ -38,12 +38,14 @@ TRIPLES = WritingTask(
     max_new_tokens=128,
 )
 
-_VERB = r"(?:(?:just|also|now|still|really|recently|finally) )*(?P<verb>[a-z]+(?: (?:not|been|got|going|used))?"
-_LINK = r"(?: (?:in|at|to|on|for|with|from|by|of|about|into|up|as|called))*)"
-_OF_ONESELF = re.compile(rf"\b(?:I|[Ww]e)(?P<be>'m| am|'ve|'re| are)? {_VERB}{_LINK} (?P<object>[^,;:]+)")
+_OF_ONESELF = re.compile(
+    r"\b(?:I|[Ww]e)(?P<be>'m| am|'re| are|'ve)? (?:(?:just|also|now|still|really|recently|finally) )*"
+    r"(?P<verb>[a-z]+(?: (?:not|been|got|going|used))?"
+    r"(?: (?:in|at|to|on|for|with|from|by|of|about|into|up|as|called))*) (?P<object>[^,;:]+)"
+)
+_BEING = {"'m": "is ", " am": "is ", "'re": "is ", " are": "is ", "'ve": "has "}
 _OF_ONES_OWN = re.compile(
-    r"\b(?:[Mm]y|[Oo]ur) (?P<thing>[a-z][\w' -]*?) (?P<verb>is called|is|are|was|has|lives in|works at) "
-    r"(?P<object>[^,;:]+)"
+    r"\b(?:[Mm]y|[Oo]ur) (?P<verb>[a-z][\w' -]*? (?:is called|is|are|was|has|lives in|works at)) (?P<object>[^,;:]+)"
 )
 _DETERMINER = re.compile(r"^(?:an?|the|my|our|this|that) ", re.IGNORECASE)
 
@@ -74,17 +76,17 @@ class Triple:
 
 
 def triples_by_rules(turn: Turn) -> list[Triple]:
-    """Return what plain patterns find: "I live in Rome" and "My cat is called Momo", one triple a sentence at most."""
+    """Return what plain patterns find: "I live in Rome" and "My cat is called Momo", one triple a sentence at most.
+
+    The subject is the speaker, and the verb stays as it was said.
+    """
     found = []
     for sentence in statements(turn.text):
         told = sentence.rstrip(".! ")
-        if match := _OF_ONES_OWN.search(told):
-            relation = f"{match['thing']} {match['verb']}"
-        elif match := _OF_ONESELF.search(told):
-            being = {"'m": "is ", " am": "is ", "'re": "is ", " are": "is ", "'ve": "has "}.get(match["be"] or "", "")
-            relation = being + match["verb"]
-        else:
+        match = _OF_ONES_OWN.search(told) or _OF_ONESELF.search(told)
+        if match is None:
             continue
+        relation = _BEING.get(match.groupdict().get("be") or "", "") + match["verb"]
         if thing := _DETERMINER.sub("", match["object"]).strip()[:120]:
             found.append(Triple(turn.speaker, relation[:120], thing))
     return found[:MAX_TRIPLES]
