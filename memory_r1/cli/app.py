@@ -11,6 +11,8 @@ from typing import Annotated
 import typer
 
 from memory_r1.cli.convert import convert
+from memory_r1.cli.merge import merge
+from memory_r1.cli.push import push
 from memory_r1.entry import INTERRUPTED, run_main
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -25,6 +27,8 @@ def root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback
 
 
 app.command(rich_help_panel="Your data")(convert)
+app.command(rich_help_panel="Adapters")(merge)
+app.command(rich_help_panel="Adapters")(push)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
