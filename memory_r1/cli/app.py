@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from memory_r1.cli.convert import convert
+from memory_r1.cli.doctor import doctor
 from memory_r1.cli.merge import merge
 from memory_r1.cli.push import push
 from memory_r1.entry import INTERRUPTED, run_main
@@ -29,6 +30,7 @@ def root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback
 app.command(rich_help_panel="Your data")(convert)
 app.command(rich_help_panel="Adapters")(merge)
 app.command(rich_help_panel="Adapters")(push)
+app.command(rich_help_panel="This machine")(doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -172,8 +172,10 @@ def _chatgpt(members: Mapping[str, JsonField], left_out: Counter[str]) -> Iterat
     }
     branch: list[str] = []
     step = members.get("current_node")
-    if step is None or step.value is None:
-        step = JsonField(_newest_leaf(nodes), members["mapping"].where, members["mapping"].path)
+    if step is None or step.value is None:  # the last node that is no other's parent
+        parents = {node["parent"].value for node in nodes.values() if "parent" in node}
+        leaf = next((name for name in reversed(nodes) if name not in parents), None)
+        step = JsonField(leaf, members["mapping"].where, members["mapping"].path)
     while step is not None and step.value is not None:
         name = step.value
         if not isinstance(name, str) or name not in nodes or name in branch:
@@ -185,12 +187,6 @@ def _chatgpt(members: Mapping[str, JsonField], left_out: Counter[str]) -> Iterat
     for name in reversed(branch):
         if name in said:
             yield from _chatgpt_message(nodes[name]["message"], left_out)
-
-
-def _newest_leaf(nodes: Mapping[str, Mapping[str, JsonField]]) -> str | None:
-    """Return the last node that is no other's parent."""
-    parents = {node["parent"].value for node in nodes.values() if "parent" in node}
-    return next((name for name in reversed(nodes) if name not in parents), None)
 
 
 def _chatgpt_message(message: JsonField, left_out: Counter[str]) -> Iterator[Message]:
@@ -219,10 +215,8 @@ def _role(role: JsonField) -> str:
 
 def _text(content: JsonField, left_out: Counter[str]) -> str:
     """Return a string, or the texts among an array of parts; count the other parts."""
-    if content.value is None:
-        return ""
-    if isinstance(content.value, str):
-        return content.text(blank=True).strip()
+    if content.value is None or isinstance(content.value, str):
+        return content.text(blank=True).strip() if content.value else ""
     if not isinstance(content.value, list):
         content.fail("a string, null, or an array of parts")
     texts = []
@@ -236,8 +230,8 @@ def _text(content: JsonField, left_out: Counter[str]) -> str:
 
 
 def _time(members: Mapping[str, JsonField]) -> str:
-    found = next((members[name] for name in _TIMES if name in members and members[name].value not in (None, "")), None)
-    return _iso(found) if found else ""
+    stated = (members[name] for name in _TIMES if name in members)
+    return next((_iso(time) for time in stated if time.value not in (None, "")), "")
 
 
 def _iso(time: JsonField) -> str:
@@ -269,9 +263,9 @@ def _read_csv(path: Path, content: bytes, columns: Mapping[str, str | None]) -> 
         for row in rows:
             where = f"{path}:{rows.line_num}"
             if len(row) != len(names):
-                if row:
-                    raise DataError(f"{where}: found {len(row)} cells, allowed: {len(names)} as in the header")
-                continue
+                if not row:
+                    continue
+                raise DataError(f"{where}: found {len(row)} cells, allowed: {len(names)} as in the header")
             cell = {key: JsonField(row[index], where, names[index]) for key, index in place.items()}
             kept = found.setdefault(cell["conversation"].text() if "conversation" in cell else f"{path.stem}-1", [])
             speaker = cell["speaker"].text().strip()

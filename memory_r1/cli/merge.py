@@ -55,7 +55,7 @@ def merge(
 
     disable_progress_bar()
     warnings.filterwarnings("ignore", category=FutureWarning)  # from one library to another
-    source = resolve_model(model or _base_of(adapter))
+    source = resolve_model(model or base_of(adapter))
     check_adapter(adapter, source)
     kind = dtype or Dtype(AgentSettings.read(adapter).dtype or Dtype.FLOAT32)
     part = output.with_name(f"{output.name}.part")
@@ -122,7 +122,7 @@ def _probabilities(model: Any, tokenizer: Any) -> torch.Tensor:
     return logits.float().softmax(-1)
 
 
-def _base_of(adapter: Path) -> str:
+def base_of(adapter: Path) -> str:
     """Return the base model of an adapter: the folder that its configuration names if it is there, else its hub id.
 
     Raises:
