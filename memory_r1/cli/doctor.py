@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 
+from memory_r1 import __version__
 from memory_r1.adapter_settings import SUMMARY, AgentSettings, agree
 from memory_r1.errors import MemoryR1Error
 from memory_r1.jsonl import read_json
@@ -77,6 +78,7 @@ def doctor(
 
 
 def _findings(adapters: Sequence[Path], stores: Sequence[Path], model: str | None) -> Iterator[Finding]:
+    yield Finding(Verdict.OK, "memory-r1", f"{__version__} in {Path(__file__).parents[1]}")
     yield _python()
     yield from _packages()
     if importlib.util.find_spec("torch"):

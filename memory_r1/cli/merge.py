@@ -57,7 +57,8 @@ def merge(
     warnings.filterwarnings("ignore", category=FutureWarning)  # from one library to another
     source = resolve_model(model or base_of(adapter))
     check_adapter(adapter, source)
-    kind = dtype or Dtype(AgentSettings.read(adapter).dtype or Dtype.FLOAT32)
+    trained_in = AgentSettings.read(adapter).dtype
+    kind = dtype or (Dtype(trained_in) if trained_in in [*Dtype] else Dtype.FLOAT32)
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -131,19 +132,23 @@ def base_of(adapter: Path) -> str:
     if not (adapter / "adapter_config.json").is_file():
         raise ModelError(f"{adapter}: no adapter_config.json; give an adapter folder, as a training run writes it")
     named = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
-    summary = read_json(adapter / SUMMARY) if (adapter / SUMMARY).is_file() else {}
-    trained_on = summary.get("base_model", {}).get("id")
-    found = named if named and Path(named).is_dir() else trained_on or named
+    found = named if named and Path(named).is_dir() else trained_on(adapter) or named
     if not found:
         raise ModelError(f"{adapter}: no base model is named in it; give it with --model")
     return str(found)
+
+
+def trained_on(adapter: Path) -> str | None:
+    """Return the base model that an adapter's summary names, by hub id or name."""
+    base = read_json(adapter / SUMMARY).get("base_model") if (adapter / SUMMARY).is_file() else None
+    return base.get("id") if isinstance(base, dict) else None
 
 
 def _card(adapter: Path, name: str, dtype: Dtype, change: float) -> str:
     from memory_r1.models import adapter_hash
 
     summary = read_json(adapter / SUMMARY) if (adapter / SUMMARY).is_file() else {}
-    base = summary.get("base_model", {}).get("id")
+    base = trained_on(adapter)
     settings = {key: value for key, value in AgentSettings.read(adapter).to_dict().items() if value is not None}
     header = ["---", "library_name: transformers", *([f"base_model: {base}"] if base else []), "tags: [memory-r1]"]
     lines = [

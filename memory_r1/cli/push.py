@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from memory_r1.adapter_settings import SUMMARY
+from memory_r1.cli.merge import trained_on
 from memory_r1.errors import ConfigurationError, EndpointError, ModelError
 from memory_r1.jsonl import read_json
 
@@ -73,7 +74,7 @@ def _files(folder: Path, base: str | None) -> dict[str, bytes]:
         raise ModelError(f"{folder}: missing {', '.join(missing)}; push a folder that a training run finished")
     read_tensor_headers(folder / WEIGHTS)
     files = {name: (folder / name).read_bytes() for name in (*REQUIRED, *OPTIONAL) if (folder / name).is_file()}
-    base = base or str(read_json(folder / SUMMARY).get("base_model", {}).get("id"))
+    base = base or str(trained_on(folder))
     if not _REPO.fullmatch(base):
         raise ModelError(f"{folder / SUMMARY}: the base model {base!r} is no hub id; give the one it has with --base")
     configuration = read_json(folder / CONFIG) | {"base_model_name_or_path": base}

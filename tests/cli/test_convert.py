@@ -179,3 +179,12 @@ def test_a_file_is_replaced_only_on_request_and_the_export_never(
     assert main(["convert", str(source), str(source), "--force"]) == 1
     assert main(["convert", str(source), str(kept), "--force"]) == 0
     assert said(kept) == [[("user", "Hi")]]
+
+
+def test_milliseconds_and_a_given_time_with_an_offset_meet_in_one_dialogue(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.json", [openai(("user", "a"), created_at=1700000000000), openai(("user", "b"))])
+    options = ["--join", "--time", "2023-01-01T00:00:00+02:00"]
+    assert main(["convert", str(source), str(tmp_path / "own.jsonl"), *options]) == 0
+    (dialogue,) = read_dialogues(tmp_path / "own.jsonl")
+    stamps = [session.timestamp for session in dialogue.sessions]
+    assert stamps == ["2023-01-01T00:00:00+02:00", "2023-11-14T22:13:20+00:00"]

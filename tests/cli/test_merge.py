@@ -67,3 +67,15 @@ def test_another_base_model_and_an_existing_folder_are_refused(
     assert "was trained on 'owner/other'" in capsys.readouterr().err
     assert main(["merge", str(tiny_model), str(tmp_path / "out")]) == 1
     assert "no adapter_config.json" in capsys.readouterr().err
+
+
+def test_a_summary_without_a_base_model_and_with_an_odd_precision_does_not_stop_a_merge(
+    adapter: Path, tmp_path: Path
+) -> None:
+    summary = {"base_model": "tiny", "settings": {"dtype": "auto"}}
+    (adapter / "training_summary.json").write_text(json.dumps(summary))
+    assert main(["merge", str(adapter), str(tmp_path / "out")]) == 1  # check_adapter refuses it in one line
+    summary["base_model"] = {"id": "tiny-llama"}  # type: ignore[assignment]
+    (adapter / "training_summary.json").write_text(json.dumps(summary))
+    assert main(["merge", str(adapter), str(tmp_path / "out")]) == 0
+    assert AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype="auto").dtype == torch.float32
