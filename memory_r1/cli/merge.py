@@ -58,7 +58,7 @@ def merge(
     source = resolve_model(model or base_of(adapter))
     check_adapter(adapter, source)
     trained_in = AgentSettings.read(adapter).dtype
-    kind = dtype or (Dtype(trained_in) if trained_in in [*Dtype] else Dtype.FLOAT32)
+    kind = dtype or next((known for known in Dtype if known == trained_in), Dtype.FLOAT32)
     part = output.with_name(f"{output.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
