@@ -57,12 +57,12 @@ def cache_folder(cache: str | Path | None = None) -> Path:
 def prepare(model: EmbeddedModel, cache: str | Path | None, *, full_check: bool) -> Path:
     """Return the folder of an embedded model, preparing it unless it is intact. Safe for concurrent processes."""
     folder = cache_folder(cache) / "models" / model.name
-    if not full_check and _is_prepared(folder, full=False):
+    if not full_check and is_prepared(folder, full=False):
         return folder
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.parent / f".{model.name}.lock"):
-            if _is_prepared(folder, full=full_check):
+            if is_prepared(folder, full=full_check):
                 return folder
             if folder.exists():
                 logger.warning("%s is incomplete or damaged and is prepared again", folder)
@@ -204,7 +204,8 @@ def _write_manifest(model: EmbeddedModel, folder: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
 
 
-def _is_prepared(folder: Path, *, full: bool) -> bool:
+def is_prepared(folder: Path, *, full: bool) -> bool:
+    """Return whether a folder was prepared by this version and is intact (see `is_intact`)."""
     manifest = read_manifest(folder)
     return (
         manifest is not None

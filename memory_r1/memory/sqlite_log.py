@@ -19,8 +19,8 @@ from memory_r1.memory.log import Log, S, Vectors, check_scope
 from memory_r1.memory.record import Event, Record, Refusal
 from memory_r1.types import Turn
 
-_APPLICATION = 0x4D52314C  # "MR1L" in the file header marks our logs
-_FORMAT = 2  # the file's user_version; raise it with every schema change
+APPLICATION = 0x4D52314C  # "MR1L" in the file header marks our logs
+FORMAT = 2  # the file's user_version; raise it with every schema change
 _BUSY_SECONDS = 60
 _REMEDIES = {
     sqlite3.SQLITE_CORRUPT: "; it is cut short or damaged: restore a copy of it",
@@ -226,15 +226,15 @@ class SqliteLog(Log[S]):
                 for statement in _SCHEMA.split(";"):
                     self._connection.execute(statement)
                 self._connection.execute("INSERT INTO log VALUES (?, 0)", (self.system,))
-                self._connection.execute(f"PRAGMA application_id = {_APPLICATION}")
-                self._connection.execute(f"PRAGMA user_version = {_FORMAT}")
+                self._connection.execute(f"PRAGMA application_id = {APPLICATION}")
+                self._connection.execute(f"PRAGMA user_version = {FORMAT}")
             self._connection.execute("COMMIT")
         application, version = self._number("PRAGMA application_id"), self._number("PRAGMA user_version")
-        if application != _APPLICATION:
+        if application != APPLICATION:
             raise StoreError(f"{self.path} is another program's database; give the path of a memory store or a new one")
-        if version != _FORMAT:
+        if version != FORMAT:
             raise StoreError(
-                f"{self.path} is a memory store of format {version}, which this version of memory-r1 (format {_FORMAT})"
+                f"{self.path} is a memory store of format {version}, which this version of memory-r1 (format {FORMAT})"
                 " does not read: play its dialogues into a new file, or open it with the version that wrote it"
             )
         ((system, self._erasures),) = self._connection.execute("SELECT system, erasures FROM log").fetchall()

@@ -19,6 +19,7 @@ from memory_r1.jsonl import read_json, write_json
 from memory_r1.models import weights_hash
 from memory_r1.packaged_models import LANGUAGE_MODEL
 from memory_r1.provenance import git_revision, package_versions
+from memory_r1.training.model_card import model_card
 from memory_r1.training.restore_start import RestoreStart
 from memory_r1.training.sharding import sharding_of
 
@@ -188,48 +189,3 @@ def _is_whole(checkpoint: Path) -> bool:
 def _plain(content: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content as JSON reads it back; NaN and infinity, which TRL logs for missing rewards, become None."""
     return dict(json.loads(json.dumps(content, default=str), parse_constant=lambda _: None))
-
-
-_USE = """## Use
-
-`AutoPeftModelForCausalLM.from_pretrained(folder)` loads the base model from where `adapter_config.json` says
-it lies, and this adapter on it. Where the base model has moved, edit that one line,
-
-```json
-"base_model_name_or_path": "its folder or hub id"
-```
-
-or let `python -m memory_r1.models --repoint ADAPTER BASE` do so, which compares the weights first. A model
-that is loaded already takes the adapter as it is: `model.load_adapter(folder)`.
-"""
-
-
-def model_card(summary: Mapping[str, Any], sections: str = _USE, licence: str | None = None) -> str:
-    """Return an adapter's `README.md`: figures of its run, and then `sections`; a licence goes into its header."""
-    base = summary["base_model"]["id"]
-    lines = [
-        "---",
-        "library_name: peft",
-        *([f"license: {licence}"] if licence else []),
-        f"base_model: {base}",
-        "tags: [memory-r1, lora, " + summary["method"] + "]",
-        "---",
-        f"# {summary['agent']} agent, {summary['method'].upper()}",
-        "",
-        f"LoRA adapter on `{base}`, trained with memory_r1 for {summary['steps']} steps (seed {summary['seed']}).",
-        "",
-        "| | |",
-        "|---|---|",
-        f"| base weights, SHA-256 | `{summary['base_model']['weights_sha256']}` |",
-        f"| loss | {summary['loss']} |",
-        f"| trainable parameters | {summary['trainable_parameters']:,} |",
-        f"| first / last mean reward | {summary['first_reward']} / {summary['last_reward']} |",
-        f"| best validation value | {summary['best_validation']} |",
-        f"| wall seconds | {summary['wall_seconds']:.0f} |",
-        f"| revision | `{summary['git_revision']}` |",
-        "",
-        "The full recipe and package versions are in `training_summary.json`.",
-        "",
-        sections,
-    ]
-    return "\n".join(lines)
