@@ -147,7 +147,7 @@ def written_reply(prompt: Messages) -> str:
 
     "hm" holds no fact; a text with "noise" in its last line gets a reply that does not parse.
     """
-    asked = re.search(r'\{"(facts|summary|portrait|memory|state|calls)": ', prompt[0]["content"])
+    asked = re.search(r'\{"(facts|summary|portrait|memory|state|calls|triples)": ', prompt[0]["content"])
     if asked is None:
         return ""
     lines = prompt[-1]["content"].splitlines()
@@ -158,6 +158,10 @@ def written_reply(prompt: Messages) -> str:
         return json.dumps({"calls": [{"function": "conversation_search", "query": said[:300] or "?"}]})
     if asked[1] == "calls":
         return json.dumps({"calls": [{"function": "core_memory_append", "block": speaker, "text": said[:300]}]})
+    if asked[1] == "triples":
+        relation, _, thing = said.rpartition(" ")
+        fact = {"subject": speaker, "relation": relation, "object": thing, "time": ""}
+        return json.dumps({"triples": [fact] if relation and said != "hm" else []})
     value = ([] if said == "hm" else [f"{speaker} {said}"]) if asked[1] == "facts" else " ".join(lines)
     return json.dumps({asked[1]: value})
 

@@ -25,6 +25,7 @@ from memory_r1.systems.memorybank import MemoryBankSystem
 from memory_r1.systems.plain_tokens import PlainTokens
 from memory_r1.systems.profile import Profile
 from memory_r1.systems.retrieval import Bm25, Rag
+from memory_r1.systems.temporal_graph import TemporalGraph
 from memory_r1.systems.token_retention import TokenRetention
 from memory_r1.systems.token_slots import SlotPolicy
 from memory_r1.systems.writer import Writer
@@ -138,6 +139,12 @@ SYSTEMS: dict[str, SystemSpec] = {
         writes=True,
         settings={"context_tokens": 2048, "heartbeats": 1},
         ranks=False,
+    ),
+    "temporal-graph": SystemSpec(
+        lambda parts: _written(TemporalGraph, parts),
+        needs_retriever=True,
+        writes=True,
+        settings={"alike": 0.6, "hops": 3},
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),
     "add-only-newest-first": SystemSpec(
@@ -272,7 +279,7 @@ def _weaver(parts: SystemParts) -> TokenWeaver:
     return parts.weaver
 
 
-def _written(kind: type[MemoryBankSystem] | type[MemGPT], parts: SystemParts) -> MemorySystem:
+def _written(kind: type[MemoryBankSystem | MemGPT | TemporalGraph], parts: SystemParts) -> MemorySystem:
     return kind(
         _embedder(parts),
         parts.writer,

@@ -313,6 +313,7 @@ def test_names_and_capabilities_are_those_of_the_table() -> None:
         "memorybank",
         "mem1",
         "memgpt",
+        "temporal-graph",
         "prompted-manager",
         "memory-r1",
         "token-retention",
