@@ -180,9 +180,18 @@ class FactFinder:
                 rules.append({"same": _places(shown, same), "ended": _places(shown, against)})
         for (fact, shown), writing in zip(asked, self._writer.write(CONTRADICTIONS, lines, rules), strict=True):
             writings[fact.place].append(_without_quotes(writing))
-            same = _chosen(shown, writing.value["same"])
-            fact.same = next((item for item in same if fact.state.edges[item].holds_at(fact.valid_at)), None)
+            same = [item for item in _chosen(shown, writing.value["same"]) if _may_repeat(fact, item)]
+            fact.same = next(iter(same), None)
             fact.contradicts = [item for item in _chosen(shown, writing.value["ended"]) if item not in same]
+
+
+def _may_repeat(fact: Fact, item: int) -> bool:
+    """Return whether a fact may say the same as an edge, so that a wrong verdict of the model loses none.
+
+    Then the edge holds when the fact begins and links the same two entities.
+    """
+    edge, state = fact.state.edges[item], fact.state
+    return edge.holds_at(fact.valid_at) and {*map(state.entity, edge.names)} == {*ends_of(state, fact.note())}
 
 
 def sentence(triple: Triple) -> str:

@@ -27,6 +27,8 @@ EDGE = "edge"
 MERGE = "MERGE"
 """Kind of the event that says that an end of its item is the same entity as an end of another edge."""
 ENDS = SUBJECT, OBJECT = "subject", "object"
+NEIGHBOURS = 4
+"""Rivals on either side in time with which the rules compare a fact: one would do if none were ever forgotten."""
 LONGEST_NAMED = 5
 """Words of the longest entity name that is looked for in a question."""
 
@@ -73,18 +75,17 @@ def slot_of(relation: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A fact and its times, ISO 8601 as by `moment`; empty if unknown, and None as long as there is no end."""
+    """A fact, the plain names of its subject and object, and its times.
+
+    Times are ISO 8601 as by `moment`: empty if unknown, and None as long as there is no end.
+    """
 
     triple: Triple
+    names: tuple[str, str]
     valid_at: str
     created_at: str
     invalid_at: str | None = None
     expired_at: str | None = None
-
-    @property
-    def names(self) -> tuple[str, str]:
-        """The plain names of subject and object."""
-        return plain_name(self.triple.subject), plain_name(self.triple.object)
 
     def ended_by(self, time: str) -> bool:
         """Return whether the fact has ended by a time; the empty time is later than all others."""
@@ -133,12 +134,13 @@ class TemporalGraphState(EmbeddedState):
 
     def _linked(self, event: Event) -> Self:
         item, payload = _item(event), event.payload[EDGE]
-        edge = Edge(Triple.read(payload["triple"]), payload["valid_at"], payload["created_at"])
-        subject, thing = edge.names
+        triple = Triple.read(payload["triple"])
+        subject, thing = plain_name(triple.subject), plain_name(triple.object)
+        edge = Edge(triple, (subject, thing), payload["valid_at"], payload["created_at"])
         touching, stated, looks = self.touching, self.stated, self.looks
         for name in dict.fromkeys(edge.names):
             touching = touching.set(name, (*touching.get(name, ()), item))
-        for key in keys_of(edge.triple, subject, thing):
+        for key in keys_of(triple, subject, thing):
             stated = stated.set(key, (*stated.get(key, ()), item))
         tensors = load(event.tensor) if event.tensor is not None else {}
         for end, name in zip(ENDS, edge.names, strict=True):
@@ -212,7 +214,7 @@ class TemporalGraphState(EmbeddedState):
         """Return the edges that say the same as a fact between two entities, and those that it contradicts.
 
         The same: equal relation and ends, and holding when the fact begins. A contradiction: the same subject, the
-        same slot (`slot_of`), and another object.
+        same slot (`slot_of`), and another object; of many, the ones that begin next before and after it.
         """
         same, against = [], []
         for subject in self.names_of(ends[0]):
@@ -222,7 +224,14 @@ class TemporalGraphState(EmbeddedState):
             if slot := slot_of(triple.relation):
                 rivals = self.stated.get((subject, slot), ())
                 against += [item for item in rivals if self.entity(self.name_at(item, OBJECT)) != ends[1]]
-        return sorted(same), sorted(against)
+        return sorted(same), self._neighbours(against, valid_at)
+
+    def _neighbours(self, items: Collection[int], time: str) -> list[int]:
+        """Return the last edges that begin by a time and the first that begin later, up to `NEIGHBOURS` of either."""
+        ordered = sorted(items, key=lambda item: (self.edges[item].valid_at, item))
+        later = [item for item in ordered if time and self.edges[item].valid_at > time]
+        begun = ordered[: len(ordered) - len(later)]
+        return [*begun[-NEIGHBOURS:], *later[:NEIGHBOURS]]
 
 
 def keys_of(triple: Triple, subject: str, thing: str) -> Iterator[tuple[str, ...]]:
