@@ -72,6 +72,10 @@ class BankedSystem(MemorySystem):
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
         """Decide what to do about one turn of each of several scopes."""
 
+    def _record(self, turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
+        """Return the record of a proposal, made on the state `read`, for the state `now`; this calls no model."""
+        return record_of(turn, proposal, read, now)
+
     @abstractmethod
     def _rank(self, requests: Sequence[RecallRequest]) -> list[tuple[MemoryEntry, ...]]:
         """Return the entries to recall for each request; a budget drops them from the end."""
@@ -111,7 +115,7 @@ class BankedSystem(MemorySystem):
             wave_turns = [observations[position] for position in positions]
             read = [(turn, self._log.state(scope)) for turn, scope in wave_turns]
             decisions = [
-                (scope, partial(record_of, turn, proposal, before))
+                (scope, partial(self._record, turn, proposal, before))
                 for (turn, scope), (_, before), proposal in zip(wave_turns, read, self._propose(read), strict=True)
             ]
             records.update(zip(positions, self._log.write(decisions), strict=True))

@@ -27,6 +27,7 @@ from memory_r1.systems.memorybank import MemoryBankSystem
 from memory_r1.systems.plain_tokens import PlainTokens
 from memory_r1.systems.profile import Profile
 from memory_r1.systems.retrieval import Bm25, Rag
+from memory_r1.systems.temporal_graph import TemporalGraph
 from memory_r1.systems.token_retention import TokenRetention
 from memory_r1.systems.token_slots import SlotPolicy
 from memory_r1.systems.writer import Writer
@@ -158,6 +159,12 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         writes=True,
         settings={"synonym_threshold": 0.8, "damping": 0.5, "passage_weight": 0.05, "facts": 5},
+    ),
+    "temporal-graph": SystemSpec(
+        lambda parts: _written(TemporalGraph, parts),
+        needs_retriever=True,
+        writes=True,
+        settings={"alike": 0.6, "hops": 3},
     ),
     "add-only": SystemSpec(lambda parts: _managed(AddOnly, parts), needs_retriever=True, needs_manager=True),
     "add-only-newest-first": SystemSpec(

@@ -314,6 +314,7 @@ def test_names_and_capabilities_are_those_of_the_table() -> None:
         "mem1",
         "memgpt",
         "hierarchical-graph",
+        "temporal-graph",
         "prompted-manager",
         "memory-r1",
         "token-retention",

@@ -15,6 +15,7 @@ from memory_r1.systems.memgpt import FUNCTION_CALLS, PAGING, SUMMARY
 from memory_r1.systems.memorybank import DAY_SUMMARY, PORTRAIT
 from memory_r1.systems.profile import FACTS
 from memory_r1.systems.rules import statements
+from memory_r1.systems.temporal_graph_facts import CONTRADICTIONS, ENTITY_MERGE
 from memory_r1.systems.triples import TRIPLES
 from memory_r1.systems.writer import Writer, conforms, count_writings, joined, read, shown_name
 from tests.fakes import ScriptedLanguageModel
@@ -33,7 +34,21 @@ def scripted(*replies: str, window: int | None = None) -> ScriptedLanguageModel:
 
 @pytest.mark.parametrize(
     "task",
-    [FACTS, DAY_SUMMARY, PORTRAIT, MEMORY, STATE, FUNCTION_CALLS, PAGING, SUMMARY, INSIGHTS, TRIPLES, FACT_FILTER],
+    [
+        FACTS,
+        DAY_SUMMARY,
+        PORTRAIT,
+        MEMORY,
+        STATE,
+        FUNCTION_CALLS,
+        PAGING,
+        SUMMARY,
+        INSIGHTS,
+        TRIPLES,
+        FACT_FILTER,
+        ENTITY_MERGE,
+        CONTRADICTIONS,
+    ],
 )
 def test_the_examples_in_an_instruction_conform_to_its_schema(task) -> None:  # type: ignore[no-untyped-def]
     examples = task.instructions.split("JSON only: ")[1].removesuffix(".").split(" or ")
