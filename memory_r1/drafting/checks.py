@@ -43,7 +43,7 @@ class Checker:
     """
 
     def __init__(
-        self, embedder: Embedder, answerer: AnswerAgent | None = None, *, same: float = 0.9, answered: float = 0.5
+        self, embedder: Embedder, answerer: AnswerAgent | None = None, *, same: float = 0.95, answered: float = 0.5
     ) -> None:
         self.embedder = embedder
         self.answerer = answerer
