@@ -31,7 +31,7 @@ def gold_windows(dialogue: Dialogue) -> Iterator[tuple[tuple[Turn, ...], list[di
     """
     for window in windows(dialogue):
         numbers = {turn.turn_id: number for number, turn in enumerate(window, start=1)}
-        gold = [
+        gold: list[dict[str, Any]] = [
             {
                 "question": asked.question,
                 "answer": asked.answer,

@@ -38,6 +38,7 @@ logger = logging.getLogger("recipes.evaluate")  # __name__ is __main__ in the co
 
 if TYPE_CHECKING:
     from memory_r1.inference.local_model import LocalLanguageModel
+    from memory_r1.inference.server_model import ServerLanguageModel
     from memory_r1.systems.base import MemorySystem
 
 
@@ -107,10 +108,25 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySystem:
+def load_model(options: argparse.Namespace) -> LocalLanguageModel | ServerLanguageModel:
+    """Load the base model with the adapters, or return the one behind a server."""
+    if options.endpoint:
+        from recipes.served import ServedAgents
+
+        return ServedAgents.of(options)
+    from memory_r1.inference.local_model import LocalLanguageModel
+
+    adapters = {name: folder for name in ("manager", "answer", "weaver") if (folder := getattr(options, name))}
+    if options.writer not in (None, BASE):
+        adapters["writer"] = options.writer
+    return LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
+
+
+def build(options: argparse.Namespace, model: LocalLanguageModel | ServerLanguageModel) -> MemorySystem:
     """Build the memory system; load an embedder only for systems that search."""
     from memory_r1.agents.memory_manager import MemoryManager
     from memory_r1.agents.prompts import EXAMPLES
+    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.memory.embedder import SentenceEmbedder
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
@@ -141,7 +157,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         retriever=retriever,
         manager=manager,
         writer=Writer(model, adapter="writer" if options.writer != BASE else None) if options.writer else None,
-        weaver=load_weaver(options, model) if spec.needs_weaver else None,
+        weaver=load_weaver(options, model) if spec.needs_weaver and isinstance(model, LocalLanguageModel) else None,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
         settings=parse_settings(options.set).get(options.system),
@@ -157,9 +173,11 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger(package).setLevel(logging.INFO)
     from memory_r1.evaluation.selection import select
     from memory_r1.systems.table import parse_settings
+    from recipes.served import check_server
 
     # Report mistakes in the options before loading a model.
     settings = parse_settings(options.set).get(options.system)
+    check_server(options)
     check_writer(options)
     complete(options)
     # The runner selects again, with the same result. Selecting here refuses a bad selection before a model is loaded,
@@ -171,16 +189,12 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.evaluation.records import RunInfo
     from memory_r1.evaluation.resume import discard_folder
     from memory_r1.evaluation.runner import evaluate
-    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.packaged_adapters import recorded_name
     from memory_r1.systems.bank_cache import BankCache
 
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
     logger.info("settings: %s", ", ".join(used))
-    adapters = {name: folder for name in ("manager", "answer", "weaver") if (folder := getattr(options, name))}
-    if options.writer not in (None, BASE):
-        adapters["writer"] = options.writer
-    model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
+    model = load_model(options)
     dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
     if options.restart:
         discard_folder(options.output)
@@ -210,7 +224,9 @@ def main(arguments: Sequence[str]) -> int:
         limit=options.limit,
         budget_tokens=options.budget_tokens,
         batch_size=options.batch_size,
-        banks=BankCache.of_manager(
+        banks=None  # a server's weights may change under the same name
+        if options.endpoint
+        else BankCache.of_manager(
             options.banks or options.output.parent / "banks",
             system=options.system,
             model=options.model,
@@ -291,12 +307,13 @@ def settle(options: argparse.Namespace) -> None:
     )
     settle_one("manager_recall_per_speaker", "recall_per_speaker", ["manager"], 2)
     settle_one("manager_tokens", "max_new_tokens", ["manager"], 48)
-    settle_one("constrained", "constrained", [], system_spec(options.system).prompted)
+    here = options.endpoint is None
+    settle_one("constrained", "constrained", [], here and system_spec(options.system).prompted)
     settle_one("answer_style", "answer_style", ["answer"], "ids")
     # A length trained for one style says nothing about the other.
     as_trained = trained["answer"].answer_style in (None, options.answer_style)
     settle_one("answer_tokens", "max_new_tokens", ["answer"] if as_trained else [], ANSWER_TOKENS[options.answer_style])
-    settle_one("dtype", "dtype", both, "float32")
+    settle_one("dtype", "dtype", both, "float32" if here else "the server's")
     settle_one("embedder", "embedder", both, "all-MiniLM-L6-v2")
     if system_spec(options.system).takes_slot_policy:
         from memory_r1.systems.retention_policy import PUBLISHED, policy_hash
@@ -310,7 +327,8 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     from memory_r1.systems.table import parse_settings, system_spec
     from memory_r1.weights import hash_file
 
-    hashes: dict[str, object] = {"model_sha256": model_hash(resolve_model(options.model))}
+    here = options.endpoint is None
+    hashes: dict[str, object] = {"model_sha256": model_hash(resolve_model(options.model))} if here else {"served": True}
     spec = system_spec(options.system)
     if spec.needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
@@ -319,7 +337,7 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     if options.weaver:
         hashes["queries_sha256"] = hash_file(Path(options.weaver) / QUERIES)
     for name in ("manager", "answer", "weaver"):
-        if folder := getattr(options, name):
+        if here and (folder := getattr(options, name)):
             hashes[f"{name}_sha256"] = adapter_hash(folder)
     if options.writer:
         hashes["writer"] = BASE if options.writer == BASE else adapter_hash(options.writer)
