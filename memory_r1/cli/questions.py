@@ -11,6 +11,7 @@ import typer
 
 from memory_r1.adapter_settings import BASE, SUMMARY, AgentSettings
 from memory_r1.dialogue_file import dialogues_hash, read_dialogues, write_dialogues
+from memory_r1.drafting.drafts import WINDOW
 from memory_r1.errors import ConfigurationError
 from memory_r1.jsonl import read_json
 from memory_r1.packaged_adapters import choose
@@ -54,7 +55,7 @@ def questions(
     constrained: Annotated[bool, typer.Option(help="hold a local drafter to its JSON, token by token")] = False,
     dtype: Annotated[str | None, typer.Option(help="precision of local models (default: the drafter's)")] = None,
     embedder: Annotated[str, typer.Option(help="sentence model that finds duplicates")] = EMBEDDER.name,
-    window: Annotated[int, typer.Option(help="most turns that are read at once", min=1)] = 6,
+    window: Annotated[int, typer.Option(help="most turns that are read at once", min=1)] = WINDOW,
     restart: Annotated[bool, typer.Option(help="discard an unfinished run and the file for review")] = False,
     quiet: Annotated[bool, typer.Option(help="no progress bar")] = False,
 ) -> None:
@@ -163,6 +164,12 @@ def _load(who: Drafting) -> tuple[Drafter, Checker, dict[str, Any]]:
     else:
         name = who.model or LANGUAGE_MODEL.name
         answers = choose({"answer": who.answer}, name)["answer"] if who.check_answers else None
+        if who.check_answers and answers is None and who.answer is None:
+            typer.echo(
+                "no Answer Agent is named and none comes with this installation: the untrained base model answers; "
+                "name one with --answer, or leave the check out with --no-check-answers",
+                err=True,
+            )
         named = {"drafter": None if who.drafter == BASE else who.drafter, "answer": answers}
         adapters = {agent: folder for agent, folder in named.items() if folder is not None}
         of_drafter = AgentSettings.read(adapters["drafter"]) if "drafter" in adapters else AgentSettings()

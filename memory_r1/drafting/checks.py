@@ -13,9 +13,10 @@ from itertools import combinations
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
 from memory_r1.drafting.drafts import Draft
+from memory_r1.errors import MemoryR1Error, PromptTooLongError
 from memory_r1.memory.embedder import Embedder
 from memory_r1.metrics import f1_squad, normalize_answer
-from memory_r1.types import Dialogue, MemoryEntry, Recall, Turn
+from memory_r1.types import Answer, Dialogue, MemoryEntry, Recall, Turn
 
 NO_EVIDENCE = "no evidence"
 LONG_ANSWER = "long answer"
@@ -84,12 +85,19 @@ class Checker:
         asked = [drafts[place] for place in places]
         requests = [AnswerRequest(draft.question, Recall(_entries(draft, turns))) for draft in asked]
         requests += [AnswerRequest(draft.question, Recall(())) for draft in asked]
-        answers = iter(self.answerer.answer(requests))
-        right = [[f1_squad(next(answers).text, draft.answer) >= self.answered for draft in asked] for _ in range(2)]
+        answers = iter(self.answerer.try_answer(requests))
+        right = [[self._is_right(next(answers), draft) for draft in asked] for _ in range(2)]
         for place, informed, guessed in zip(places, *right, strict=True):
             flags = [] if informed else [UNANSWERED]
             flags += [GUESSED] if guessed else []
             drafts[place] = replace(drafts[place], flags=tuple(flags))
+
+    def _is_right(self, answer: Answer | MemoryR1Error, draft: Draft) -> bool:
+        if isinstance(answer, PromptTooLongError):
+            return False
+        if isinstance(answer, MemoryR1Error):
+            raise answer
+        return f1_squad(answer.text, draft.answer) >= self.answered
 
 
 def said_in(answer: str, evidence: Sequence[Turn]) -> bool:

@@ -58,11 +58,16 @@ class Draft:
 
 @dataclass(frozen=True, slots=True)
 class Drafted:
-    """The drafts of one dialogue, with the number of windows read and of those whose reply did not parse."""
+    """The drafts of one dialogue.
+
+    `windows` counts what was read: `cut` of them exceeded the model's own window and lost their first lines, and the
+    replies to `unparsed` of them did not parse.
+    """
 
     dialogue_id: str
     windows: int
     unparsed: int
+    cut: int
     drafts: tuple[Draft, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -75,7 +80,7 @@ class Drafted:
             Draft(**{**draft, "evidence": tuple(draft["evidence"]), "flags": tuple(draft["flags"])})
             for draft in row["drafts"]
         )
-        return cls(row["dialogue_id"], row["windows"], row["unparsed"], tuple(drafts))
+        return cls(row["dialogue_id"], row["windows"], row["unparsed"], row["cut"], tuple(drafts))
 
 
 def windows(dialogue: Dialogue, most: int = WINDOW) -> list[tuple[Turn, ...]]:
@@ -112,12 +117,13 @@ class Drafter:
         written = iter(self.writer.write(DRAFT, texts, [{"questions": []}] * len(texts)))
         drafted = []
         for dialogue, parts in zip(dialogues, read, strict=True):
-            unparsed, drafts = 0, []
+            unparsed, cut, drafts = 0, 0, []
             for window in parts:
                 writing = next(written)
                 unparsed += count_writings([writing.record])["written_by_rules"]
+                cut += writing.record.cut > 0
                 drafts += [_draft(item, window) for item in writing.value["questions"]]
-            drafted.append(Drafted(dialogue.dialogue_id, len(parts), unparsed, tuple(drafts)))
+            drafted.append(Drafted(dialogue.dialogue_id, len(parts), unparsed, cut, tuple(drafts)))
         return drafted
 
 

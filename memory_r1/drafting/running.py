@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def draft_all(
             batch = left[start : start + AT_ONCE]
             for dialogue, item in zip(batch, drafter.draft(batch), strict=True):
                 drafts = tuple(checker.check(dialogue, item.drafts))
-                done[item.dialogue_id] = Drafted(item.dialogue_id, item.windows, item.unparsed, drafts)
+                done[item.dialogue_id] = replace(item, drafts=drafts)
                 file.append(done[item.dialogue_id].to_json())
                 advance(1)
     return [done[dialogue.dialogue_id] for dialogue in dialogues]
@@ -65,10 +66,11 @@ def tally(drafted: Iterable[Drafted]) -> list[str]:
     items = list(drafted)
     drafts = [draft for item in items for draft in item.drafts]
     reasons = Counter(flag for draft in drafts for flag in draft.flags)
-    read, unparsed = (sum(getattr(item, name) for item in items) for name in ("windows", "unparsed"))
+    read, unparsed, cut = (sum(getattr(item, name) for item in items) for name in ("windows", "unparsed", "cut"))
     passed = sum(not draft.flags for draft in drafts)
     lines = [
         f"{len(items)} dialogues, {read} windows of turns: {len(drafts)} questions drafted, {passed} passed",
         f"{unparsed} replies did not parse and are left out",
     ]
+    lines += [f"{cut} windows were too long for the model and were read in part: lower --window"] if cut else []
     return lines + [f"rejected: {count} {reason}" for reason, count in reasons.most_common()]

@@ -155,7 +155,8 @@ def test_options_that_contradict_each_other_are_refused(tmp_path: Path, options:
 def test_a_local_drafter_works_offline(tmp_path: Path, tiny_model: Path) -> None:
     drafter = write_adapter(tiny_model, tmp_path / "drafter", seed=1)
     local = ("--model", tiny_model, "--drafter", drafter, "--embedder", embedder_folder())
-    told = run(own(tmp_path, 1), "--out", tmp_path / "review.csv", *local, "--answer", "base")
+    told = run(own(tmp_path, 1), "--out", tmp_path / "review.csv", *local)
+    assert "the untrained base model answers" in told
     assert "2 replies did not parse and are left out" in told  # a random model writes no JSON
     (drafter / "training_summary.json").write_text('{"agent": "writer"}')
     with pytest.raises(ConfigurationError, match="adapter of the writer agent"):

@@ -9,7 +9,7 @@ from memory_r1.drafting import checks
 from memory_r1.drafting.checks import Checker
 from memory_r1.drafting.drafts import Draft
 from memory_r1.types import Dialogue
-from tests.drafting.chats import chat, scripted, session
+from tests.drafting.chats import chat, reply, scripted, session
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
 
@@ -51,12 +51,25 @@ def test_a_question_is_asked_once_and_its_latest_answer_stays() -> None:
     assert flags(draft(answer="Paris"), draft()) == [(checks.NOT_SAID,), ()]
 
 
+def test_the_same_question_about_another_speaker_is_another_question() -> None:
+    drafts = [draft(), draft("Where does Ben live?")]
+    loose = Checker(FakeEmbedder(), same=0.7)  # three of four words
+    assert [item.flags for item in loose.check(chat(), drafts)] == [(), ()]
+    assert [item.flags for item in loose.check(chat(), [draft(), draft("Where did Ann live?")])][1]
+
+
 def test_a_question_must_need_its_evidence_and_no_more() -> None:
     agent = AnswerAgent(scripted())
     assert flags(draft(), answerer=agent) == [()]
     assert flags(draft("Where is Ann?", "live"), answerer=agent) == [(checks.UNANSWERED,)]
     guessing = AnswerAgent(ScriptedLanguageModel(lambda prompt, adapter: "Memories: none\n**Answer:** Rome"))
     assert flags(draft(), answerer=guessing) == [(checks.GUESSED,)]
+
+
+def test_evidence_that_exceeds_the_models_window_is_an_unanswered_question_and_no_error() -> None:
+    long = Dialogue("d", ("Ann", "Ben"), (session(1, ("Ann", "I live in Rome. " + "Well, " * 500)),))
+    model = ScriptedLanguageModel(reply, window=200)
+    assert flags(draft(), answerer=AnswerAgent(model), dialogue=long) == [(checks.UNANSWERED,)]
 
 
 def test_rejected_drafts_are_not_put_to_the_answer_agent() -> None:

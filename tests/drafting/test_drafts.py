@@ -32,6 +32,13 @@ def test_replies_become_drafts_and_what_does_not_parse_is_counted_and_left_out()
     assert Drafted.from_json(json.loads(json.dumps(drafted.to_json()))) == drafted
 
 
+def test_windows_that_are_cut_to_the_models_own_are_counted() -> None:
+    model = scripted()
+    model.window = DRAFT.max_new_tokens + len(DRAFT.instructions.split()) + 5  # words
+    (drafted,) = Drafter(Writer(model)).draft([chat()])
+    assert (drafted.windows, drafted.cut) == (2, 2)
+
+
 def test_each_dialogue_gets_its_own_drafts() -> None:
     first, second = Drafter(Writer(scripted())).draft([chat("d1"), chat("d2")])
     assert (first.dialogue_id, second.dialogue_id, first.drafts == second.drafts) == ("d1", "d2", True)

@@ -21,6 +21,7 @@ DRAFTED = Drafted(
     "d1",
     2,
     0,
+    0,
     (
         Draft("Where does Ann live?", "Rome", "recall", ("s1:1",), ("answered otherwise later", "long answer")),
         Draft("What does Ben own, and where is Ann?", "two dogs", "multi-hop", ("s1:3", "s2:1")),
