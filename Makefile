@@ -61,8 +61,8 @@ evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system
 .DEFAULT_GOAL := help
 .PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu \
         figures verify-results package-adapters bench bench-memory \
-        train-manager-sft train-answer-sft train-writer-sft train-manager-grpo train-answer-grpo train-manager-ppo \
-        train-answer-ppo train-latent-tokens train-token-retention eval-synthetic eval-everyday eval-locomo eval-longmemeval \
+        train-manager-sft train-answer-sft train-writer-sft train-drafter-sft train-manager-grpo train-answer-grpo \
+        train-manager-ppo train-answer-ppo train-latent-tokens train-token-retention eval-synthetic eval-everyday eval-locomo eval-longmemeval \
         eval-msc eval-dialogues eval-writer
 
 help: ## List the targets
@@ -98,6 +98,9 @@ train-answer-sft: $(STAMP) ## Warm-start the Answer Agent on worked answers
 
 train-writer-sft: $(STAMP) ## Train the writer of summaries, facts and the like on gold texts
 	$(call train,writer,sft)
+
+train-drafter-sft: $(STAMP) ## Train the drafter of questions for your own dialogues
+	$(call train,drafter,sft)
 
 train-manager-grpo: $(STAMP) ## Train the Memory Manager with GRPO
 	$(call train,manager,grpo)

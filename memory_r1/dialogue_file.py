@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -119,7 +119,7 @@ def parse_dialogue(field: JsonField) -> Dialogue:
     turn_items = [turn for item in session_items for turn in item.members(("turns",), closed=False)["turns"].items()]
     order = _refuse_repeats(turn_items, "turn_id")
     question_items = members["questions"].items() if "questions" in members else []
-    questions = [_parse_question(item, order) for item in question_items]
+    questions = [parse_question(item, order) for item in question_items]
     _refuse_repeats(question_items, "question_id")
     dialogue = Dialogue(dialogue_id, speakers, tuple(sessions), tuple(questions))
     _refuse_mixed_zones(dialogue, field)
@@ -142,8 +142,12 @@ def _parse_session(field: JsonField, speakers: Sequence[str]) -> Session:
     return Session(session_id, timestamp, tuple(turns))
 
 
-def _parse_question(field: JsonField, order: dict[str, int]) -> Question:
-    """Parse a question; `order` maps each turn id to its position in the dialogue."""
+def parse_question(field: JsonField, order: Mapping[str, int]) -> Question:
+    """Parse a question; `order` maps each turn id to its position in the dialogue.
+
+    Raises:
+        DataError: A member is missing, unknown or of the wrong kind, or evidence names no turn.
+    """
     members = field.members(("question_id", "question", "answer", "category"), ("evidence", "asked_at"))
     evidence: tuple[str, ...] = ()
     if "evidence" in members:

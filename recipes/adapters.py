@@ -20,7 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 def add_adapters(group: argparse._ArgumentGroup) -> None:
-    """Add the options that name the adapters."""
+    """Add the options that name the adapters, and the server that may hold them."""
+    group.add_argument(
+        "--endpoint",
+        metavar="URL",
+        help="OpenAI-compatible server of both agents, such as http://127.0.0.1:8000/v1: --model, --manager and "
+        "--answer are then names on it; its key is in OPENAI_API_KEY",
+    )
     for agent, called in (("manager", "Memory Manager"), ("answer", "Answer Agent")):
         group.add_argument(
             f"--{agent}",
@@ -57,6 +63,10 @@ def choose_adapters(options: argparse.Namespace) -> None:
         options.weaver = find_weaver(options.system, options.weaver, options.model)
     agents = ("manager", "answer") if spec.takes_manager_adapter else ("answer",)
     named = {agent: getattr(options, agent) for agent in agents}
+    if options.endpoint:
+        for agent, name in named.items():
+            setattr(options, agent, None if name == BASE else name)
+        return
     for agent, folder in choose(named, options.model).items():
         setattr(options, agent, folder)
     unnamed = [agent for agent in agents if named[agent] is None]

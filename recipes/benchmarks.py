@@ -138,6 +138,8 @@ def folder_name(options: argparse.Namespace, system: str) -> str:
             parts.append("-".join(Path(named.lstrip("/")).parts[-2:]))
     if options.model != DEFAULT_MODEL:
         parts.append(Path(options.model).name)
+    if options.endpoint:
+        parts.append("served")
     if options.writer:
         named = recorded_name("writer", options.writer) or ""
         parts.append("writer" + "-".join(Path(named.lstrip("/")).parts[-2:]))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from data.sources import Source
+from memory_r1.drafting.drafts import DRAFT
 from memory_r1.inference.cpu_attention import KEPT
 from memory_r1.systems.memagent import MEMORY
 from memory_r1.training.arguments import MemoryArguments
@@ -88,7 +89,8 @@ def load_of(method: str, arguments: MemoryArguments, config: Any, prompt: int) -
     rows = config.per_device_train_batch_size
     accumulated = config.gradient_accumulation_steps
     if method == "sft":
-        longest = MEMORY.max_new_tokens if arguments.agent == "writer" else arguments.answer_max_tokens
+        written = {"writer": MEMORY.max_new_tokens, "drafter": DRAFT.max_new_tokens}
+        longest = written.get(arguments.agent, arguments.answer_max_tokens)
         completion = max(1, min(longest, (config.max_length or prompt) - prompt))
         return Load(rows * accumulated * config.world_size, prompt, completion, rows, rows, 0, 0, passes=2)
     generations = config.num_generations

@@ -28,6 +28,7 @@ logger = logging.getLogger("recipes.evaluate")  # __name__ is __main__ in the co
 
 if TYPE_CHECKING:
     from memory_r1.inference.local_model import LocalLanguageModel
+    from memory_r1.inference.server_model import ServerLanguageModel
     from memory_r1.systems.base import MemorySystem
 
 
@@ -39,10 +40,25 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySystem:
+def load_model(options: argparse.Namespace) -> LocalLanguageModel | ServerLanguageModel:
+    """Load the base model with the adapters, or return the one behind a server."""
+    if options.endpoint:
+        from recipes.served import ServedAgents
+
+        return ServedAgents.of(options)
+    from memory_r1.inference.local_model import LocalLanguageModel
+
+    adapters = {name: folder for name in ("manager", "answer", "weaver") if (folder := getattr(options, name))}
+    if folder := writer_adapter(options):
+        adapters[WRITER] = folder
+    return LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
+
+
+def build(options: argparse.Namespace, model: LocalLanguageModel | ServerLanguageModel) -> MemorySystem:
     """Build the memory system; load an embedder only for systems that search."""
     from memory_r1.agents.memory_manager import MemoryManager
     from memory_r1.agents.prompts import EXAMPLES
+    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.memory.embedder import SentenceEmbedder
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
@@ -72,7 +88,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
         retriever=retriever,
         manager=manager,
         writer=build_writer(options, model),
-        weaver=load_weaver(options, model) if spec.needs_weaver else None,
+        weaver=load_weaver(options, model) if spec.needs_weaver and isinstance(model, LocalLanguageModel) else None,
         recall_per_speaker=options.recall_per_speaker,
         count_tokens=model.count_tokens,
         settings=parse_settings(options.set).get(options.system),
@@ -88,9 +104,11 @@ def main(arguments: Sequence[str]) -> int:
         logging.getLogger(package).setLevel(logging.INFO)
     from memory_r1.evaluation.selection import select
     from memory_r1.systems.table import parse_settings
+    from recipes.served import check_server
 
     # Report mistakes in the options before loading a model.
     settings = parse_settings(options.set).get(options.system)
+    check_server(options)
     check_system(options)
     complete(options)
     # The runner selects again, with the same result. Selecting here refuses a bad selection before a model is loaded,
@@ -102,16 +120,12 @@ def main(arguments: Sequence[str]) -> int:
     from memory_r1.evaluation.records import RunInfo
     from memory_r1.evaluation.resume import discard_folder
     from memory_r1.evaluation.runner import evaluate
-    from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.packaged_adapters import recorded_name
     from memory_r1.systems.bank_cache import BankCache
 
     used = (f"{name} {getattr(options, name)} ({source})" for name, source in options.settings_from.items())
     logger.info("settings: %s", ", ".join(used))
-    adapters = {name: folder for name in ("manager", "answer", "weaver") if (folder := getattr(options, name))}
-    if folder := writer_adapter(options):
-        adapters[WRITER] = folder
-    model = LocalLanguageModel.load(options.model, adapters, dtype=options.dtype, batch_size=options.batch_size)
+    model = load_model(options)
     dialogues, about_cuts = cut_turns(dialogues, options.max_turn_tokens, model.tokenizer)
     system = build(options, model)
     run = RunInfo(
@@ -143,7 +157,9 @@ def main(arguments: Sequence[str]) -> int:
             limit=options.limit,
             budget_tokens=options.budget_tokens,
             batch_size=options.batch_size,
-            banks=BankCache.of_manager(
+            banks=None  # a server's weights may change under the same name
+            if options.endpoint
+            else BankCache.of_manager(
                 options.banks or options.output.parent / "banks",
                 system=options.system,
                 model=options.model,
@@ -159,10 +175,10 @@ def main(arguments: Sequence[str]) -> int:
             rebuild_banks=options.rebuild_banks,
             progress=not options.quiet,
         )
-    except EndpointError as error:  # only a writer is behind a server
+    except EndpointError as error:
         raise EndpointError(
-            f"the writer's server gave no usable reply ({error}): start it, or correct --writer, --writer-endpoint or "
-            "the key in OPENAI_API_KEY; the same command then goes on from here"
+            f"a server gave no usable reply ({error}): start it, or correct --endpoint or --writer-endpoint, the names "
+            "of models there, or the key in OPENAI_API_KEY; the same command then goes on from here"
         ) from error
     show(results, options.output)
     return 0
@@ -174,7 +190,8 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     from memory_r1.systems.table import parse_settings, system_spec
     from memory_r1.weights import hash_file
 
-    hashes: dict[str, object] = {"model_sha256": model_hash(resolve_model(options.model))}
+    here = options.endpoint is None
+    hashes: dict[str, object] = {"model_sha256": model_hash(resolve_model(options.model))} if here else {"served": True}
     spec = system_spec(options.system)
     if spec.needs_retriever:
         hashes["embedder_sha256"] = weights_hash(resolve_embedder(options.embedder))
@@ -183,7 +200,7 @@ def configuration(options: argparse.Namespace) -> dict[str, object]:
     if options.weaver:
         hashes["queries_sha256"] = hash_file(Path(options.weaver) / QUERIES)
     for name in ("manager", "answer", "weaver"):
-        if folder := getattr(options, name):
+        if here and (folder := getattr(options, name)):
             hashes[f"{name}_sha256"] = adapter_hash(folder)
     if options.writer:
         hashes["writer"] = writer_record(options)

@@ -139,12 +139,13 @@ def settle(options: argparse.Namespace) -> None:
     )
     settle_one("manager_recall_per_speaker", "recall_per_speaker", ["manager"], 2)
     settle_one("manager_tokens", "max_new_tokens", ["manager"], 48)
-    settle_one("constrained", "constrained", [], system_spec(options.system).prompted)
+    here = options.endpoint is None
+    settle_one("constrained", "constrained", [], here and system_spec(options.system).prompted)
     settle_one("answer_style", "answer_style", ["answer"], "ids")
     # A length trained for one style says nothing about the other.
     as_trained = trained["answer"].answer_style in (None, options.answer_style)
     settle_one("answer_tokens", "max_new_tokens", ["answer"] if as_trained else [], ANSWER_TOKENS[options.answer_style])
-    settle_one("dtype", "dtype", both, "float32")
+    settle_one("dtype", "dtype", both, "float32" if here else "the server's")
     settle_one("embedder", "embedder", both, "all-MiniLM-L6-v2")
     if system_spec(options.system).takes_slot_policy:
         from memory_r1.systems.retention_policy import PUBLISHED, policy_hash

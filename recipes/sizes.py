@@ -8,6 +8,7 @@ import torch
 
 from data.sources import Source
 from memory_r1.agents.prompts import answer_prompt, manager_prompt, session_prompt
+from memory_r1.drafting.drafts import DRAFT, window_lines, windows
 from memory_r1.models import resolve_model
 from memory_r1.systems.memagent import MEMORY, section_lines
 from memory_r1.systems.writer import prompt_for
@@ -86,6 +87,8 @@ def typical_prompt(
     if agent == "writer":  # its longest prompts: a whole dialogue, and a question
         section = [MemoryEntry(0, turn.text, turn.speaker, turn.timestamp) for turn in turns]
         return prompt_for(MEMORY, section_lines(section, "", dialogue.questions[0].question))
+    if agent == "drafter":
+        return prompt_for(DRAFT, max(map(window_lines, windows(dialogue)), key=lambda lines: len("".join(lines))))
     if credit == "session":
         *earlier, last = dialogue.sessions
         return session_prompt(last.turns, _session_memories(earlier, last, recall_per_speaker))

@@ -31,6 +31,7 @@ from memory_r1.training.session_credit import BranchRollout, branch_rows, sessio
 from memory_r1.training.substitution import substitution_rows
 from memory_r1.training.trainer_configs import MemoryGRPOConfig
 from memory_r1.types import AnswerTuple, ManagerTuple, SessionTuple
+from recipes.drafting import drafter_rows
 from recipes.writer_rows import spread, writer_rows
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,8 @@ def sft_rows(
                 {"prompt": row.prompt, "completion": [{"role": "assistant", "content": row.completion}]}
                 for row in writer_rows(sources, retriever, arguments.recall_per_speaker)
             ]
+        if arguments.agent == "drafter":
+            return drafter_rows(sources)
         banks = load_banks(arguments, sources, model, retriever, banks_folder(config), arguments.manager_max_tokens)
         units = with_fillers(answer_units(sources, banks), pool, arguments.filler_memories, arguments.dialogue_seed)
         return answer_sft_rows(

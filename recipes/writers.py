@@ -14,6 +14,7 @@ from recipes.adapters import agent_of
 
 if TYPE_CHECKING:
     from memory_r1.inference.local_model import LocalLanguageModel
+    from memory_r1.inference.server_model import ServerLanguageModel
     from memory_r1.systems.writer import Writer
 
 WRITER = "writer"
@@ -109,7 +110,7 @@ def writer_record(options: argparse.Namespace) -> object:
     return adapter_hash(folder) if (folder := writer_adapter(options)) else options.writer
 
 
-def build_writer(options: argparse.Namespace, model: LocalLanguageModel) -> Writer | None:
+def build_writer(options: argparse.Namespace, model: LocalLanguageModel | ServerLanguageModel) -> Writer | None:
     """Build the writer on the model of both agents, or on the server's; None for rules."""
     from memory_r1.systems.writer import Writer
 

@@ -14,6 +14,7 @@ from memory_r1.cli.convert import convert
 from memory_r1.cli.doctor import doctor
 from memory_r1.cli.merge import merge
 from memory_r1.cli.push import push
+from memory_r1.cli.questions import questions
 from memory_r1.entry import INTERRUPTED, run_main
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
@@ -28,6 +29,7 @@ def root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback
 
 
 app.command(rich_help_panel="Your data")(convert)
+app.command(rich_help_panel="Your data")(questions)
 app.command(rich_help_panel="Adapters")(merge)
 app.command(rich_help_panel="Adapters")(push)
 app.command(rich_help_panel="This machine")(doctor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from memory_r1.errors import ConfigurationError, EndpointError
@@ -20,11 +20,14 @@ class ServerLanguageModel:
     Args:
         endpoint: The server; its model is the base model.
         tokenizer: The served model's tokenizer, used only by `count_tokens`.
+        sampling: Request fields that switch off the server's own sampling defaults; a server that does not know those
+            of vLLM needs others, or none.
     """
 
-    def __init__(self, endpoint: Endpoint, tokenizer: Any) -> None:
+    def __init__(self, endpoint: Endpoint, tokenizer: Any, *, sampling: Mapping[str, Any] = PLAIN_SAMPLING) -> None:
         self.endpoint = endpoint
         self.tokenizer = tokenizer
+        self.sampling = sampling
 
     def generate(
         self,
@@ -65,7 +68,7 @@ class ServerLanguageModel:
             temperature=temperature,
             seed=seed,
             model=adapter,
-            extra=PLAIN_SAMPLING,
+            extra=self.sampling,
         )
         return [
             Completion(reply.text.strip(), reply.prompt_tokens, reply.completion_tokens)

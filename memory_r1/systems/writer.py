@@ -26,8 +26,8 @@ _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 class WritingTask:
     """Something that a model writes: `instructions` ask for JSON of `schema`, of at most `max_new_tokens`.
 
-    The schema may use `type` (object, array, string), `properties`, `required`, `items`, `maxItems`, `minLength`,
-    `maxLength` and `enum`; an object holds no members but its properties (`object_of`).
+    The schema may use `type` (object, array, string, integer), `properties`, `required`, `items`, `maxItems`,
+    `minLength`, `maxLength` and `enum`; an object holds no members but its properties (`object_of`).
     """
 
     name: str
@@ -126,6 +126,8 @@ def conforms(value: object, schema: Schema) -> bool:
             and len(value) <= schema.get("maxItems", len(value))
             and all(conforms(item, schema["items"]) for item in value)
         )
+    if schema["type"] == "integer":
+        return isinstance(value, int) and not isinstance(value, bool)
     return (
         isinstance(value, str)
         and schema.get("minLength", 0) <= len(value.strip())

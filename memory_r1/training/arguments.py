@@ -20,7 +20,9 @@ from memory_r1.training.field_checks import validate_fields
 class MemoryArguments:
     """The agent, the data and the rewards of a run; fields of the trainer itself are TRL's."""
 
-    agent: str = field(metadata={"help": "Which agent to train.", "choices": ["manager", "answer", "writer"]})
+    agent: str = field(
+        metadata={"help": "Which agent to train.", "choices": ["manager", "answer", "writer", "drafter"]}
+    )
     dataset: str = field(
         default="synthetic",
         metadata={

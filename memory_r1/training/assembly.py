@@ -75,7 +75,7 @@ def _reward_files(arguments: MemoryArguments) -> list[Path]:
 
 def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> AgentSettings:
     """Return the settings that using the trained agent must match, including defaults."""
-    if arguments.agent == "writer":  # its systems say how much is recalled and how long it writes
+    if arguments.agent in ("writer", "drafter"):  # who uses it says how much it reads and how long it writes
         return AgentSettings(dtype=str(model.dtype))
     if arguments.agent == "manager":
         longest = manager_tokens(arguments, config)

@@ -35,8 +35,10 @@ def parse_recipe(
     memory, training, model = parse_fields((MemoryArguments, trainer_config, MemoryModelConfig), given, HELP)
     if isinstance(training, MemorySFTConfig):
         _refuse_ignored(memory)
-    elif memory.agent == "writer":
-        raise ConfigurationError("agent is 'writer', which learns from gold texts alone; train it with recipes/sft.py")
+    elif memory.agent in ("writer", "drafter"):
+        raise ConfigurationError(
+            f"agent is '{memory.agent}', which learns from gold texts alone; train it with recipes/sft.py"
+        )
     elif memory.filler_memories:
         raise ConfigurationError("filler_memories is set, but only SFT fills its banks; leave it out")
     return memory, training, model

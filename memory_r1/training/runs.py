@@ -100,7 +100,7 @@ def finish_run(
 
     Args:
         trainer: The trainer, with the best checkpoint loaded.
-        agent: "manager", "answer" or "writer".
+        agent: "manager", "answer", "writer" or "drafter".
         method: The training method.
         recipe: The fields that identify the run.
         settings: The settings that using the adapter must match.

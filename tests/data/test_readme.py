@@ -28,7 +28,9 @@ COLUMNS = ("SFT", "validation", "held out")
 
 def used() -> dict[str, tuple[Split, int, int]]:
     generated = [recipe for recipe in RECIPES.values() if recipe["dataset"] == "synthetic"]
-    (train,) = {recipe["train_dialogues"] for recipe in generated}  # all recipes use the same
+    generated.remove(drafter := RECIPES["drafter_sft"])
+    assert f"drafter's {drafter['train_dialogues']} and {drafter['validation_dialogues']}" in README
+    (train,) = {recipe["train_dialogues"] for recipe in generated}  # all others use the same
     (validation,) = {recipe["validation_dialogues"] for recipe in generated}
     return {
         "SFT": ("train", 0, train),

@@ -22,7 +22,7 @@ from rewards import check_rewards
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "accelerate")
 CONFIGS: dict[str, type] = {"sft": MemorySFTConfig, "grpo": MemoryGRPOConfig, "ppo": MemoryPPOConfig}
-NAME = re.compile(r"(?P<agent>manager|answer|writer)_(?P<method>sft|grpo|ppo)(_\w+)?")
+NAME = re.compile(r"(?P<agent>manager|answer|writer|drafter)_(?P<method>sft|grpo|ppo)(_\w+)?")
 
 
 def parsed(path: Path) -> tuple[Any, Any, Any]:
@@ -42,7 +42,7 @@ def sampled(path: Path) -> float:
 
 def test_there_are_recipes_for_both_agents_and_methods() -> None:
     expected = {f"{agent}_{method}" for agent in ("manager", "answer") for method in CONFIGS}
-    assert {*expected, "writer_sft"} <= {path.stem for path in RECIPES}
+    assert {*expected, "writer_sft", "drafter_sft"} <= {path.stem for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: f"{path.parent.name}/{path.stem}")
@@ -102,7 +102,7 @@ class TestRecipe:
     def test_grpo_says_which_loss_it_means(self, path: Path) -> None:
         if "_grpo" in path.stem:
             # The paper's on GPUs; on the CPU the loss of the published experiments, TRL's default.
-            expected = "dapo" if path.parent.name == "smollm2-135m" else "grpo"
+            expected = "dapo" if path.parent.name in ("smollm2-135m", "own") else "grpo"
             assert yaml.safe_load(path.read_text()).get("loss_type") == expected
 
     def test_ppo_samples_as_many_completions_as_grpo(self, path: Path) -> None:
@@ -164,6 +164,19 @@ def test_rl_learns_from_other_dialogues_than_the_warm_start_had_labels_for() -> 
     folder = ROOT / "recipes" / "smollm2-135m"
     for path in sorted(folder.glob("*.yaml")):
         assert parsed(path)[0].dataset == ("synthetic" if path.stem.endswith("sft") else "everyday"), path
+
+
+def test_own_data_is_learnt_from_as_the_published_experiments_learn() -> None:
+    for path in sorted((ROOT / "recipes" / "own").glob("*.yaml")):
+        own, published = (
+            yaml.safe_load(each.read_text()) for each in (path, ROOT / "recipes/smollm2-135m" / path.name)
+        )
+        assert own["dataset"] == "own/train.jsonl"
+        other = {key for key in {*own, *published} if own.get(key) != published.get(key)}
+        assert other <= {
+            *("dataset", "train_dialogues", "validation_dialogues", "max_validation_rows", "answer_adapter"),
+            *("output_dir", "max_steps", "eval_steps", "save_steps"),
+        }
 
 
 def test_four_bits_are_spent_where_one_card_does_not_hold_the_base_without() -> None:

@@ -66,7 +66,7 @@ class TestServers:
             assert run_main(evaluate.main, arguments) == 1
             refused = capsys.readouterr().err
             assert run_main(evaluate.main, arguments) == 0
-        assert f"error: the writer's server gave no usable reply ({server.url}: HTTP 404" in refused
+        assert f"error: a server gave no usable reply ({server.url}: HTTP 404" in refused
         assert "--writer-endpoint" in refused and "Traceback" not in refused
         assert written(tmp_path / "run")[1] == 0
         capsys.readouterr()
