@@ -112,6 +112,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
     from memory_r1.agents.memory_manager import MemoryManager
     from memory_r1.agents.prompts import EXAMPLES
     from memory_r1.memory.embedder import SentenceEmbedder
+    from memory_r1.memory.operations import FORMS
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
     from memory_r1.systems.table import build_system, parse_settings, system_spec
@@ -130,6 +131,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
             max_new_tokens=options.manager_tokens,
             examples=EXAMPLES if spec.prompted else (),
             constrained=options.constrained,
+            form=FORMS[spec.operations],
         )
     slot_policy = None
     if spec.takes_slot_policy and options.slot_policy:
@@ -260,10 +262,11 @@ def settle(options: argparse.Namespace) -> None:
     The Answer Agent's recall depth holds for every memory system.
 
     Raises:
-        ConfigurationError: The two adapters disagree on a shared setting.
+        ConfigurationError: The two adapters disagree on a shared setting, or the manager writes other operations than
+            the system plays.
         ModelError: `--slot-policy` is no policy.
     """
-    from memory_r1.adapter_settings import AgentSettings, agree
+    from memory_r1.adapter_settings import AgentSettings, agree, check_form
     from memory_r1.agents.prompts import ANSWER_TOKENS
     from memory_r1.systems.table import system_spec
 
@@ -272,6 +275,8 @@ def settle(options: argparse.Namespace) -> None:
         for agent in ("manager", "answer")
     }
     agree(trained["manager"], trained["answer"], vars(options))
+    if options.manager:
+        check_form(options.manager, system_spec(options.system).operations, f"memory system {options.system!r}")
     options.settings_from = {}
 
     def settle_one(option: str, name: str, agents: Sequence[str], default: object, whose: str = "default") -> None:

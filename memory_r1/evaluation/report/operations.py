@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from memory_r1.evaluation.records import OperationRow
-from memory_r1.types import OperationKind
+from memory_r1.types import FLAT_KINDS, OperationKind
 
 _KINDS = tuple(kind.value for kind in OperationKind)
+_WHERE_FOUND = {*OperationKind} - {*FLAT_KINDS}  # named only on pages of graphs
 _PARTS = (*_KINDS, "refused", "parse failures")
 _COLUMNS = 40
 
@@ -25,12 +26,12 @@ def operation_part(row: OperationRow) -> str | None:
 def part_counts(operations: Iterable[OperationRow]) -> dict[str, int]:
     """Count operations by part of the chart: applied by kind, refused, and parse failures."""
     counts = Counter(operation_part(row) for row in operations)
-    return {part: counts[part] for part in _PARTS}
+    return {part: counts[part] for part in _PARTS if counts[part] or part not in _WHERE_FOUND}
 
 
 def summed_parts(operations: Mapping[str, int]) -> dict[str, int]:
     """Return the operations of a `results.json` under the pages' names."""
-    counts = {kind: operations.get(kind, 0) for kind in _KINDS}
+    counts = {kind: operations.get(kind, 0) for kind in _KINDS if kind in operations or kind not in _WHERE_FOUND}
     failures = {"unknown ids": operations.get("unknown_ids", 0), "parse failures": operations.get("parse_failures", 0)}
     return counts | failures
 
