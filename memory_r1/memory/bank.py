@@ -96,8 +96,7 @@ class MemoryBank:
             return Event(kind)
         if operation.kind in ADDING:
             below = dict.fromkeys(source for over in operation.over for source in self.get(over).source_turn_ids)
-            sources = tuple(below) or (turn.turn_id,)
-            return Event(kind, self._highest_id + 1, _version(operation, turn, sources))
+            return Event(kind, self._highest_id + 1, _version(operation, turn, tuple(below) or (turn.turn_id,)))
         if operation.entry_id is None:
             raise StoreError(f"{operation.kind} names no entry; give it the id of a live one")
         old = self.get(operation.entry_id)

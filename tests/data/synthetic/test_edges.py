@@ -107,12 +107,12 @@ def recalled(items: Sequence[LabelledDialogue], golds: Sequence[Gold]) -> Counte
 def test_two_hop_questions_need_two_facts_and_links_find_them() -> None:
     items = generate_split("heldout", 20, 0, TWO_HOP)
     questions = [question for item in items for question in item.dialogue.questions]
-    assert len(questions) >= 60
+    assert len(questions) == 120
     assert all(len(question.evidence) == 2 for question in questions)
     assert {question.category for question in questions} == {*BY_NAME, "multi-hop"}
     graph = [graph_gold(item.dialogue, item.gold) for item in items]
     linked, unlinked = recalled(items, graph), recalled(items, [without_links(gold) for gold in graph])
     flat = recalled(items, [item.gold for item in items])
-    for category in BY_NAME:
-        assert linked[category] > max(flat[category], unlinked[category]) + 10
+    assert linked["alias"] > max(flat["alias"], unlinked["alias"]) + 30  # of 40
+    assert linked["owner"] > unlinked["owner"] > flat["owner"]
     assert linked["multi-hop"] > flat["multi-hop"]
