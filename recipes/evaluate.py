@@ -112,7 +112,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel) -> MemorySyste
     from memory_r1.agents.memory_manager import MemoryManager
     from memory_r1.agents.prompts import EXAMPLES
     from memory_r1.memory.embedder import SentenceEmbedder
-    from memory_r1.memory.operations import FORMS
+    from memory_r1.memory.forms import FORMS
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
     from memory_r1.systems.table import build_system, parse_settings, system_spec

@@ -19,8 +19,8 @@ from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manag
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.inference.local_model import LocalLanguageModel
+from memory_r1.memory.forms import FORMS, GRAPH
 from memory_r1.memory.log import ListLog
-from memory_r1.memory.operations import FORMS, GRAPH
 from memory_r1.memory.record import Record
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.bank_cache import BankCache

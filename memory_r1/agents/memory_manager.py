@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from memory_r1.agents.prompts import manager_prompt
 from memory_r1.inference.language_model import Completion, LanguageModel, Messages, room_for
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.memory.operations import FLAT, CheckedCompletion, OperationForm, check_completion, operations_schema
+from memory_r1.memory.forms import FLAT, OperationForm, operations_schema
+from memory_r1.memory.operations import CheckedCompletion, check_completion
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.types import MemoryEntry, Turn
 

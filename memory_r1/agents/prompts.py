@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from memory_r1.memory.operations import FLAT, GRAPH, OperationForm
+from memory_r1.memory.forms import FLAT, GRAPH, OperationForm
 from memory_r1.types import MemoryEntry, Turn
 
 ANSWER_MARKER = "**Answer:**"

@@ -4,9 +4,7 @@ A completion is a JSON array such as `[{"op": "UPDATE", "id": 3, "text": "Ann mo
 `id` is the entry's number in the prompt. Operations are checked one by one, in order: a bad one is refused with a
 reason, and the others stand. A completion that is not a JSON array is a parse failure.
 
-That is the flat form. In the graph form, an entry is an edge: `{"op": "ADD", "subject": "Ann", "relation": "lives in",
-"object": "Rome", "time": "2023"}`, where `time` may be left out, and UPDATE has an `id` too. Two more operations are
-`{"op": "LINK", "entity": "Gus", "same_as": "the goat"}` and `{"op": "ABSTRACT", "ids": [1, 2], "text": "..."}`.
+That is the flat form; `forms.py` has the other, in which an operation's keys spell an edge of a graph.
 
 A completion on a whole session is one array for all of its turns. An operation may name its turn by number (from 1), as
 in `"turn": 2`. Without it, the turn of the previous operation applies, at first turn 1. The limit on operations and the
@@ -22,70 +20,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
+from memory_r1.memory.forms import FLAT, MAX_OPERATIONS, NUMBERS, OPTIONAL, OperationForm
 from memory_r1.types import SAME_AS, Edge, Operation, OperationKind
 
-MAX_OPERATIONS = 8
-"""Operations per turn; any more are refused."""
-
 _MAX_NESTING = 16  # A good completion nests two deep; the bound keeps a bad one safe to serialise in the log.
-_NUMBERS = ("id", "ids")
-_OPTIONAL = "time"
-_EDGE = ("subject", "relation", "object", _OPTIONAL)
-
-
-@dataclass(frozen=True, slots=True)
-class OperationForm:
-    """How operations are written: the keys of each, beside `op`."""
-
-    name: str
-    keys: Mapping[OperationKind, tuple[str, ...]]
-
-
-FLAT = OperationForm(
-    "flat",
-    {
-        OperationKind.ADD: ("text",),
-        OperationKind.UPDATE: ("id", "text"),
-        OperationKind.DELETE: ("id",),
-        OperationKind.NOOP: (),
-    },
-)
-GRAPH = OperationForm(
-    "graph",
-    {
-        OperationKind.ADD: _EDGE,
-        OperationKind.UPDATE: ("id", *_EDGE),
-        OperationKind.DELETE: ("id",),
-        OperationKind.NOOP: (),
-        OperationKind.LINK: ("entity", "same_as"),
-        OperationKind.ABSTRACT: ("ids", "text"),
-    },
-)
-FORMS = {form.name: form for form in (FLAT, GRAPH)}
-"""Every form, by its name in recipes."""
-
-
-def operations_schema(shown: int, form: OperationForm = FLAT) -> dict[str, Any]:
-    """Return the JSON schema of a completion on one turn whose prompt shows `shown` memories, for constrained decoding.
-
-    Without a memory there is nothing to update, delete or summarise.
-    """
-    text, number = {"type": "string", "minLength": 1}, {"enum": list(range(1, shown + 1))}
-    numbers = {"id": number, "ids": {"type": "array", "items": number, "minItems": 1, "maxItems": max(1, shown)}}
-    choices = [
-        {
-            "type": "object",
-            "properties": {"op": {"const": kind.value}, **{key: numbers.get(key, text) for key in keys}},
-            "required": ["op", *(key for key in keys if key != _OPTIONAL)],
-            "additionalProperties": False,
-        }
-        for kind, keys in form.keys.items()
-        if shown or not {*keys}.intersection(_NUMBERS)
-    ]
-    return {"type": "array", "items": {"anyOf": choices}, "minItems": 1, "maxItems": MAX_OPERATIONS}
-
 
 # UTF-8 cannot encode lone surrogates, which JSON escapes can spell, and NUL truncates strings in some databases.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -283,9 +222,9 @@ def _check(
         return RefusalReason.UNKNOWN_OPERATION
     kind = OperationKind(raw["op"])
     keys, given = {*form.keys[kind]}, raw.keys() - {"op"}
-    if given - keys or keys - given - {_OPTIONAL}:
+    if given - keys or keys - given - {OPTIONAL}:
         return RefusalReason.MALFORMED
-    texts = {key: raw[key] for key in given if key not in _NUMBERS}
+    texts = {key: raw[key] for key in given if key not in NUMBERS}
     numbers = [raw["id"]] if "id" in given else raw.get("ids", [])
     if not all(isinstance(text, str) for text in texts.values()):
         return RefusalReason.MALFORMED
@@ -298,7 +237,7 @@ def _check(
     if edited.intersection(named):
         return RefusalReason.SECOND_OPERATION
     texts = {key: text.strip() for key, text in texts.items()}
-    if not all(text for key, text in texts.items() if key != _OPTIONAL):
+    if not all(text for key, text in texts.items() if key != OPTIONAL):
         return RefusalReason.EMPTY_TEXT
     return _operation(kind, texts, named)
 
@@ -322,7 +261,7 @@ def _render(operation: Operation, recalled_ids: Sequence[int], form: OperationFo
     if kind not in form.keys:
         raise ValueError(f"{kind} is no operation of the {form.name} form; allowed: {', '.join(form.keys)}")
     for key in form.keys[kind]:
-        if key in _NUMBERS:
+        if key in NUMBERS:
             named = operation.over if key == "ids" else (operation.entry_id,)
             if not named or not {*named} <= {*recalled_ids}:
                 raise ValueError(
@@ -335,7 +274,7 @@ def _render(operation: Operation, recalled_ids: Sequence[int], form: OperationFo
             text = _text(operation, key)
             if text.strip():
                 rendered[key] = text
-            elif key != _OPTIONAL:
+            elif key != OPTIONAL:
                 raise ValueError(f"{kind} needs a {key}, found {text!r}")
     return rendered
 

@@ -9,7 +9,7 @@ from typing import Any
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder
-from memory_r1.memory.operations import FLAT, GRAPH
+from memory_r1.memory.forms import FLAT, GRAPH
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import (
     MemorySystem,

@@ -13,7 +13,7 @@ from memory_r1.adapter_settings import BASE
 from memory_r1.agents.prompts import ANSWER_INSTRUCTIONS, ANSWER_TOKENS
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import check_address
-from memory_r1.memory.operations import FLAT, FORMS
+from memory_r1.memory.forms import FLAT, FORMS
 from memory_r1.training.field_checks import validate_fields
 
 

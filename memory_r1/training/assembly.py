@@ -23,7 +23,7 @@ from memory_r1.inference.language_model import LanguageModel
 from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.embedder import SentenceEmbedder
-from memory_r1.memory.operations import FORMS
+from memory_r1.memory.forms import FORMS
 from memory_r1.memory.retriever import Retriever
 from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
 from memory_r1.training.arguments import MemoryArguments

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 
 from memory_r1.agents.prompts import ANSWER_MARKER, UNKNOWN, parse_answer, parse_relied_on
 from memory_r1.inference.language_model import Messages
-from memory_r1.memory.operations import FLAT, FORMS, operation_counts
+from memory_r1.memory.forms import FLAT, FORMS
+from memory_r1.memory.operations import operation_counts
 from memory_r1.training.rows import Row, check_row
 
 

@@ -15,14 +15,8 @@ from typing import Any
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager, prompt_for
 from memory_r1.agents.prompts import UNKNOWN, answer_prompt, render_answer, render_quoted_answer
 from memory_r1.memory.bank import MemoryBank, entries_from_json, entries_to_json
-from memory_r1.memory.operations import (
-    FLAT,
-    FORMS,
-    CheckedCompletion,
-    OperationForm,
-    check_completion,
-    render_operations,
-)
+from memory_r1.memory.forms import FLAT, FORMS, OperationForm
+from memory_r1.memory.operations import CheckedCompletion, check_completion, render_operations
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.metrics import holds_answer
 from memory_r1.types import (

@@ -25,7 +25,7 @@ from memory_r1.agents.prompts import session_prompt
 from memory_r1.inference.language_model import Messages
 from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.bank import MemoryBank, entries_to_json
-from memory_r1.memory.operations import FLAT, OperationForm
+from memory_r1.memory.forms import FLAT, OperationForm
 from memory_r1.memory.retriever import Retriever, reciprocal_rank_fusion
 from memory_r1.systems.manager import ManagedMemory
 from memory_r1.systems.player import Entries, Episode, play

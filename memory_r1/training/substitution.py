@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.memory.operations import FLAT, OperationForm
+from memory_r1.memory.forms import FLAT, OperationForm
 from memory_r1.memory.record import Event
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import normalize_answer

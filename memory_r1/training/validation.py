@@ -15,7 +15,7 @@ import torch
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.inference.local_model import LocalLanguageModel
-from memory_r1.memory.operations import FLAT, OperationForm
+from memory_r1.memory.forms import FLAT, OperationForm
 from memory_r1.metrics import f1_squad
 from memory_r1.systems.player import play_manager
 from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering

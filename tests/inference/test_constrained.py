@@ -12,14 +12,8 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import Endpoint
 from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
-from memory_r1.memory.operations import (
-    FLAT,
-    GRAPH,
-    OperationForm,
-    RefusalReason,
-    check_completion,
-    operations_schema,
-)
+from memory_r1.memory.forms import FLAT, GRAPH, OperationForm, operations_schema
+from memory_r1.memory.operations import RefusalReason, check_completion
 from tests.tiny import load_base, load_tokenizer, messages, sharpen
 
 PROMPTS = messages(["Ann moved.", "Ben is here, and Ann too.", "Ann moved.", "hm"])

@@ -9,8 +9,9 @@ import pytest
 
 from memory_r1.errors import StoreError
 from memory_r1.memory.bank import MemoryBank, entries_from_json, entries_to_json
+from memory_r1.memory.forms import GRAPH, operations_schema
 from memory_r1.memory.graph import merged
-from memory_r1.memory.operations import GRAPH, RefusalReason, check_completion, operations_schema, render_operations
+from memory_r1.memory.operations import RefusalReason, check_completion, render_operations
 from memory_r1.memory.retriever import Retriever
 from memory_r1.types import ADDING, Edge, MemoryEntry, Operation, OperationKind, Turn
 from tests.fakes import FakeEmbedder

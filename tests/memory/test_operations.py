@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from memory_r1.memory.forms import MAX_OPERATIONS
 from memory_r1.memory.operations import (
-    MAX_OPERATIONS,
     ParseFailureReason,
     RefusalReason,
     check_completion,

@@ -11,7 +11,8 @@ from data.banks import gold_banks
 from data.synthetic.edges import graph_gold
 from data.synthetic.generator import ALIASES, generate_split
 from data.tuples import dialogue_end_tuples, manager_tuples
-from memory_r1.memory.operations import GRAPH, render_operations
+from memory_r1.memory.forms import GRAPH
+from memory_r1.memory.operations import render_operations
 from memory_r1.memory.retriever import Retriever
 from memory_r1.training.completion_stats import describe_operations
 from memory_r1.training.frozen_answering import BankRecall

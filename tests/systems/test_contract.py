@@ -9,7 +9,7 @@ import pytest
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, ScopeError, StoreError
-from memory_r1.memory.operations import FORMS
+from memory_r1.memory.forms import FORMS
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import Capability, MemorySystem, RecallRequest
 from memory_r1.systems.baselines import Oracle

@@ -9,8 +9,8 @@ import pytest
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError
+from memory_r1.memory.forms import GRAPH
 from memory_r1.memory.graph import Version
-from memory_r1.memory.operations import GRAPH
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.graph_manager import GraphMemory
 from memory_r1.systems.table import build_system

@@ -40,6 +40,7 @@ def operation_columns(operations: Sequence[OperationRow]) -> list[tuple[str, dic
     """Return the mean operations per turn, by the turn's position in its dialogue; neighbours share a column."""
     if not any(operation_part(row) for row in operations):
         return []
+    parts = part_counts(operations).keys()
     places: dict[tuple[str, str], int] = {}
     lengths: Counter[str] = Counter()
     for row in operations:
@@ -50,7 +51,7 @@ def operation_columns(operations: Sequence[OperationRow]) -> list[tuple[str, dic
     turns = Counter(place // width for place in places.values())
     counts = Counter((places[row.dialogue_id, row.turn_id] // width, operation_part(row)) for row in operations)
     return [
-        (str(column * width + 1), {part: counts[column, part] / turns[column] for part in _PARTS})
+        (str(column * width + 1), {part: counts[column, part] / turns[column] for part in parts})
         for column in sorted(turns)
     ]
 

@@ -15,7 +15,8 @@ from data.synthetic.generator import ALIASES, BY_NAME, DEMO_SHAPE, TWO_HOP, Spli
 from data.synthetic.plan import DialogueShape
 from data.synthetic.values import VALUES
 from memory_r1.errors import ConfigurationError
-from memory_r1.memory.operations import GRAPH, check_completion, render_operations
+from memory_r1.memory.forms import GRAPH
+from memory_r1.memory.operations import check_completion, render_operations
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import holds_answer
 from memory_r1.training.frozen_answering import BankQuestion, BankRecall
