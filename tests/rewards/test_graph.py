@@ -20,6 +20,7 @@ from memory_r1.training.rows import Row, manager_sft_rows, reachable_operations
 from memory_r1.training.substitution import substitution_rows
 from memory_r1.types import Edge, Operation, OperationKind, Turn
 from rewards.formats import operation_format_reward
+from rewards.length import compression_reward, memory_size_reward
 from rewards.outcome import EntryCost, OutcomeReward, asked_banks, by_containment
 
 ADD, UPDATE, DELETE, NOOP, LINK, ABSTRACT = OperationKind
@@ -91,6 +92,10 @@ def test_completions_of_a_graph_are_read_as_such(
     place = kinds.index(LINK)
     row, text = rows[place], completions["gold"][place]
     assert pay(operation_format_reward, [text, '[{"op": "ADD", "text": "x"}]'], [row, row]) == [1.0, 0.0]
+    noop = completions["noop"][place]
+    # The link is an entry of the bank that rewards weigh, here against all words of the dialogue and against one.
+    assert len({*pay(compression_reward, [text, noop], [row, row])}) == 2
+    assert len({*pay(memory_size_reward, [text, noop], [{**row, "source_words": '{"t": 1}'}] * 2)}) == 2
     shares = describe_operations(completions["gold"], rows)
     assert 0 < shares["share_LINK"] < shares["share_ADD"]
     columns = {name: [row[name]] for name in ("turn", "bank", "recalled_ids", "logged", "operations")}
