@@ -65,8 +65,9 @@ def around(
         about.sort(key=lambda place: min(edges[name] for name in held[place] & named))
     else:
         about = list(ranking[:seeds])
+    known = {*about}
     near = {name for place in about for name in held[place]}
-    return about, [place for place in ranking if place not in {*about} and held[place] & near]
+    return about, [place for place in ranking if place not in known and held[place] & near]
 
 
 def _held(entries: Sequence[MemoryEntry], stands_for: Mapping[str, str]) -> list[set[str]]:

@@ -9,14 +9,18 @@ import pytest
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError
+from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.forms import GRAPH
 from memory_r1.memory.graph import Version
 from memory_r1.memory.retriever import Retriever
+from memory_r1.systems.banked import Proposal, record_of
 from memory_r1.systems.graph_manager import GraphMemory
+from memory_r1.systems.state import ScopeState
 from memory_r1.systems.table import build_system
-from memory_r1.types import Edge, Turn
+from memory_r1.types import Edge, Operation, OperationKind, Turn
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
+ADD, UPDATE, DELETE, NOOP, LINK, ABSTRACT = OperationKind
 DAYS = [f"2023-05-0{day}T10:00:00" for day in range(1, 9)]
 
 
@@ -92,6 +96,21 @@ def test_a_summary_outlives_its_edges_but_is_forgotten_with_them() -> None:
     system.forget("a", {1})
     assert "Ann works in Rome" not in texts(system)
     assert not any(record.completion for record in system.records("a")[:2])
+
+
+def test_a_summary_over_what_another_writer_changed_is_refused() -> None:
+    turn = Turn("t9", "Ann", "...", "s1", DAYS[7])
+    read, now = ScopeState(MemoryBank()), ScopeState(MemoryBank())
+    for state in (read, now):
+        state.bank.apply([Operation(ADD, "Ann lives in Rome"), Operation(ADD, "Ann works for Solmark")], turn)
+    now.bank.apply([Operation(DELETE, None, 2)], turn)
+    proposal = Proposal(
+        (Operation(ABSTRACT, "Ann works in Rome", over=(1, 2)), Operation(LINK, "Bo is the same as Ben"))
+    )
+    record = record_of(turn, proposal, read, now)
+    assert [event.kind for event in record.events] == ["LINK"]
+    assert [(refusal.index, refusal.reason) for refusal in record.refusals] == [(0, "conflict")]
+    assert json.loads(record.refusals[0].raw)["entry"] == 2  # so that forgetting that entry erases the text here too
 
 
 def test_a_manager_of_another_form_is_refused() -> None:
