@@ -48,7 +48,13 @@ def with_fillers(
         drawn = random.Random(f"{seed}:{item.tuple_id}:fillers").sample(others, min(count, len(others)))
         now = item.turn.timestamp if isinstance(item, ManagerTuple) else item.question.asked_at
         fillers = tuple(
-            MemoryEntry(FIRST_ID + place, entry.text, entry.speaker, min(entry.timestamp, now or entry.timestamp))
+            MemoryEntry(
+                FIRST_ID + place,
+                entry.text,
+                entry.speaker,
+                min(entry.timestamp, now or entry.timestamp),
+                edge=entry.edge,
+            )
             for place, entry in enumerate(drawn)
         )
         filled.append(replace(item, bank=item.bank + fillers))

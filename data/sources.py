@@ -9,7 +9,7 @@ from pathlib import Path
 from data.banks import Observation
 from data.everyday import load_everyday
 from data.locomo import load_locomo, locomo_observations, locomo_split
-from data.synthetic.generator import generate_split
+from data.synthetic.generator import SHAPES, generate_split
 from data.tuples import check_disjoint
 from memory_r1.dialogue_file import read_dialogues
 from memory_r1.errors import DataError
@@ -31,8 +31,9 @@ def training_sources(
     """Return the training and validation dialogues of a dataset.
 
     Args:
-        dataset: "synthetic", "everyday" (without gold operations; "everyday-labelled" has them), "locomo" (the paper's
-            split: conv-26 trains, conv-30 validates) or a JSONL file, whose last `validation` dialogues validate.
+        dataset: "synthetic" and its other shapes ("synthetic-aliases", "synthetic-two-hop"), "everyday" (without gold
+            operations; "everyday-labelled" has them), "locomo" (the paper's split: conv-26 trains, conv-30 validates)
+            or a JSONL file, whose last `validation` dialogues validate.
         seed: Seed of the synthetic generator.
         first: Index of the first training dialogue.
         count: Number of training dialogues; None for all (required for synthetic).
@@ -41,11 +42,15 @@ def training_sources(
     Raises:
         DataError: There are too few dialogues.
     """
-    if dataset == "synthetic":
+    if dataset in SHAPES:
         if count is None:
-            raise DataError("dataset 'synthetic' has no end: set train_dialogues")
-        train = [Source(item.dialogue, item.gold) for item in generate_split("train", first + count, seed)[first:]]
-        held = [Source(item.dialogue, item.gold) for item in generate_split("validation", validation, seed)]
+            raise DataError(f"dataset {dataset!r} has no end: set train_dialogues")
+        shape = SHAPES[dataset]
+        generated = [
+            generate_split("train", first + count, seed, shape)[first:],
+            generate_split("validation", validation, seed, shape),
+        ]
+        train, held = ([Source(item.dialogue, item.gold) for item in split] for split in generated)
         return train, held
     if dataset in ("everyday", "everyday-labelled"):
         chats = [load_everyday(split) for split in ("train", "validation")]

@@ -30,6 +30,7 @@ class AgentSettings:
         answer_style: How the Answer Agent cites memories: "ids" or "quotes".
         embedder: Sentence model used for recall.
         credit: How a manager's completions were credited; no evaluation depends on it.
+        operations: The form of a manager's operations, a key of `FORMS`.
     """
 
     recall_per_speaker: int | None = None
@@ -38,6 +39,7 @@ class AgentSettings:
     answer_style: str | None = None
     embedder: str | None = None
     credit: str | None = None
+    operations: str | None = None
 
     @classmethod
     def read(cls, folder: Path | str) -> Self:
@@ -71,6 +73,23 @@ def agree(manager: AgentSettings, answer: AgentSettings, given: Mapping[str, obj
                 f"the manager was trained with {name} {theirs[0]!r}, the Answer Agent with {theirs[1]!r}: pair agents "
                 f"that agree, or settle it with --{name}"
             )
+
+
+def check_form(folder: Path | str, operations: str, needed_by: str) -> None:
+    """Check that a manager's adapter writes operations of this form; one without a summary may write any.
+
+    Raises:
+        ConfigurationError: It writes another form.
+        DataError: The summary is unreadable.
+    """
+    if not (Path(folder).expanduser() / SUMMARY).is_file():
+        return
+    trained = AgentSettings.read(folder).operations or "flat"  # all that earlier versions knew
+    if trained != operations:
+        raise ConfigurationError(
+            f"{folder} is a manager that writes {trained} operations, but {needed_by} needs {operations} ones: give "
+            f"one that was trained with operations: {operations}"
+        )
 
 
 def _of_earlier_version(summary: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,12 +8,22 @@ from enum import StrEnum
 
 
 class OperationKind(StrEnum):
-    """The operations a Memory Manager can apply to the bank (Memory-R1, section 3.1)."""
+    """The operations a Memory Manager can apply to the bank: Memory-R1's (section 3.1), and two of graphs alone."""
 
     ADD = "ADD"
     UPDATE = "UPDATE"
     DELETE = "DELETE"
     NOOP = "NOOP"
+    LINK = "LINK"
+    """Two entities are one."""
+    ABSTRACT = "ABSTRACT"
+    """A summary over entries."""
+
+
+FLAT_KINDS = (OperationKind.ADD, OperationKind.UPDATE, OperationKind.DELETE, OperationKind.NOOP)
+"""The operations of a bank of texts."""
+ADDING = (OperationKind.ADD, OperationKind.LINK, OperationKind.ABSTRACT)
+"""The operations that make a new entry."""
 
 
 PREVIOUS_TURNS = 2
@@ -77,27 +87,54 @@ class Dialogue:
         }
 
 
+SAME_AS = "is the same as"
+"""The relation of an edge that makes two entities one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A fact as an edge between two entities; `time`, in any words, is when it holds or happens."""
+
+    subject: str
+    relation: str
+    object: str
+    time: str = ""
+
+    @property
+    def text(self) -> str:
+        """The edge as a sentence; a relation such as "'s home is" joins its subject without a blank."""
+        blank = "" if self.relation.startswith("'s ") else " "
+        return f"{self.subject}{blank}{self.relation} {self.object}{f', {self.time}' if self.time else ''}"
+
+
 @dataclass(frozen=True, slots=True)
 class MemoryEntry:
-    """One live memory: its text, its speaker and source turns, and when it was said (ISO 8601)."""
+    """One live memory: its text, its speaker and source turns, and when it was said (ISO 8601).
+
+    In a graph, `edge` is what the text says, and a summary is `over` the entries with these ids.
+    """
 
     entry_id: int
     text: str
     speaker: str
     timestamp: str
     source_turn_ids: tuple[str, ...] = ()
+    edge: Edge | None = None
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One edit to the bank. `entry_id` is None for ADD and NOOP, `text` is None for DELETE and NOOP.
+    """One edit to the bank. Only UPDATE and DELETE have an `entry_id`; `text` is None for DELETE and NOOP.
 
-    A parsed `entry_id` is the entry's number in the prompt. Validation replaces it with the bank's own id.
+    In a graph, an ADD, UPDATE or LINK has the `edge` that its text says, and an ABSTRACT is `over` entries.
     """
 
     kind: OperationKind
     text: str | None = None
     entry_id: int | None = None
+    edge: Edge | None = None
+    over: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,7 +117,9 @@ def load_benchmark(options: argparse.Namespace) -> list[Dialogue]:
 
 
 def reported_name(options: argparse.Namespace) -> str:
-    """Return the benchmark's name in results; the approximate MSC data has its own."""
+    """Return the benchmark's name in results; other generated dialogues and approximate MSC data have their own."""
+    if options.benchmark == "synthetic" and options.form:
+        return f"synthetic-{options.form}"
     if options.benchmark != "msc":
         return str(options.benchmark)
     from data.msc import BENCHMARKS as NAMES
@@ -225,12 +227,13 @@ def default_recall() -> str:
 
 
 def _synthetic(options: argparse.Namespace) -> list[Dialogue]:
-    from data.synthetic.generator import generate_split
+    from data.synthetic.generator import SHAPES, generate_split
 
     if options.split not in SYNTHETIC_SPLITS:
         raise ConfigurationError(f"--split is {options.split!r}: allowed are {', '.join(SYNTHETIC_SPLITS)}")
     count = options.dialogues or SYNTHETIC_DIALOGUES
-    generated = generate_split(SYNTHETIC_SPLITS[options.split], count, options.seed)
+    shape = SHAPES[f"synthetic-{options.form}" if options.form else "synthetic"]
+    generated = generate_split(SYNTHETIC_SPLITS[options.split], count, options.seed, shape)
     return [example.dialogue for example in generated]
 
 
@@ -279,7 +282,7 @@ def _forms() -> str:
 
 # The paper recalls 30 per speaker on LoCoMo, which would return all memories of a generated dialogue.
 BENCHMARKS = {
-    "synthetic": Benchmark(_synthetic, recall_per_speaker=2),
+    "synthetic": Benchmark(_synthetic, recall_per_speaker=2, forms=("aliases", "two-hop")),
     "everyday": Benchmark(_everyday, recall_per_speaker=2),
     "locomo": Benchmark(_locomo),
     "longmemeval": Benchmark(_longmemeval, forms=("oracle", "s")),

@@ -64,7 +64,7 @@ def settled(options: argparse.Namespace, others: Sequence[str], specs: Mapping[s
 
 def main(arguments: Sequence[str]) -> int:
     options, others = parse_arguments(arguments)
-    from memory_r1.adapter_settings import SHARED
+    from memory_r1.adapter_settings import SHARED, check_form
     from memory_r1.systems.table import SYSTEMS, system_spec
 
     specs = {name: system_spec(name) for name in options.systems or SYSTEMS}
@@ -73,9 +73,12 @@ def main(arguments: Sequence[str]) -> int:
     writer += [f"--writer-endpoint={options.writer_endpoint}"] if options.writer_endpoint else []
     weaver = [f"--weaver={options.weaver}"] if options.weaver else []
     slot_policy = [f"--slot-policy={options.slot_policy}"] if options.slot_policy else []
-    for name in [name for name, spec in specs.items() if spec.needs_weaver]:
+    for name, spec in list(specs.items()):
         try:
-            find_weaver(name, options.weaver, evaluated.model)
+            if spec.needs_weaver:
+                find_weaver(name, options.weaver, evaluated.model)
+            if spec.takes_manager_adapter and evaluated.manager:
+                check_form(evaluated.manager, spec.operations, f"memory system {name!r}")
         except ConfigurationError as error:
             if options.systems or options.weaver:  # then it was asked for
                 raise

@@ -60,6 +60,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel | ServerLanguag
     from memory_r1.agents.prompts import EXAMPLES
     from memory_r1.inference.local_model import LocalLanguageModel
     from memory_r1.memory.embedder import SentenceEmbedder
+    from memory_r1.memory.forms import FORMS
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
     from memory_r1.systems.table import build_system, parse_settings, system_spec
@@ -77,6 +78,7 @@ def build(options: argparse.Namespace, model: LocalLanguageModel | ServerLanguag
             max_new_tokens=options.manager_tokens,
             examples=EXAMPLES if spec.prompted else (),
             constrained=options.constrained,
+            form=FORMS[spec.operations],
         )
     slot_policy = None
     if spec.takes_slot_policy and options.slot_policy:

@@ -108,10 +108,11 @@ def settle(options: argparse.Namespace) -> None:
     The Answer Agent's recall depth holds for every memory system.
 
     Raises:
-        ConfigurationError: The two adapters disagree on a shared setting.
+        ConfigurationError: The two adapters disagree on a shared setting, or the manager writes other operations than
+            the system plays.
         ModelError: `--slot-policy` is no policy.
     """
-    from memory_r1.adapter_settings import AgentSettings, agree
+    from memory_r1.adapter_settings import AgentSettings, agree, check_form
     from memory_r1.agents.prompts import ANSWER_TOKENS
     from memory_r1.systems.table import system_spec
 
@@ -120,6 +121,8 @@ def settle(options: argparse.Namespace) -> None:
         for agent in ("manager", "answer")
     }
     agree(trained["manager"], trained["answer"], vars(options))
+    if options.manager and options.endpoint is None:
+        check_form(options.manager, system_spec(options.system).operations, f"memory system {options.system!r}")
     options.settings_from = {}
 
     def settle_one(option: str, name: str, agents: Sequence[str], default: object, whose: str = "default") -> None:

@@ -9,6 +9,7 @@ import torch
 from data.sources import Source
 from memory_r1.agents.prompts import answer_prompt, manager_prompt, session_prompt
 from memory_r1.drafting.drafts import DRAFT, window_lines, windows
+from memory_r1.memory.forms import FLAT, FORMS, OperationForm
 from memory_r1.models import resolve_model
 from memory_r1.systems.memagent import MEMORY, section_lines
 from memory_r1.systems.writer import prompt_for
@@ -73,13 +74,23 @@ def prompt_tokens(arguments: MemoryArguments, model: str, source: Source) -> int
 
     tokenizer = AutoTokenizer.from_pretrained(resolve_model(model))
     messages = typical_prompt(
-        source, arguments.agent, arguments.recall_per_speaker, arguments.credit, arguments.answer_style
+        source,
+        arguments.agent,
+        arguments.recall_per_speaker,
+        arguments.credit,
+        arguments.answer_style,
+        FORMS[arguments.operations],
     )
     return len(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"])
 
 
 def typical_prompt(
-    source: Source, agent: str, recall_per_speaker: int, credit: str = "turn", style: str = "ids"
+    source: Source,
+    agent: str,
+    recall_per_speaker: int,
+    credit: str = "turn",
+    style: str = "ids",
+    form: OperationForm = FLAT,
 ) -> list[dict[str, str]]:
     """Build the agent's prompt with as many memories as it may recall, each as long as a turn of the dialogue."""
     dialogue = source.dialogue
@@ -97,7 +108,7 @@ def typical_prompt(
         said = [turn for turn in turns if turn.speaker == speaker] or turns
         recalled += _memories([said[index % len(said)] for index in range(recall_per_speaker)], speaker)
     if agent == "manager":
-        return manager_prompt(turns[-1], turns[-3:-1], recalled)
+        return manager_prompt(turns[-1], turns[-3:-1], recalled, form)
     question = dialogue.questions[0]
     return answer_prompt(question.question, recalled, asked_at=question.asked_at, style=style)[0]
 

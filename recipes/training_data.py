@@ -14,14 +14,18 @@ from datasets import Dataset
 from data.banks import Banks, gold_banks, observation_banks, turn_banks, with_inferred_evidence
 from data.fillers import with_fillers
 from data.sources import Source, training_sources
+from data.synthetic.edges import with_edges
 from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manager_tuples, session_tuples
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, DataError
 from memory_r1.inference.local_model import LocalLanguageModel
+from memory_r1.memory.forms import FORMS, GRAPH
 from memory_r1.memory.list_log import ListLog
 from memory_r1.memory.record import Record
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.bank_cache import BankCache
+from memory_r1.systems.graph_manager import GraphMemory
+from memory_r1.systems.manager import ManagedMemory
 from memory_r1.systems.player import banks_along, play_manager
 from memory_r1.systems.state import ScopeState
 from memory_r1.training.arguments import MemoryArguments
@@ -50,6 +54,8 @@ def load_sources(arguments: MemoryArguments) -> tuple[list[Source], list[Source]
         count=arguments.train_dialogues,
         validation=arguments.validation_dialogues,
     )
+    if arguments.operations == GRAPH.name:
+        train, validation = with_edges(train), with_edges(validation)
     for sources, what in ((train, "training"), (validation, "validation")):
         if not any(source.dialogue.questions for source in sources):
             raise DataError(
@@ -88,6 +94,7 @@ def rl_rows(
             recall_per_speaker=arguments.recall_per_speaker,
             retention_questions=arguments.retention_questions,
             seed=config.seed,
+            form=FORMS[arguments.operations],
         )
     else:
         rows["training"] = _rows(arguments, train, banks[: len(train)], retriever)
@@ -121,7 +128,7 @@ def sft_rows(
             labelled = with_fillers(
                 labelled_manager_units(sources), pool, arguments.filler_memories, arguments.dialogue_seed
             )
-            return manager_sft_rows(labelled, retriever, arguments.recall_per_speaker)
+            return manager_sft_rows(labelled, retriever, arguments.recall_per_speaker, FORMS[arguments.operations])
         if arguments.agent == "writer":
             return [
                 {"prompt": row.prompt, "completion": [{"role": "assistant", "content": row.completion}]}
@@ -167,8 +174,10 @@ def load_banks(
         return [observation_banks(source.dialogue, source.observations) for source in sources]
     name, dtype = str(model.model_name_or_path), str(model.dtype)
     adapter, recall_per_speaker = str(arguments.manager_adapter), arguments.recall_per_speaker
+    form = FORMS[arguments.operations]
     cache = BankCache.of_manager(
         folder,
+        system=GraphMemory.name if form is GRAPH else ManagedMemory.name,
         model=name,
         dtype=dtype,
         manager=adapter,
@@ -189,6 +198,7 @@ def load_banks(
                 adapter="manager",
                 recall_per_speaker=recall_per_speaker,
                 max_new_tokens=longest,
+                form=form,
             )
             played = play_manager(missing, manager, progress=True)
             cache.keep(played, missing)
@@ -258,7 +268,7 @@ def _rows(
     arguments: MemoryArguments, sources: Sequence[Source], banks: Sequence[Banks], retriever: Retriever
 ) -> list[Row]:
     """Return one row per tuple, over the banks rebuilt beforehand."""
-    depth = arguments.recall_per_speaker
+    depth, form = arguments.recall_per_speaker, FORMS[arguments.operations]
     if arguments.agent == "answer":
         return answer_rows(answer_units(sources, banks), retriever, depth, arguments.answer_style)
     if arguments.credit == "session":
@@ -269,8 +279,8 @@ def _rows(
             for source, bank in zip(sources, banks, strict=True)
             for item in dialogue_end_tuples(source.dialogue, bank)
         ]
-        return substitution_rows([item for item, _ in units], [events for _, events in units], retriever, depth)
-    return manager_rows(manager_units(arguments, sources, banks), retriever, depth)
+        return substitution_rows([item for item, _ in units], [events for _, events in units], retriever, depth, form)
+    return manager_rows(manager_units(arguments, sources, banks), retriever, depth, form)
 
 
 def _limited(arguments: MemoryArguments, rows: Mapping[str, list[Row]]) -> dict[str, Dataset]:

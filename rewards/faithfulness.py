@@ -23,13 +23,14 @@ def operation_faithfulness_reward(
     bank: Sequence[str],
     recalled_ids: Sequence[Sequence[int]],
     retention: Sequence[str],
+    operations: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Return the share of retention questions supported before that still are; 0 for a parse failure.
 
     None if the bank supported none of them before.
     """
-    left = banks_after(completions, turn, bank, recalled_ids)
+    left = banks_after(completions, turn, bank, recalled_ids, operations)
     return [_faithfulness(*row) for row in zip(left, bank, retention, strict=True)]
 
 

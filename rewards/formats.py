@@ -14,13 +14,14 @@ def operation_format_reward(
     *,
     recalled_ids: Sequence[Sequence[int]],
     turn: Sequence[str | None] | None = None,
+    operations: Sequence[str | None] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Return the share of each completion's operations that pass the checks; 0 for a parse failure or empty array."""
     rewards: list[float | None] = []
-    turns = turn if turn is not None else [None] * len(completions)
-    for completion, shown, said in zip(completions, recalled_ids, turns, strict=True):
-        checked = check_row(completion[0]["content"], shown, said)
+    turns, forms = (column or [None] * len(completions) for column in (turn, operations))
+    for completion, shown, said, form in zip(completions, recalled_ids, turns, forms, strict=True):
+        checked = check_row(completion[0]["content"], shown, said, form)
         rewards.append(len(checked.accepted) / len(checked.operations) if checked.operations else 0.0)
     return rewards
 

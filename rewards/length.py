@@ -43,6 +43,7 @@ def memory_size_reward(
     recalled_ids: Sequence[Sequence[int]],
     source_words: Sequence[str],
     logged: Sequence[str] | None = None,
+    operations: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Minus 0.3 times the share by which a bank's words exceed 0.7 of the dialogue's (Memory-R2's memory penalty).
@@ -52,7 +53,7 @@ def memory_size_reward(
     """
     if logged is None:
         return [None] * len(completions)
-    asked_of = asked_banks(completions, turn, bank, recalled_ids, logged)
+    asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, operations=operations)
     penalties: list[float | None] = []
     for of, words in zip(asked_of, source_words, strict=True):
         held = sum(len(entry.text.split()) for entry in of.entries)
@@ -67,6 +68,7 @@ def compression_reward(
     bank: Sequence[str],
     recalled_ids: Sequence[Sequence[int]],
     source_words: Sequence[str],
+    operations: Sequence[str] | None = None,
     **columns: Any,
 ) -> list[float | None]:
     """Return 1 - (words of the live entries / words of their source turns), at least 0.
@@ -74,7 +76,7 @@ def compression_reward(
     An empty bank, which compresses nothing, and a parse failure earn 0; None if no entry has a known source. This
     ignores what the words say, so use it beside an outcome reward.
     """
-    left = banks_after(completions, turn, bank, recalled_ids)
+    left = banks_after(completions, turn, bank, recalled_ids, operations)
     return [_compression(*row) for row in zip(left, turn, source_words, strict=True)]
 
 

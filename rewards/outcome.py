@@ -102,6 +102,7 @@ class OutcomeReward:
         speakers: Sequence[Sequence[str]],
         logged: Sequence[str] | None = None,
         bank_at_end: Sequence[str] | None = None,
+        operations: Sequence[str] | None = None,
         log_metric: LogMetric | None = None,
         **columns: Any,
     ) -> list[float | None]:
@@ -112,7 +113,7 @@ class OutcomeReward:
         """
         if self._last[0] is completions:
             return self._last[1]
-        asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, bank_at_end)
+        asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, bank_at_end, operations)
         put = [
             (*questions_from_json(one), *questions_from_json(two)) for one, two in zip(linked, retention, strict=True)
         ]
@@ -165,12 +166,14 @@ class EntryCost:
         recalled_ids: Sequence[Sequence[int]],
         logged: Sequence[str] | None = None,
         bank_at_end: Sequence[str] | None = None,
+        operations: Sequence[str] | None = None,
         **columns: Any,
     ) -> list[float | None]:
         """Return one reward of at most 0 per completion, in order."""
-        columns |= {"turn": turn, "bank": bank, "recalled_ids": recalled_ids, "logged": logged}
+        columns |= {"turn": turn, "bank": bank, "recalled_ids": recalled_ids}
+        columns |= {"logged": logged, "operations": operations}
         outcomes = [outcome(completions, bank_at_end=bank_at_end, **columns) for outcome in self.outcomes]
-        asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, bank_at_end)
+        asked_of = asked_banks(completions, turn, bank, recalled_ids, logged, bank_at_end, operations)
         return [
             None if all(score is None for score in scores) else -self.cost * len(of.entries)
             for of, *scores in zip(asked_of, *outcomes, strict=True)
@@ -191,22 +194,23 @@ def asked_banks(
     recalled_ids: Sequence[Sequence[int]],
     logged: Sequence[str] | None = None,
     bank_at_end: Sequence[str] | None = None,
+    operations: Sequence[str] | None = None,
 ) -> list[AskedBank]:
     """Return the bank that each completion is credited with.
 
     It is the one right after its operations; with `logged`, the one at the dialogue's end if they replaced the logged
     ones (`training/substitution.py`); with `bank_at_end`, the one of a branch that was played on.
     """
-    rows = zip(completions, turn, bank, recalled_ids, strict=True)
+    nothing: Sequence[str | None] = [None] * len(completions)
+    rows = zip(completions, turn, bank, recalled_ids, operations or nothing, strict=True)
     if bank_at_end is not None:
         return [
-            AskedBank(entries_from_json(end), _parses(chat[0]["content"], said, before, tuple(shown)))
-            for (chat, said, before, shown), end in zip(rows, bank_at_end, strict=True)
+            AskedBank(entries_from_json(end), _parses(chat[0]["content"], said, before, tuple(shown), form))
+            for (chat, said, before, shown, form), end in zip(rows, bank_at_end, strict=True)
         ]
-    ends: Sequence[str | None] = logged or [None] * len(completions)
     return [
-        _asked_bank(chat[0]["content"], said, before, tuple(shown), end)
-        for (chat, said, before, shown), end in zip(rows, ends, strict=True)
+        _asked_bank(chat[0]["content"], said, before, tuple(shown), form, end)
+        for (chat, said, before, shown, form), end in zip(rows, logged or nothing, strict=True)
     ]
 
 
@@ -215,22 +219,29 @@ def banks_after(
     turn: Sequence[str],
     bank: Sequence[str],
     recalled_ids: Sequence[Sequence[int]],
+    operations: Sequence[str] | None = None,
 ) -> list[Entries | None]:
     """Return the entries right after each completion's operations; None for one that cannot be parsed."""
-    return [of.entries if of.parsed else None for of in asked_banks(completions, turn, bank, recalled_ids)]
+    asked_of = asked_banks(completions, turn, bank, recalled_ids, operations=operations)
+    return [of.entries if of.parsed else None for of in asked_of]
 
 
 @lru_cache(maxsize=512)  # about one batch: several rewards read the same banks, and a group repeats completions
 def _asked_bank(
-    completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...], logged: str | None = None
+    completion: str,
+    turn: str,
+    bank: str,
+    recalled_ids: tuple[int, ...],
+    operations: str | None = None,
+    logged: str | None = None,
 ) -> AskedBank:
-    checked, after = apply_completion(completion, turn, bank, recalled_ids)
+    checked, after = apply_completion(completion, turn, bank, recalled_ids, operations)
     entries = after.entries() if logged is None else substituted(bank_from_row(bank), after, logged)
     return AskedBank(entries, checked.failure is None)
 
 
-def _parses(completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...]) -> bool:
-    return _asked_bank(completion, turn, bank, recalled_ids).parsed
+def _parses(completion: str, turn: str, bank: str, recalled_ids: tuple[int, ...], operations: str | None) -> bool:
+    return _asked_bank(completion, turn, bank, recalled_ids, operations).parsed
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:

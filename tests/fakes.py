@@ -139,7 +139,16 @@ def keeping_script(prompt: Messages, adapter: str | None) -> str:
     if said == "never mind":
         return '[{"op": "DELETE", "id": 1}]'
     operation = {"op": "UPDATE", "id": int(same[0])} if same else {"op": "ADD"}
+    if '"relation"' in prompt[0]["content"]:
+        return json.dumps([{**operation, **_edge_of(fact)}])
     return json.dumps([{**operation, "text": fact}])
+
+
+def _edge_of(fact: str) -> dict[str, str]:
+    """Split a fact into subject, relation and object, at its first blank and before its last word."""
+    subject, _, rest = fact.partition(" ")
+    relation, _, thing = rest.rpartition(" ")
+    return {"subject": subject, "relation": relation or "says", "object": thing or "nothing"}
 
 
 def written_reply(prompt: Messages) -> str:

@@ -10,9 +10,10 @@ from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.evaluation.records import RunInfo
 from memory_r1.evaluation.runner import evaluate
+from memory_r1.memory.forms import FORMS
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import MemorySystem
-from memory_r1.systems.table import build_system
+from memory_r1.systems.table import SYSTEMS, build_system
 from memory_r1.systems.writer import Writer
 from memory_r1.types import Dialogue, Question, Session, Turn
 from tests.fakes import FakeEmbedder, FakeWeaver, KeepNewest, ScriptedLanguageModel
@@ -72,7 +73,7 @@ def run_it(
 
 def build(name: str, model: ScriptedLanguageModel) -> MemorySystem:
     retriever = Retriever(FakeEmbedder())
-    manager = MemoryManager(model, retriever, recall_per_speaker=1)
+    manager = MemoryManager(model, retriever, recall_per_speaker=1, form=FORMS[SYSTEMS[name].operations])
     return build_system(
         name,
         retriever=retriever,

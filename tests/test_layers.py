@@ -38,6 +38,7 @@ LIGHT = (
     "json_field",
     "metrics",
     "dialogue_file",
+    "memory.forms",
     "memory.operations",
     "memory.record",
     "memory.log",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.labelled import write_labelled
-from data.synthetic.generator import SPLITS, counts_of_path, generate_split
+from data.synthetic.generator import SHAPES, SPLITS, counts_of_path, generate_split
 from memory_r1.entry import run_main
 
 
@@ -19,10 +19,12 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("path", type=Path, help="folder or JSONL file to count; a missing folder is generated")
     parser.add_argument("--dialogues", type=int, default=6, help="dialogues generated per split (default: 6)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator (default: 0)")
+    parser.add_argument("--shape", choices=SHAPES, default="synthetic", help="their shape (default: synthetic)")
     options = parser.parse_args(arguments)
     if not options.path.exists() and options.path.suffix != ".jsonl":
+        shape = SHAPES[options.shape]
         for split in SPLITS:
-            write_labelled(options.path, split, generate_split(split, options.dialogues, options.seed))
+            write_labelled(options.path, split, generate_split(split, options.dialogues, options.seed, shape))
     sys.stdout.write(json.dumps(counts_of_path(options.path), indent=2) + "\n")
 
 

@@ -26,12 +26,18 @@ from memory_r1.types import Dialogue, Operation, Question, Session, Turn
 Split = Literal["train", "validation", "heldout"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
+BY_NAME = ("alias", "owner")
+"""Further categories of dialogues with aliases."""
 CATEGORIES = ("recall", "update", "deletion", "temporal", "multi-hop", "unanswerable")
 
 UNKNOWN = "unknown"
 """Gold answer of an unanswerable question."""
 
 DEMO_SHAPE = DialogueShape()
+ALIASES = DialogueShape(turns=24, aliases=True)
+TWO_HOP = DialogueShape(turns=24, questions=6, aliases=True, two_hop=True)
+SHAPES = {"synthetic": DEMO_SHAPE, "synthetic-aliases": ALIASES, "synthetic-two-hop": TWO_HOP}
+"""The shapes of generated dialogues, by name of the data set."""
 
 MAX_WORDS = 25
 """Longest turn, in words."""
@@ -70,7 +76,10 @@ def _draw(split: Split, dialogue_id: str, shape: DialogueShape, rng: random.Rand
     """Draw one dialogue; return None if it does not fit the shape."""
     first, second = rng.sample(NAMES[split], 2)
     speakers = (first, second)
-    facts = Planner(split, speakers, rng).facts(shape.facts)
+    planner = Planner(split, speakers, rng)
+    facts = planner.facts(shape.facts)
+    if shape.aliases:
+        facts = [*facts, *planner.told_by_name()]
     plan = schedule(facts, speakers, shape, rng)
     if plan is None or not all(plan):
         return None
@@ -116,9 +125,17 @@ class _Draft:
 
 
 def _drafts(facts: Sequence[Fact], writer: Writer, shape: DialogueShape, rng: random.Random) -> list[_Draft]:
-    """Draft the shape's questions: per dozen one unanswerable and one multi-hop, the rest one per fact."""
+    """Draft the shape's questions: per dozen one unanswerable and one multi-hop, the rest one per fact.
+
+    With aliases, each pet adds two questions to the hard ones; two-hop questions are these and multi-hop ones.
+    """
     each = shape.questions // 12
+    if shape.two_hop:
+        chosen = [*_by_name(facts, writer, rng), *_multi_hop(facts, writer, rng)][: shape.questions]
+        return rng.sample(chosen, len(chosen))
     hard = [*_take(_unanswerable(facts, writer, rng), each), *_take(_multi_hop(facts, writer, rng), max(1, each))]
+    if shape.aliases:
+        hard += _by_name(facts, writer, rng)
     plain = [_plain(fact, writer) for fact in facts if fact.asked]
     # Questions about changed facts come first: a memory exists for them.
     plain.sort(key=lambda draft: (draft.category == "recall", rng.random()))
@@ -132,7 +149,7 @@ def _take(drafts: Iterator[_Draft], count: int) -> list[_Draft]:
 
 def _plain(fact: Fact, writer: Writer) -> _Draft:
     """Draft the question on one fact, with its answer at the end of the dialogue."""
-    text = writer.question(fact, fact.speaker)
+    text = writer.question(fact, fact.pet_name if fact.of else fact.speaker)
     if fact.kept_after is not None:
         return _Draft("deletion", text, fact.value, (fact.turn_ids[0], fact.kept_after.turn_ids[-1]))
     newest = (fact.turn_ids[-1],)
@@ -156,6 +173,19 @@ def _multi_hop(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> Ite
         text = writer.question(target, writer.person_with(anchor))
         anchored = anchor.turn_ids[0 if anchor in pets else -1]  # a pet's name does not tell its animal
         yield _Draft("multi-hop", text, target.current, (anchored, target.turn_ids[-1]))
+
+
+def _by_name(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> Iterator[_Draft]:
+    """Draft two questions per pet whose answer takes its name: where the pet sleeps, and something about its owner."""
+    for den in (fact for fact in facts if fact.of):
+        pet = den.of
+        assert pet is not None
+        named = pet.turn_ids[-1]
+        yield _Draft("alias", writer.question(den, writer.pet_of(pet)), den.value, (named, den.turn_ids[0]))
+        targets = [fact for fact in facts if fact.attribute in SINGLES and fact.asked and fact.speaker == pet.speaker]
+        for target in rng.sample(targets, min(1, len(targets))):
+            text = writer.question(target, writer.owner_of(pet))
+            yield _Draft("owner", text, target.current, (named, target.turn_ids[-1]))
 
 
 def _unanswerable(facts: Sequence[Fact], writer: Writer, rng: random.Random) -> Iterator[_Draft]:

@@ -5,8 +5,10 @@ The pools share no masked 4-gram. A file has one phrase per line, in sections he
 `facts_<pool>.txt` has a section per attribute with lines `kind: text`. Facts are `turn => entry`: the speaker's words
 and the memory written from them. Placeholders: {v} {av} the value, alone and with its article; {old} {aold} the value
 it replaces; {d} a date; {x} a pet's name; {n} the speaker; {who} the person asked about; {m} the entry before the turn.
+`[den]` tells where a pet, {x}, sleeps; it is told of by its name.
 Kinds: `s` state, `c` change, `r` refine, `w` withdraw, `q` question, `a` who-clause of a multi-hop question, `u` state
-without a date (dated attributes), `k` question across two turns (pets).
+without a date (dated attributes), `k` question across two turns (pets), `o` a pet's
+owner and `p` someone's pet, in a question.
 
 `talk_<pool>.txt` has the text around facts: names for people, openers, joiners (one may be empty), repeaters, and small
 talk, where `*` marks replies to the other speaker, {o}.

@@ -17,7 +17,7 @@ DATED = ("trip", "appointment", "concert", "exam")
 """Attributes whose facts have a value and a date."""
 
 UNCHANGING = ("sister",)
-SINGLES = tuple(name for name in TRAIN if name not in (*SETS, *DATED, "pet"))
+SINGLES = tuple(name for name in TRAIN if name not in (*SETS, *DATED, "pet", "den"))
 """Attributes with one value at a time."""
 
 
@@ -27,6 +27,9 @@ class DialogueShape:
 
     `facts` counts separately stated facts (one ADD each), at least 3 * `recalled`, the total number of memories
     recalled. At least a share `min_idle` of the turns answers no question.
+
+    With `aliases`, both speakers have a pet, and a later session tells of it by name alone; these facts come on top.
+    With `two_hop`, only questions are asked whose answer takes two facts.
     """
 
     sessions: int = 3
@@ -35,6 +38,8 @@ class DialogueShape:
     questions: int = 12
     recalled: int = 4
     min_idle: float = 0.3
+    aliases: bool = False
+    two_hop: bool = False
 
     def check(self) -> None:
         """Raise ConfigurationError if no dialogue can have this shape."""
@@ -45,6 +50,10 @@ class DialogueShape:
             )
         if self.sessions < 2:
             raise ConfigurationError(f"sessions={self.sessions}: at least 2, since facts change in a later session")
+        if self.aliases and self.sessions < 3:
+            raise ConfigurationError(
+                f"sessions={self.sessions} with aliases: at least 3, since a pet is told of, named and told of by name"
+            )
         if self.questions < 1 or self.turns < self.sessions:
             raise ConfigurationError(f"{self}: at least one question and one turn per session")
 
@@ -54,7 +63,7 @@ class Fact:
     """A fact that a speaker states, and its memory entry as the dialogue is written.
 
     `then` is the later event (c change, r refine, w withdraw, p repeat; empty: none), `new` the changed value or date,
-    and `kept_after` the other member of a set, which is withdrawn.
+    `kept_after` the other member of a set, which is withdrawn, and `of` the pet that a den is told of.
     """
 
     speaker: str
@@ -66,6 +75,7 @@ class Fact:
     new: str = ""
     asked: bool = True
     kept_after: Fact | None = None
+    of: Fact | None = None
     entry_id: int = 0
     text: str = ""
     turn_ids: list[str] = field(default_factory=list)
@@ -124,6 +134,13 @@ class Planner:
             if len(self._facts) == before:
                 raise ConfigurationError(f"facts={count} is more than one dialogue can hold; {before} is the most")
         return self._facts
+
+    def told_by_name(self) -> list[Fact]:
+        """Plan a pet for whoever has none yet, and where every pet sleeps."""
+        made = [pet for _ in self._speakers for pet in self._pet(1)]
+        pets = [fact for fact in (*self._facts, *made) if fact.attribute == "pet"]
+        dens = [Fact(pet.speaker, "den", self._draw("den"), pet_name=pet.pet_name, of=pet) for pet in pets]
+        return [*made, *dens]
 
     def _shuffled(self, items: Sequence[str]) -> list[str]:
         return self._rng.sample(items, len(items))
@@ -222,14 +239,19 @@ def _events(facts: Sequence[Fact], sessions: int, rng: random.Random) -> list[Ev
         events.append(Event(kind, fact, session))
         return session
 
-    for fact in rng.sample(facts, len(facts)):
-        more_to_come = fact.then or fact.kept_after
-        stated[fact] = place("u" if fact.undated else "s", fact, 0, sessions - bool(more_to_come))
+    dens = [fact for fact in facts if fact.of]
+    named = {fact.of for fact in dens}
+    others = [fact for fact in facts if not fact.of]
+    for fact in rng.sample(others, len(others)):
+        more_to_come = bool(fact.then or fact.kept_after) + (fact in named)
+        stated[fact] = place("u" if fact.undated else "s", fact, 0, sessions - more_to_come)
     # The withdrawal comes after both members of the set, so that it is the turn that settles the answer.
     both = {f.kept_after: max(stated[f], stated[f.kept_after]) for f in facts if f.kept_after}
     for fact in facts:
         if fact.then:
-            place(fact.then, fact, both.get(fact, stated[fact]) + 1, sessions)
+            then = place(fact.then, fact, both.get(fact, stated[fact]) + 1, sessions - (fact in named))
+            for den in (den for den in dens if den.of is fact):
+                place("s", den, then + 1, sessions)
     return events
 
 

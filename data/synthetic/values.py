@@ -158,6 +158,11 @@ Momo, Biscuit, Pickle, Ziggy, Pepper, Socks, Noodle, Waffles, Tiger, Bandit, Coo
 Peanut, Buster, Marble, Toffee, Muffin, Scout, Dusty, Gizmo, Patch, Rocket, Bubbles
 | Flapjack, Fudge, Misty, Nugget, Whiskers, Inky
 | Sprocket, Clementine, Jellybean, Mischief, Thunder, Velvet, Zorro, Pebbles, Wookie, Truffle""",
+    "den": """
+attic, cellar, pantry, hallway, conservatory, laundry room, greenhouse, woodshed, boiler room, stairwell, porch, loft,
+barn, stable, bay window, utility room
+| veranda, larder, cloakroom, workshop
+| sunroom, alcove, fireplace, staircase, balcony, radiator, windowsill, aquarium""",
     "month": """
 January, February, March, April, May, June
 | July, August, September

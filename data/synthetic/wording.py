@@ -96,6 +96,14 @@ class Writer:
         clause = clause.format(v=fact.current, av=with_article(fact.current), x=fact.pet_name)
         return f"{self._rng.choice(PEOPLE[self._pool])} {clause}"
 
+    def pet_of(self, pet: Fact) -> str:
+        """Name a pet by its animal and its owner."""
+        return self._choose(self._phrases["den"]["p"]).turn.format(v=pet.value, who=pet.speaker)
+
+    def owner_of(self, pet: Fact) -> str:
+        """Name a speaker by the name of their pet."""
+        return self._choose(self._phrases["den"]["o"]).turn.format(x=pet.pet_name)
+
     def _choose(self, options: Sequence[Phrase]) -> Phrase:
         """Choose a phrase, if possible one that is new to this dialogue."""
         fresh = [phrase for phrase in options if phrase.turn not in self._used] or list(options)

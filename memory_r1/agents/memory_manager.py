@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from memory_r1.agents.prompts import manager_prompt
 from memory_r1.inference.language_model import Completion, LanguageModel, Messages, room_for
 from memory_r1.memory.bank import MemoryBank
-from memory_r1.memory.operations import CheckedCompletion, check_completion, operations_schema
+from memory_r1.memory.forms import FLAT, OperationForm, operations_schema
+from memory_r1.memory.operations import CheckedCompletion, check_completion
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.types import MemoryEntry, Turn
 
@@ -49,6 +50,7 @@ class MemoryManager:
         max_new_tokens: Longest completion, in tokens.
         examples: Messages with worked turns, which an untrained model reads before the turn (`EXAMPLES`).
         constrained: Hold each completion to the operations that its prompt allows, token by token.
+        form: How it writes operations.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class MemoryManager:
         max_new_tokens: int = 48,
         examples: Sequence[dict[str, str]] = (),
         constrained: bool = False,
+        form: OperationForm = FLAT,
     ) -> None:
         self.model = model
         self.retriever = retriever
@@ -69,6 +72,7 @@ class MemoryManager:
         self.max_new_tokens = max_new_tokens
         self.examples = list(examples)
         self.constrained = constrained
+        self.form = form
 
     def manage(self, requests: Sequence[ManageRequest]) -> list[Management]:
         """Generate operations for each request greedily, and check them against its prompt."""
@@ -79,12 +83,15 @@ class MemoryManager:
             prompts,
             max_new_tokens=self.max_new_tokens,
             adapter=self.adapter,
-            schemas=[operations_schema(len(shown)) for _, shown, _ in fitted] if self.constrained else None,
+            schemas=[operations_schema(len(shown), self.form) for _, shown, _ in fitted] if self.constrained else None,
         )
         return [
-            Management(check_completion(completion.text, [entry.entry_id for entry in shown]), shown, completion, cut)
+            Management(self._check(completion, shown), shown, completion, cut)
             for (_, shown, cut), completion in zip(fitted, completions, strict=True)
         ]
+
+    def _check(self, completion: Completion, shown: Sequence[MemoryEntry]) -> CheckedCompletion:
+        return check_completion(completion.text, [entry.entry_id for entry in shown], form=self.form)
 
     def recall(self, requests: Sequence[ManageRequest]) -> list[tuple[MemoryEntry, ...]]:
         """Return the memories for each request's prompt, best first."""
@@ -123,10 +130,10 @@ class MemoryManager:
         return request, recalled, cut + (request.turn is not whole)
 
     def _prompt(self, request: ManageRequest, recalled: Sequence[MemoryEntry]) -> Messages:
-        system, asked = prompt_for(request, recalled)
+        system, asked = prompt_for(request, recalled, self.form)
         return [system, *self.examples, asked]
 
 
-def prompt_for(request: ManageRequest, recalled: Sequence[MemoryEntry]) -> Messages:
+def prompt_for(request: ManageRequest, recalled: Sequence[MemoryEntry], form: OperationForm = FLAT) -> Messages:
     """Return the prompt for one request, the same in training and evaluation."""
-    return manager_prompt(request.turn, request.previous, recalled)
+    return manager_prompt(request.turn, request.previous, recalled, form)

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from memory_r1.memory.forms import FLAT, GRAPH, OperationForm
 from memory_r1.types import MemoryEntry, Turn
 
 ANSWER_MARKER = "**Answer:**"
@@ -20,6 +21,13 @@ MANAGER_INSTRUCTIONS = (
     '[{"op": "ADD", "text": "..."}, {"op": "UPDATE", "id": 1, "text": "..."}, {"op": "DELETE", "id": 1}] or '
     '[{"op": "NOOP"}].'
 )
+GRAPH_INSTRUCTIONS = (
+    "Update the graph of facts about the speakers after the last turn. Reply with a JSON array only: "
+    '[{"op": "ADD", "subject": "...", "relation": "...", "object": "...", "time": "..."}, {"op": "UPDATE", "id": 1, '
+    '"subject": "...", "relation": "...", "object": "..."}, {"op": "DELETE", "id": 1}, {"op": "LINK", "entity": "...", '
+    '"same_as": "..."}, {"op": "ABSTRACT", "ids": [1, 2], "text": "..."}] or [{"op": "NOOP"}].'
+)
+_INSTRUCTIONS = {FLAT.name: MANAGER_INSTRUCTIONS, GRAPH.name: GRAPH_INSTRUCTIONS}
 SESSION_INSTRUCTIONS = (
     "You keep a memory of facts about the speakers. Read the session and the stored memories. Reply with one JSON "
     "array of operations for the whole session only, each with the number of the turn it stands for: "
@@ -72,7 +80,9 @@ EXAMPLES = [
 """Worked turns for an untrained manager, as Mem0 prompts its model (Chhikara et al. 2025): no training, few shots."""
 
 
-def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> list[dict[str, str]]:
+def manager_prompt(
+    turn: Turn, previous: Sequence[Turn], recalled: Sequence[MemoryEntry], form: OperationForm = FLAT
+) -> list[dict[str, str]]:
     """Build chat messages for the Memory Manager: memories numbered from 1, earlier turns, and the turn itself.
 
     They never contain a question: the manager writes before any question is known.
@@ -81,7 +91,7 @@ def manager_prompt(turn: Turn, previous: Sequence[Turn], recalled: Sequence[Memo
     lines.append(f"Dialogue {date_of(turn.timestamp)}:" if turn.timestamp else "Dialogue:")
     lines += [f"{earlier.speaker}: {earlier.text}" for earlier in previous]
     lines.append(f"Last turn: {turn.speaker}: {turn.text}")
-    return _messages(MANAGER_INSTRUCTIONS, lines)
+    return _messages(_INSTRUCTIONS[form.name], lines)
 
 
 def session_prompt(turns: Sequence[Turn], recalled: Sequence[MemoryEntry]) -> list[dict[str, str]]:

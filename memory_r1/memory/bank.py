@@ -11,7 +11,9 @@ from immutables import Map
 
 from memory_r1.errors import DataError, StoreError
 from memory_r1.memory.record import Event
-from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
+from memory_r1.types import ADDING, Edge, MemoryEntry, Operation, OperationKind, Turn
+
+_OF_GRAPHS = ("edge", "over")
 
 
 class MemoryBank:
@@ -92,15 +94,16 @@ class MemoryBank:
         kind = operation.kind.value
         if operation.kind is OperationKind.NOOP:
             return Event(kind)
-        if operation.kind is OperationKind.ADD:
-            return Event(kind, self._highest_id + 1, _version(_text(operation), turn, (turn.turn_id,)))
+        if operation.kind in ADDING:
+            below = dict.fromkeys(source for over in operation.over for source in self.get(over).source_turn_ids)
+            return Event(kind, self._highest_id + 1, _version(operation, turn, tuple(below) or (turn.turn_id,)))
         if operation.entry_id is None:
             raise StoreError(f"{operation.kind} names no entry; give it the id of a live one")
         old = self.get(operation.entry_id)
         if operation.kind is OperationKind.DELETE:
             return Event(kind, old.entry_id)
         sources = dict.fromkeys((*old.source_turn_ids, turn.turn_id))
-        return Event(kind, old.entry_id, _version(_text(operation), turn, tuple(sources)))
+        return Event(kind, old.entry_id, _version(operation, turn, tuple(sources)))
 
     def play(self, event: Event) -> None:
         """Apply an event. An unknown kind changes nothing, but its id counts as used."""
@@ -108,10 +111,16 @@ class MemoryBank:
             return
         self._listed = None
         self._highest_id = max(self._highest_id, event.item)
-        if event.kind in (OperationKind.ADD, OperationKind.UPDATE):
-            version = event.payload
+        if event.kind in (*ADDING, OperationKind.UPDATE):
+            version, edge = event.payload, event.payload.get("edge")
             entry = MemoryEntry(
-                event.item, version["text"], version["speaker"], version["timestamp"], tuple(version["turn_ids"])
+                event.item,
+                version["text"],
+                version["speaker"],
+                version["timestamp"],
+                tuple(version["turn_ids"]),
+                Edge(**edge) if edge else None,
+                tuple(version.get("over", ())),
             )
             self._entries = self._entries.set(event.item, entry)
         elif event.kind == OperationKind.DELETE and event.item in self._entries:
@@ -120,7 +129,7 @@ class MemoryBank:
 
 def entries_to_json(entries: Iterable[MemoryEntry]) -> str:
     """Render entries as one JSON array, for the bank columns of a training dataset."""
-    return json.dumps([asdict(entry) for entry in entries], ensure_ascii=False)
+    return json.dumps([_fields(entry) for entry in entries], ensure_ascii=False)
 
 
 def entries_from_json(text: str) -> tuple[MemoryEntry, ...]:
@@ -137,6 +146,11 @@ def entries_from_json(text: str) -> tuple[MemoryEntry, ...]:
         ) from error
 
 
+def _fields(entry: MemoryEntry) -> dict[str, Any]:
+    """Return an entry as JSON values; what only graphs have is left out where it is empty."""
+    return {name: value for name, value in asdict(entry).items() if name not in _OF_GRAPHS or value}
+
+
 def _entry(record: object) -> MemoryEntry:
     if not isinstance(record, dict):
         raise ValueError(f"an entry is of type {type(record).__name__}, not an object")
@@ -146,15 +160,28 @@ def _entry(record: object) -> MemoryEntry:
         raise ValueError(f"entry_id is {entry_id!r}, not an integer")
     if not isinstance(sources, list) or not all(isinstance(source, str) for source in sources):
         raise ValueError(f"source_turn_ids of entry {entry_id} is not an array of strings")
+    edge, over = fields.pop("edge", None), fields.pop("over", [])
+    if edge is not None and not (isinstance(edge, dict) and all(isinstance(value, str) for value in edge.values())):
+        raise ValueError(f"edge of entry {entry_id} is not an object of strings")
+    if not isinstance(over, list) or not all(type(below) is int for below in over):
+        raise ValueError(f"over of entry {entry_id} is not an array of integers")
     if fields.keys() != {"text", "speaker", "timestamp"}:
         raise ValueError(f"entry {entry_id} has the fields {sorted(fields)} besides its id and sources")
     if not all(isinstance(value, str) for value in fields.values()):
         raise ValueError(f"a field of entry {entry_id} is not a string")
-    return MemoryEntry(entry_id, **fields, source_turn_ids=tuple(sources))
+    return MemoryEntry(
+        entry_id, **fields, source_turn_ids=tuple(sources), edge=Edge(**edge) if edge else None, over=tuple(over)
+    )
 
 
-def _version(text: str, turn: Turn, turn_ids: tuple[str, ...]) -> dict[str, Any]:
-    return {"text": text, "speaker": turn.speaker, "timestamp": turn.timestamp, "turn_ids": list(turn_ids)}
+def _version(operation: Operation, turn: Turn, turn_ids: tuple[str, ...]) -> dict[str, Any]:
+    version: dict[str, Any] = {"text": _text(operation), "speaker": turn.speaker, "timestamp": turn.timestamp}
+    version["turn_ids"] = list(turn_ids)
+    if operation.edge is not None:
+        version["edge"] = asdict(operation.edge)
+    if operation.over:
+        version["over"] = list(operation.over)
+    return version
 
 
 def _text(operation: Operation) -> str:

@@ -4,6 +4,8 @@ A completion is a JSON array such as `[{"op": "UPDATE", "id": 3, "text": "Ann mo
 `id` is the entry's number in the prompt. Operations are checked one by one, in order: a bad one is refused with a
 reason, and the others stand. A completion that is not a JSON array is a parse failure.
 
+That is the flat form; `forms.py` has the other, in which an operation's keys spell an edge of a graph.
+
 A completion on a whole session is one array for all of its turns. An operation may name its turn by number (from 1), as
 in `"turn": 2`. Without it, the turn of the previous operation applies, at first turn 1. The limit on operations and the
 rule of one operation per entry apply per turn.
@@ -15,49 +17,14 @@ import json
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from memory_r1.types import Operation, OperationKind
-
-MAX_OPERATIONS = 8
-"""Operations per turn; any more are refused."""
+from memory_r1.memory.forms import FLAT, MAX_OPERATIONS, NUMBERS, OPTIONAL, OperationForm
+from memory_r1.types import SAME_AS, Edge, Operation, OperationKind
 
 _MAX_NESTING = 16  # A good completion nests two deep; the bound keeps a bad one safe to serialise in the log.
-_KEYS = {
-    OperationKind.ADD: {"op", "text"},
-    OperationKind.UPDATE: {"op", "id", "text"},
-    OperationKind.DELETE: {"op", "id"},
-    OperationKind.NOOP: {"op"},
-}
-
-
-def operations_schema(shown: int) -> dict[str, Any]:
-    """Return the JSON schema of a completion on one turn whose prompt shows `shown` memories, for constrained decoding.
-
-    Without a memory there is nothing to update or delete.
-    """
-    text, ids = {"type": "string", "minLength": 1}, {"enum": list(range(1, shown + 1))}
-    members: dict[OperationKind, dict[str, Any]] = {
-        OperationKind.ADD: {"text": text},
-        OperationKind.UPDATE: {"id": ids, "text": text},
-        OperationKind.DELETE: {"id": ids},
-        OperationKind.NOOP: {},
-    }
-    kinds = [kind for kind in members if shown or "id" not in _KEYS[kind]]
-    choices = [
-        {
-            "type": "object",
-            "properties": {"op": {"const": kind.value}, **members[kind]},
-            "required": ["op", *members[kind]],
-            "additionalProperties": False,
-        }
-        for kind in kinds
-    ]
-    return {"type": "array", "items": {"anyOf": choices}, "minItems": 1, "maxItems": MAX_OPERATIONS}
-
 
 # UTF-8 cannot encode lone surrogates, which JSON escapes can spell, and NUL truncates strings in some databases.
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -124,13 +91,16 @@ class CheckedCompletion:
         return tuple(checked.operation for checked in self.operations if checked.operation is not None)
 
 
-def check_completion(completion: str, recalled_ids: Sequence[int], turns: int | None = None) -> CheckedCompletion:
+def check_completion(
+    completion: str, recalled_ids: Sequence[int], turns: int | None = None, form: OperationForm = FLAT
+) -> CheckedCompletion:
     """Check a completion against its prompt; never raise, whatever the completion holds.
 
     Args:
         completion: The Memory Manager's output. Whitespace around the array is allowed, other text is not.
         recalled_ids: Bank ids of the entries in the prompt: number i (from 1) is `recalled_ids[i - 1]`.
         turns: Number of turns in a prompt that shows a whole session; None for a single turn's prompt.
+        form: How its operations are written.
 
     Returns:
         Every element with its outcome. An empty array has no operations and is not a failure.
@@ -151,7 +121,7 @@ def check_completion(completion: str, recalled_ids: Sequence[int], turns: int | 
         turn = named
         seen[turn] += 1
         over = seen[turn] > MAX_OPERATIONS
-        result = RefusalReason.OVER_LIMIT if over else _check(fields, recalled_ids, edited[turn] | deleted)
+        result = RefusalReason.OVER_LIMIT if over else _check(fields, recalled_ids, edited[turn] | deleted, form)
         if isinstance(result, RefusalReason):
             checked.append(CheckedOperation(None, raw, result, turn))
             continue
@@ -163,18 +133,18 @@ def check_completion(completion: str, recalled_ids: Sequence[int], turns: int | 
     return CheckedCompletion(tuple(checked))
 
 
-def render_operations(operations: Sequence[Operation], recalled_ids: Sequence[int]) -> str:
+def render_operations(operations: Sequence[Operation], recalled_ids: Sequence[int], form: OperationForm = FLAT) -> str:
     """Render the completion that `check_completion` reads back as these operations, given the same `recalled_ids`.
 
     Raises:
-        ValueError: An operation names an entry that was not recalled, or lacks the id or text of its kind.
+        ValueError: An operation names an entry that was not recalled, or lacks what its kind has in this form.
     """
-    return json.dumps([_render(operation, recalled_ids) for operation in operations], ensure_ascii=False)
+    return json.dumps([_render(operation, recalled_ids, form) for operation in operations], ensure_ascii=False)
 
 
-def operation_counts(checked: Iterable[CheckedCompletion]) -> dict[str, int]:
+def operation_counts(checked: Iterable[CheckedCompletion], form: OperationForm = FLAT) -> dict[str, int]:
     """Count accepted operations by kind, plus `parse_failures` (completions), `refused` and its part `unknown_ids`."""
-    counts = {kind.value: 0 for kind in OperationKind} | {"parse_failures": 0, "unknown_ids": 0, "refused": 0}
+    counts = {kind.value: 0 for kind in form.keys} | {"parse_failures": 0, "unknown_ids": 0, "refused": 0}
     for completion in checked:
         counts["parse_failures"] += completion.failure is not None
         for item in completion.operations:
@@ -243,44 +213,75 @@ def _without_turn(raw: object, before: int) -> tuple[object, int]:
     return fields, number - 1 if type(number) is int else -1
 
 
-def _check(raw: object, recalled_ids: Sequence[int], edited: set[int]) -> Operation | RefusalReason:
+def _check(
+    raw: object, recalled_ids: Sequence[int], edited: set[int], form: OperationForm
+) -> Operation | RefusalReason:
     if not isinstance(raw, dict) or not isinstance(raw.get("op"), str):
         return RefusalReason.MALFORMED
-    if raw["op"] not in OperationKind.__members__:
+    if raw["op"] not in form.keys:
         return RefusalReason.UNKNOWN_OPERATION
     kind = OperationKind(raw["op"])
-    if raw.keys() != _KEYS[kind]:
+    keys, given = {*form.keys[kind]}, raw.keys() - {"op"}
+    if given - keys or keys - given - {OPTIONAL}:
         return RefusalReason.MALFORMED
-    text, number = raw.get("text"), raw.get("id")
-    if "text" in raw and not isinstance(text, str):
+    texts = {key: raw[key] for key in given if key not in NUMBERS}
+    numbers = [raw["id"]] if "id" in given else raw.get("ids", [])
+    if not all(isinstance(text, str) for text in texts.values()):
         return RefusalReason.MALFORMED
-    if "id" in raw and type(number) is not int:  # a bool is an int in Python, but not an id
+    # A bool is an int in Python, but not an id.
+    if not isinstance(numbers, list) or not all(type(number) is int for number in numbers) or raw.get("ids") == []:
         return RefusalReason.MALFORMED
-    entry_id = None
-    if isinstance(number, int):
-        if not 1 <= number <= len(recalled_ids):
-            return RefusalReason.UNKNOWN_ID
-        entry_id = recalled_ids[number - 1]
-        if entry_id in edited:
-            return RefusalReason.SECOND_OPERATION
-    if text is not None:
-        text = text.strip()
-        if not text:
-            return RefusalReason.EMPTY_TEXT
-    return Operation(kind, text, entry_id)
+    if not all(1 <= number <= len(recalled_ids) for number in numbers):
+        return RefusalReason.UNKNOWN_ID
+    named = tuple(dict.fromkeys(recalled_ids[number - 1] for number in numbers))
+    if edited.intersection(named):
+        return RefusalReason.SECOND_OPERATION
+    texts = {key: text.strip() for key, text in texts.items()}
+    if not all(text for key, text in texts.items() if key != OPTIONAL):
+        return RefusalReason.EMPTY_TEXT
+    return _operation(kind, texts, named)
 
 
-def _render(operation: Operation, recalled_ids: Sequence[int]) -> dict[str, object]:
-    rendered: dict[str, object] = {"op": operation.kind.value}
-    if "id" in _KEYS[operation.kind]:
-        if operation.entry_id not in recalled_ids:
-            raise ValueError(
-                f"{operation.kind} names entry {operation.entry_id}, which the prompt does not show; "
-                f"shown are {list(recalled_ids)}"
-            )
-        rendered["id"] = recalled_ids.index(operation.entry_id) + 1
-    if "text" in _KEYS[operation.kind]:
-        if not operation.text or not operation.text.strip():
-            raise ValueError(f"{operation.kind} needs a text, found {operation.text!r}")
-        rendered["text"] = operation.text
+def _operation(kind: OperationKind, texts: Mapping[str, str], named: tuple[int, ...]) -> Operation:
+    """Return the operation with these texts by key and these entries."""
+    edge = None
+    if kind is OperationKind.LINK:
+        edge = Edge(texts["entity"], SAME_AS, texts["same_as"])
+    elif "subject" in texts:
+        edge = Edge(**texts)
+    text = edge.text if edge else texts.get("text")
+    if kind is OperationKind.ABSTRACT:
+        return Operation(kind, text, over=named)
+    return Operation(kind, text, named[0] if named else None, edge)
+
+
+def _render(operation: Operation, recalled_ids: Sequence[int], form: OperationForm) -> dict[str, object]:
+    kind = operation.kind
+    rendered: dict[str, object] = {"op": kind.value}
+    if kind not in form.keys:
+        raise ValueError(f"{kind} is no operation of the {form.name} form; allowed: {', '.join(form.keys)}")
+    for key in form.keys[kind]:
+        if key in NUMBERS:
+            named = operation.over if key == "ids" else (operation.entry_id,)
+            if not named or not {*named} <= {*recalled_ids}:
+                raise ValueError(
+                    f"{kind} names entry {', '.join(map(str, named))}, which the prompt does not show; "
+                    f"shown are {list(recalled_ids)}"
+                )
+            numbers = [recalled_ids.index(entry_id) + 1 for entry_id in named]
+            rendered[key] = numbers if key == "ids" else numbers[0]
+        else:
+            text = _text(operation, key)
+            if text.strip():
+                rendered[key] = text
+            elif key != OPTIONAL:
+                raise ValueError(f"{kind} needs a {key}, found {text!r}")
     return rendered
+
+
+def _text(operation: Operation, key: str) -> str:
+    """Return the text that an operation has under a key; empty without one."""
+    if key == "text":
+        return operation.text or ""
+    of_edge = {"entity": "subject", "same_as": "object"}.get(key, key)
+    return str(getattr(operation.edge, of_edge, ""))

@@ -11,6 +11,7 @@ import numpy as np
 
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder, text_key
+from memory_r1.memory.graph import around
 from memory_r1.memory.index import LexicalIndex, VectorIndex
 from memory_r1.memory.log import Vectors
 from memory_r1.types import MemoryEntry
@@ -75,6 +76,10 @@ class Retriever:
 
         With `speakers`, return the `k` best of each speaker (the paper's 30 and 30), merged best first, then the `k`
         best of all other speakers.
+
+        Among entries with edges, those around the query in the graph come first (`graph.around`): what it is about and
+        what is one hop away, in turn. With `speakers`, the best are taken whosever they are, since a path may run
+        through one speaker's edges alone.
         """
         return self.retrieve_many([RetrievalRequest(query, entries, k, speakers)])[0]
 
@@ -155,7 +160,11 @@ def _indexed_text(entry: MemoryEntry) -> str:
 
 
 def _take(request: RetrievalRequest, ranking: Sequence[int]) -> tuple[MemoryEntry, ...]:
-    """Take the best of each speaker in ranking order, then the best of the others."""
+    """Take the best of each speaker in ranking order, then the best of the others; in a graph, the best of all."""
+    if any(entry.edge is not None for entry in request.entries):
+        k = request.k * max(1, len(request.speakers))
+        near = reciprocal_rank_fusion(around(request.query, request.entries, ranking, max(1, k // 2)))
+        return tuple(request.entries[place] for place in [*dict.fromkeys([*near, *ranking])][: max(k, 0)])
     best = [request.entries[place] for place in ranking]
     if not request.speakers:
         return tuple(best[: max(request.k, 0)])

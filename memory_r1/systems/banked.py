@@ -199,9 +199,10 @@ def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState)
     refused = {refusal.index for refusal in refusals}
     places = (place for place in range(len(proposal.operations) + len(refused)) if place not in refused)
     for number, (place, operation) in enumerate(zip(places, proposal.operations, strict=True)):
-        target = operation.entry_id
-        if target is not None and now.bank.find(target) != read.bank.find(target):
-            raw = json.dumps({"op": operation.kind, "entry": target, "text": operation.text}, ensure_ascii=False)
+        named = operation.over if operation.entry_id is None else (operation.entry_id,)
+        changed = next((target for target in named if now.bank.find(target) != read.bank.find(target)), None)
+        if changed is not None:
+            raw = json.dumps({"op": operation.kind, "entry": changed, "text": operation.text}, ensure_ascii=False)
             refusals.append(Refusal(place, RefusalReason.CONFLICT.value, raw))
             continue
         event = bank.event(operation, turn)

@@ -9,6 +9,7 @@ from typing import Any
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder
+from memory_r1.memory.forms import FLAT, GRAPH
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import (
     MemorySystem,
@@ -16,6 +17,7 @@ from memory_r1.systems.base import (
     approximate_tokens,
 )
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWindow
+from memory_r1.systems.graph_manager import GraphMemory
 from memory_r1.systems.hierarchical_graph import HierarchicalGraph
 from memory_r1.systems.hipporag import HippoRAG, HippoRAG2
 from memory_r1.systems.latent_tokens import LatentTokens, TokenWeaver
@@ -63,6 +65,7 @@ class SystemSpec:
         needs_weaver: Whether it needs a weaver of memory tokens.
         takes_slot_policy: Whether a trained policy decides what it holds; without one it takes the published policy.
         prompted: Whether its manager is the untrained base model, which reads worked examples.
+        operations: The form of its manager's operations, a key of `FORMS`.
         writes: Whether it writes with a `Writer`; without a model, by rules.
         settings: The settings of its own, with their defaults.
         ranks: Whether it recalls best first, so that "the first k" means something; others keep the order of time.
@@ -74,6 +77,7 @@ class SystemSpec:
     needs_weaver: bool = False
     takes_slot_policy: bool = False
     prompted: bool = False
+    operations: str = FLAT.name
     writes: bool = False
     settings: Mapping[str, Setting] = field(default_factory=dict)
     ranks: bool = True
@@ -184,6 +188,12 @@ SYSTEMS: dict[str, SystemSpec] = {
         needs_retriever=True,
         needs_manager=True,
     ),
+    "memory-r1-graph": SystemSpec(
+        lambda parts: _managed(GraphMemory, parts),
+        needs_retriever=True,
+        needs_manager=True,
+        operations=GRAPH.name,
+    ),
     "latent-tokens": SystemSpec(
         lambda parts: LatentTokens(_weaver(parts), count_tokens=parts.count_tokens, **parts.settings),
         needs_weaver=True,
@@ -242,6 +252,11 @@ def build_system(
     ):
         if needed and given is None:
             raise ConfigurationError(f"memory system {name!r} needs a {part}; pass build_system({part}=...)")
+    if manager is not None and spec.needs_manager and manager.form.name != spec.operations:
+        raise ConfigurationError(
+            f"memory system {name!r} needs a manager that writes {spec.operations} operations, found "
+            f"{manager.form.name}; pass MemoryManager(form=FORMS[{spec.operations!r}])"
+        )
     own = {**spec.settings, **(settings or {})}
     if unknown := own.keys() - spec.settings.keys():
         allowed = ", ".join(spec.settings) or "none"

@@ -13,6 +13,7 @@ from memory_r1.adapter_settings import BASE
 from memory_r1.agents.prompts import ANSWER_INSTRUCTIONS, ANSWER_TOKENS
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.endpoint import check_address
+from memory_r1.memory.forms import FLAT, FORMS
 from memory_r1.training.field_checks import validate_fields
 
 
@@ -26,8 +27,8 @@ class MemoryArguments:
     dataset: str = field(
         default="synthetic",
         metadata={
-            "help": "'synthetic', 'everyday' (without gold; 'everyday-labelled' has it), 'locomo', or a JSONL file of "
-            "your own dialogues."
+            "help": "'synthetic', 'synthetic-aliases' (pets told of by name), 'everyday' (without gold; "
+            "'everyday-labelled' has it), 'locomo', or a JSONL file of your own dialogues."
         },
     )
     dialogue_seed: int = field(default=0, metadata={"help": "Seed of the synthetic generator and of sampling."})
@@ -109,6 +110,14 @@ class MemoryArguments:
             "bank, so that plain question-answer pairs train a manager turn by turn."
         },
     )
+    operations: str = field(
+        default=FLAT.name,
+        metadata={
+            "help": "How a manager, trained or behind the banks, writes operations: flat texts as in the paper, or "
+            "edges of a graph, as memory-r1-graph plays them.",
+            "choices": list(FORMS),
+        },
+    )
     answerable_only: bool = field(
         default=False,
         metadata={
@@ -186,6 +195,10 @@ class MemoryArguments:
             )
         if self.credit != "turn" and self.agent != "manager":
             raise ConfigurationError(f"credit is '{self.credit}' but agent is '{self.agent}'; only a manager has turns")
+        if self.credit == "session" and self.operations != FLAT.name:
+            raise ConfigurationError(
+                f"credit is 'session' but operations is '{self.operations}'; a session's prompt knows flat ones alone"
+            )
         if self.infer_evidence and self.credit == "branch":
             raise ConfigurationError("infer_evidence is set but credit is 'branch', which has no banks beforehand")
         if self.answerable_only and self.agent != "answer":

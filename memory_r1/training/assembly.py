@@ -23,6 +23,7 @@ from memory_r1.inference.language_model import LanguageModel
 from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.inference.server_model import ServerLanguageModel
 from memory_r1.memory.embedder import SentenceEmbedder
+from memory_r1.memory.forms import FORMS
 from memory_r1.memory.retriever import Retriever
 from memory_r1.models import adapter_hash, model_hash, resolve_embedder, resolve_model, weights_hash
 from memory_r1.training.arguments import MemoryArguments
@@ -90,6 +91,7 @@ def agent_settings(arguments: MemoryArguments, config: Any, model: Any) -> Agent
         answer_style=arguments.answer_style,
         embedder=arguments.embedder,
         credit=arguments.credit,
+        operations=arguments.operations if arguments.agent == "manager" else None,
     )
 
 
@@ -162,7 +164,7 @@ def played_validation(
     """Return the validation by played dialogues, or None if rows validate."""
     if arguments.validation == "rows" or answering is None:
         return None
-    return PlayedDialogues(dialogues, answering, arguments.recall_per_speaker)
+    return PlayedDialogues(dialogues, answering, arguments.recall_per_speaker, FORMS[arguments.operations])
 
 
 def own_fields(config: MemoryGRPOConfig) -> dict[str, Any]:

@@ -7,20 +7,21 @@ from collections.abc import Callable, Sequence
 
 from memory_r1.agents.prompts import ANSWER_MARKER, UNKNOWN, parse_answer, parse_relied_on
 from memory_r1.inference.language_model import Messages
+from memory_r1.memory.forms import FLAT, FORMS
 from memory_r1.memory.operations import operation_counts
 from memory_r1.training.rows import Row, check_row
-from memory_r1.types import OperationKind
 
 
 def describe_operations(completions: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
     """Return each operation's share of the accepted ones, and parse failures and refusals per completion."""
     checked = [
-        check_row(completion, row["recalled_ids"], row.get("turn"))
+        check_row(completion, row["recalled_ids"], row.get("turn"), row.get("operations"))
         for completion, row in zip(completions, rows, strict=True)
     ]
-    counts = operation_counts(checked)
-    accepted = sum(counts[kind] for kind in OperationKind) or 1
-    shares = {f"share_{kind}": counts[kind] / accepted for kind in OperationKind}
+    form = FORMS[next((row["operations"] for row in rows if "operations" in row), FLAT.name)]
+    counts = operation_counts(checked, form)
+    accepted = sum(counts[kind] for kind in form.keys) or 1
+    shares = {f"share_{kind}": counts[kind] / accepted for kind in form.keys}
     failures = {name: counts[name] / max(1, len(checked)) for name in ("parse_failures", "refused", "unknown_ids")}
     return shares | failures
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from trl import GRPOConfig
 
+from memory_r1.adapter_settings import check_form
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import Messages, WindowedLanguageModel
 from memory_r1.models import check_adapter, resolve_model
@@ -38,8 +39,10 @@ def check_run(arguments: MemoryArguments, config: Any, model: Any) -> None:
     }
     named = {field: folder for field, folder in adapters.items() if folder is not None}
     _refuse_missing_adapters(named)
-    for folder in named.values():
+    for field, folder in named.items():
         check_adapter(folder, base)
+        if field == "manager_adapter" or (field == "warm_start" and arguments.agent == "manager"):
+            check_form(folder, arguments.operations, field)
     _check_packages(config, model)
     _check_engine(arguments, config)
     if arguments.credit == "branch" and not supports_shared_rollout(config):

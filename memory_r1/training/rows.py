@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from memory_r1.agents.memory_manager import ManageRequest, MemoryManager, prompt_for
 from memory_r1.agents.prompts import UNKNOWN, answer_prompt, render_answer, render_quoted_answer
 from memory_r1.memory.bank import MemoryBank, entries_from_json, entries_to_json
+from memory_r1.memory.forms import FLAT, FORMS, OperationForm
 from memory_r1.memory.operations import CheckedCompletion, check_completion, render_operations
 from memory_r1.memory.retriever import RetrievalRequest, Retriever
 from memory_r1.metrics import holds_answer
@@ -34,17 +35,20 @@ logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 
 
-def manager_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, recall_per_speaker: int) -> list[Row]:
+def manager_rows(
+    tuples: Sequence[ManagerTuple], retriever: Retriever, recall_per_speaker: int, form: OperationForm = FLAT
+) -> list[Row]:
     """Return a row per tuple.
 
     Columns: `prompt`, `tuple_id`, `turn` (JSON; a list for a session's row), `bank` (JSON), `recalled_ids`, `speakers`,
-    `linked` and `retention` (JSON lists of questions), and `source_words` (JSON: word count per source turn of an
-    entry).
+    `linked` and `retention` (JSON lists of questions), `source_words` (JSON: word count per source turn of an entry),
+    and, if operations are not flat, `operations`, the name of their form.
     """
     requests = [ManageRequest(item.turn, item.previous, MemoryBank(item.bank), item.speakers) for item in tuples]
     recalls = recalled_for(requests, retriever, recall_per_speaker)
+    named = {} if form is FLAT else {"operations": form.name}
     return [
-        {"prompt": prompt_for(request, recalled), **manager_columns(item, item.turn, recalled)}
+        {"prompt": prompt_for(request, recalled, form), **manager_columns(item, item.turn, recalled), **named}
         for item, request, recalled in zip(tuples, requests, recalls, strict=True)
     ]
 
@@ -119,17 +123,19 @@ def is_answerable(row: Row) -> bool:
     return whole or any(holds_answer(text, row["answer"]) for text in row["texts"])
 
 
-def manager_sft_rows(tuples: Sequence[ManagerTuple], retriever: Retriever, recall_per_speaker: int) -> list[Row]:
+def manager_sft_rows(
+    tuples: Sequence[ManagerTuple], retriever: Retriever, recall_per_speaker: int, form: OperationForm = FLAT
+) -> list[Row]:
     """Return the prompt and gold completion of each tuple with gold operations.
 
     If the entry of a gold operation was not recalled, it has no number in the prompt. UPDATE then becomes ADD, and
     DELETE is left out: that is the best the manager can do with its prompt.
     """
     labelled = [item for item in tuples if item.gold is not None]
-    rows = manager_rows(labelled, retriever, recall_per_speaker)
+    rows = manager_rows(labelled, retriever, recall_per_speaker, form)
     for item, row in zip(labelled, rows, strict=True):
         target = reachable_operations(item.gold or (), row["recalled_ids"])
-        row["completion"] = [{"role": "assistant", "content": render_operations(target, row["recalled_ids"])}]
+        row["completion"] = [{"role": "assistant", "content": render_operations(target, row["recalled_ids"], form)}]
     return [{"prompt": row["prompt"], "completion": row["completion"]} for row in rows]
 
 
@@ -162,10 +168,11 @@ def reachable_operations(gold: Sequence[Operation], recalled_ids: Sequence[int])
     """Return the gold operations that are possible with the recalled entries; NOOP if none is left."""
     reachable: list[Operation] = []
     for operation in gold:
-        if operation.entry_id is None or operation.entry_id in recalled_ids:
+        named = operation.over if operation.entry_id is None else (operation.entry_id,)
+        if {*named} <= {*recalled_ids}:
             reachable.append(operation)
         elif operation.kind is OperationKind.UPDATE:
-            reachable.append(Operation(OperationKind.ADD, text=operation.text))
+            reachable.append(replace(operation, kind=OperationKind.ADD, entry_id=None))
     return tuple(reachable) or (Operation(OperationKind.NOOP),)
 
 
@@ -190,17 +197,20 @@ def turns_from_json(text: str) -> tuple[Turn, ...]:
     return tuple(Turn(**fields) for fields in (said if isinstance(said, list) else [said]))
 
 
-def check_row(completion: str, recalled_ids: Sequence[int], turn: str | None = None) -> CheckedCompletion:
+def check_row(
+    completion: str, recalled_ids: Sequence[int], turn: str | None = None, operations: str | None = None
+) -> CheckedCompletion:
     """Check a completion against its manager row; without `turn`, as a completion on a single turn."""
     said = json.loads(turn) if turn else None
-    return check_completion(completion, recalled_ids, len(said) if isinstance(said, list) else None)
+    turns = len(said) if isinstance(said, list) else None
+    return check_completion(completion, recalled_ids, turns, FORMS[operations or FLAT.name])
 
 
 def apply_completion(
-    completion: str, turn: str, bank: str, recalled_ids: Sequence[int]
+    completion: str, turn: str, bank: str, recalled_ids: Sequence[int], operations: str | None = None
 ) -> tuple[CheckedCompletion, MemoryBank]:
     """Check a completion on its row and apply its accepted operations, each at its turn, to a fresh bank."""
-    checked = check_row(completion, recalled_ids, turn)
+    checked = check_row(completion, recalled_ids, turn, operations)
     turns, after = turns_from_json(turn), bank_from_row(bank)
     for item in checked.operations:
         if item.operation is not None:

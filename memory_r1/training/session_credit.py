@@ -25,6 +25,7 @@ from memory_r1.agents.prompts import session_prompt
 from memory_r1.inference.language_model import Messages
 from memory_r1.inference.local_model import LocalLanguageModel
 from memory_r1.memory.bank import MemoryBank, entries_to_json
+from memory_r1.memory.forms import FLAT, OperationForm
 from memory_r1.memory.retriever import Retriever, reciprocal_rank_fusion
 from memory_r1.systems.manager import ManagedMemory
 from memory_r1.systems.player import Entries, Episode, play
@@ -77,6 +78,7 @@ class BranchRollout:
         recall_per_speaker: Memories recalled per speaker, as in `MemoryManager`.
         retention_questions: Maximum number of questions about facts in the bank at the branch that also score its end.
         seed: Determines the turn, with step and dialogue, alike on all processes and for all of a group.
+        form: How the manager writes operations.
     """
 
     def __init__(
@@ -87,11 +89,13 @@ class BranchRollout:
         recall_per_speaker: int,
         retention_questions: int,
         seed: int,
+        form: OperationForm = FLAT,
     ) -> None:
         self.retriever = retriever
         self.recall_per_speaker = recall_per_speaker
         self.retention_questions = retention_questions
         self.seed = seed
+        self.form = form
         self._points: dict[str, list[BranchPoint]] = {}
         for point in points:
             self._points.setdefault(point.dialogue.dialogue_id, []).append(point)
@@ -106,6 +110,7 @@ class BranchRollout:
             adapter=POLICY,
             recall_per_speaker=self.recall_per_speaker,
             max_new_tokens=trainer.args.max_completion_length,
+            form=self.form,
         )
 
         def sample(asked: list[Messages]) -> tuple[dict[str, Any], list[str]]:
@@ -148,7 +153,9 @@ class BranchRollout:
         system = self._system(manager)
         play(system, [_before(point) for point in distinct.values()])
         tuples = [self._tuple(point, system.entries(name), step) for name, point in distinct.items()]
-        rows = dict(zip(distinct, manager_rows(tuples, self.retriever, self.recall_per_speaker), strict=True))
+        rows = dict(
+            zip(distinct, manager_rows(tuples, self.retriever, self.recall_per_speaker, self.form), strict=True)
+        )
         return [rows[_name(point)] for point in points]
 
     def _tuple(self, point: BranchPoint, bank: Entries, step: int) -> ManagerTuple:
@@ -178,7 +185,7 @@ class BranchRollout:
         branches: list[tuple[str, Entries]] = []
         states: dict[tuple[str, Entries], tuple[BranchPoint, ScopeState]] = {}
         for point, row, completion in zip(points, rows, completions, strict=True):
-            _, bank = apply_completion(completion, row["turn"], row["bank"], row["recalled_ids"])
+            _, bank = apply_completion(completion, row["turn"], row["bank"], row["recalled_ids"], self.form.name)
             branch = (_name(point), bank.entries())
             branches.append(branch)
             states.setdefault(branch, (point, _state_behind(point, bank)))

@@ -16,13 +16,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from memory_r1.memory.bank import MemoryBank
+from memory_r1.memory.forms import FLAT, OperationForm
 from memory_r1.memory.record import Event
 from memory_r1.memory.retriever import Retriever
 from memory_r1.metrics import normalize_answer
 from memory_r1.training.rows import Row, manager_rows
-from memory_r1.types import ManagerTuple, MemoryEntry, OperationKind
+from memory_r1.types import ADDING, ManagerTuple, MemoryEntry
 
 _UNUSED = 1_000_000  # ids of a log count from 1
 
@@ -32,6 +34,7 @@ def substitution_rows(
     events: Sequence[Mapping[str, Sequence[Event]]],
     retriever: Retriever,
     recall_per_speaker: int,
+    form: OperationForm = FLAT,
 ) -> list[Row]:
     """Return the rows of `manager_rows` with a column `logged` (JSON): what the turn added, and all later events.
 
@@ -40,13 +43,14 @@ def substitution_rows(
         events: For each tuple, its dialogue's events by turn id, in dialogue order.
         retriever: Finds what the prompts show.
         recall_per_speaker: Memories recalled per speaker.
+        form: How the manager writes operations.
     """
-    rows = manager_rows(tuples, retriever, recall_per_speaker)
+    rows = manager_rows(tuples, retriever, recall_per_speaker, form)
     for item, row, changed in zip(tuples, rows, events, strict=True):
         turn_ids = list(changed)
         later = turn_ids[turn_ids.index(item.turn.turn_id) + 1 :]
         own = changed[item.turn.turn_id]
-        added = [(event.item, event.payload["text"]) for event in own if event.kind == OperationKind.ADD]
+        added = [(event.item, event.payload["text"]) for event in own if event.kind in ADDING]
         replayed = [
             (event.kind, event.item, dict(event.payload))
             for turn_id in later
@@ -98,5 +102,5 @@ def _overlap(entry: MemoryEntry, text: str) -> float:
 
 
 def _renamed(entry: MemoryEntry, ids: Mapping[int, int]) -> MemoryEntry:
-    number = ids.get(entry.entry_id, entry.entry_id)
-    return MemoryEntry(number, entry.text, entry.speaker, entry.timestamp, entry.source_turn_ids)
+    over = tuple(ids.get(below, below) for below in entry.over)
+    return replace(entry, entry_id=ids.get(entry.entry_id, entry.entry_id), over=over)

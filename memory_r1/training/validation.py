@@ -15,6 +15,7 @@ import torch
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.inference.local_model import LocalLanguageModel
+from memory_r1.memory.forms import FLAT, OperationForm
 from memory_r1.metrics import f1_squad
 from memory_r1.systems.player import play_manager
 from memory_r1.training.frozen_answering import BankQuestion, FrozenAnswering
@@ -80,11 +81,13 @@ class PlayedDialogues:
         dialogues: Validation dialogues; all their questions are asked.
         answering: The frozen Answer Agent with its retriever.
         recall_per_speaker: Memories recalled per speaker for the manager.
+        form: How the manager writes operations.
     """
 
     dialogues: Sequence[Dialogue]
     answering: FrozenAnswering
     recall_per_speaker: int
+    form: OperationForm = FLAT
 
     def score(self, model: Any, tokenizer: Any, dialogues: Sequence[Dialogue], max_new_tokens: int) -> Scores:
         """Return the token F1 (SQuAD) of each question of `dialogues` over the policy's final bank."""
@@ -96,6 +99,7 @@ class PlayedDialogues:
             adapter=POLICY,
             recall_per_speaker=self.recall_per_speaker,
             max_new_tokens=max_new_tokens,
+            form=self.form,
         )
         log = play_manager(dialogues, manager)
         banks = {dialogue.dialogue_id: log.state(dialogue.dialogue_id).bank.entries() for dialogue in dialogues}

@@ -13,7 +13,7 @@ from memory_r1.memory.bank import MemoryBank, entries_from_json, entries_to_json
 from memory_r1.memory.operations import check_completion
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
-ADD, UPDATE, DELETE, NOOP = OperationKind
+ADD, UPDATE, DELETE, NOOP, *_ = OperationKind
 FIRST = Turn("s1:1", "Ann", "I have a dog.", "s1", "2023-05-08T13:56:00")
 LATER = Turn("s2:4", "Ben", "It is a cat.", "s2", "2023-06-01T09:00:00")
 

@@ -23,7 +23,7 @@ from memory_r1.memory.sqlite_log import SqliteLog, save_log
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
 
-ADD, UPDATE, DELETE, NOOP = OperationKind
+ADD, UPDATE, DELETE, NOOP, *_ = OperationKind
 FIRST = Turn("s1:1", "Ann", "I have a dog.", "s1", "2023-05-08T13:56:00")
 LATER = Turn("s2:4", "Ben", "It is a cat.", "s2", "2023-06-01T09:00:00")
 
@@ -65,7 +65,10 @@ def texts(log: AnyLog, scope: str = "ann", at: int | None = None) -> list[str]:
 def test_a_record_comes_back_whole(log: AnyLog) -> None:
     told = Record(
         FIRST,
-        (Event("ADD", 1, {"text": "dog", "speaker": "Ann", "timestamp": "", "turn_ids": ["s1:1"]}), Event("LINK", 7)),
+        (
+            Event("ADD", 1, {"text": "dog", "speaker": "Ann", "timestamp": "", "turn_ids": ["s1:1"]}),
+            Event("PORTRAIT", 7),
+        ),
         (Refusal(1, "unknown_id", '{"op": "DELETE", "id": 9}'),),
         "[what it wrote]",
         "",
@@ -78,7 +81,7 @@ def test_a_record_comes_back_whole(log: AnyLog) -> None:
     assert second == Record(events=_numbered(tensors.events, 3))
     assert first.written_at.startswith("20")
     assert log.records("ann", 1) == (second,)
-    assert [event.kind for _, event in log.history("ann", 7)] == ["LINK"]
+    assert [event.kind for _, event in log.history("ann", 7)] == ["PORTRAIT"]
     assert texts(log) == ["dog"]  # A kind that banks do not know changes nothing,
     assert log.state("ann").bank.highest_id == 8  # and its id is taken.
 

@@ -17,7 +17,7 @@ from memory_r1.systems.state import ScopeState
 from memory_r1.types import Operation, OperationKind, Turn
 
 ROOT = Path(__file__).parents[2]
-ADD, UPDATE, DELETE, _ = OperationKind
+ADD, UPDATE, DELETE, *_ = OperationKind
 SCOPES = ("ann", "ben", "cleo")
 PROCESSES, THREADS = 4, 8
 OPERATIONS = int(os.environ.get("MEMORY_R1_STORE_OPERATIONS", "960"))  # 5,000 take half a minute

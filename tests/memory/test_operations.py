@@ -8,8 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from memory_r1.memory.forms import MAX_OPERATIONS
 from memory_r1.memory.operations import (
-    MAX_OPERATIONS,
     ParseFailureReason,
     RefusalReason,
     check_completion,
@@ -18,7 +18,7 @@ from memory_r1.memory.operations import (
 )
 from memory_r1.types import Operation, OperationKind
 
-ADD, UPDATE, DELETE, NOOP = OperationKind
+ADD, UPDATE, DELETE, NOOP, *_ = OperationKind
 RECALLED = (17, 4, 90)  # Prompt numbers 1, 2, 3.
 
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), min_size=1).map(str.strip)

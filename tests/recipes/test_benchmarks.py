@@ -108,6 +108,7 @@ def test_the_first_dialogues_of_any_benchmark_can_be_chosen(benchmark: str, firs
         (["--benchmark", "msc", "--form", "official"], "msc", "msc-test-rag"),
         (["--benchmark", "msc", "--form", "approximate"], "msc-approximate", "msc-approximate-validation-rag"),
         (["--benchmark", "synthetic"], "synthetic", "synthetic-test-rag"),
+        (["--benchmark", "synthetic", "--form", "two-hop"], "synthetic-two-hop", "synthetic-two-hop-test-rag"),
         (["--benchmark", "everyday"], "everyday", "everyday-test-rag"),
     ],
 )

@@ -87,6 +87,25 @@ def test_a_system_without_a_manager_is_as_precise_as_those_with_one(
     assert commands == []
 
 
+def test_a_manager_plays_only_the_systems_whose_operations_it_writes(
+    commands: list[tuple[str, ...]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    managers = {form: tmp_path / form for form in ("flat", "graph")}
+    for form, folder in managers.items():
+        write_json(folder / SUMMARY, {"agent": "manager", "settings": {"operations": form}})
+    write_json(tmp_path / "old" / SUMMARY, {"agent": "manager", "settings": {"dtype": "float32"}})
+    for folder in (managers["flat"], tmp_path / "old"):
+        commands.clear()
+        compare_systems.main(["--benchmark=synthetic", f"--manager={folder}"])
+        assert not any("--system=memory-r1-graph" in command for command in commands)
+        assert "left out: " in capsys.readouterr().out
+    commands.clear()
+    compare_systems.main(["--benchmark=synthetic", "--systems", "memory-r1-graph", f"--manager={managers['graph']}"])
+    assert "--system=memory-r1-graph" in commands[0]
+    with pytest.raises(ConfigurationError, match="writes graph operations, but memory system 'memory-r1' needs flat"):
+        compare_systems.main(["--benchmark=synthetic", "--systems", "memory-r1", f"--manager={managers['graph']}"])
+
+
 def test_one_system_has_nothing_to_be_compared_with(commands: list[tuple[str, ...]]) -> None:
     compare_systems.main(["--benchmark=synthetic", "--systems", "none"])
     assert [command[0] for command in commands] == ["recipes/evaluate.py"]

@@ -215,6 +215,30 @@ def test_a_writer_trains_and_is_scored(recipes: Recipes, tiny_model: Path, tmp_p
     assert len(json.loads((tmp_path / "scores.json").read_text())["tasks"]) == 8
 
 
+def test_a_manager_of_a_graph_is_warmed_up_and_reinforced(
+    recipes: Recipes, warm: dict[str, Path], tiny_model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    graph: dict[str, Any] = {"dataset": "synthetic-aliases", "operations": "graph"}
+    first = recipes.start("manager_sft_graph", "manager", "sft", **graph)
+    assert first.succeed()["settings"]["operations"] == "graph"
+    fields: dict[str, Any] = {
+        **graph,
+        "first_dialogue": 1,
+        "banks": "manager",
+        "manager_adapter": str(first.output),
+        "credit": "substitution",
+        "reward_funcs": ["answer_containment", "operation_format"],
+        "reward_weights": [1.0, 0.1],
+    }
+    run = recipes.start("manager_grpo_graph", "manager", "grpo", warm_start=str(first.output), **fields)
+    summary = run.succeed()
+    check_adapter_folder(run.output, summary, "manager", "grpo", tiny_model)
+    assert "completions/share_LINK" in {key for row in summary["log_history"] for key in row}
+    flat = recipes.write("manager_grpo_flat_start", "manager", "grpo", warm_start=str(warm["manager"]), **fields)
+    assert run_here("grpo", "--config", str(flat)) == 1
+    assert "writes flat operations, but warm_start needs graph ones" in only_error(capsys.readouterr().err)
+
+
 PLAIN_USE = """
 import json, sys
 from pathlib import Path

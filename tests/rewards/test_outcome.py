@@ -27,7 +27,7 @@ from rewards.length import compression_reward
 from rewards.outcome import EntryCost, OutcomeReward, by_answer, by_containment, by_likelihood
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
-ADD, UPDATE, DELETE, NOOP = OperationKind
+ADD, UPDATE, DELETE, NOOP, *_ = OperationKind
 RECALL_PER_SPEAKER = 2
 COST = 0.01
 

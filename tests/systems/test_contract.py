@@ -9,6 +9,7 @@ import pytest
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, ScopeError, StoreError
+from memory_r1.memory.forms import FORMS
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import Capability, MemorySystem, RecallRequest
 from memory_r1.systems.baselines import Oracle
@@ -39,7 +40,7 @@ CLEO = [turn(1, "Cleo", "lives in Paris"), turn(2, "Dan", "paints boats"), turn(
 def new_system(name: str, model: ScriptedLanguageModel | None = None) -> MemorySystem:
     retriever = Retriever(FakeEmbedder())
     model = model or ScriptedLanguageModel()
-    manager = MemoryManager(model, retriever, recall_per_speaker=2)
+    manager = MemoryManager(model, retriever, recall_per_speaker=2, form=FORMS[SYSTEMS[name].operations])
     system = build_system(
         name,
         retriever=retriever,
@@ -317,5 +318,6 @@ def test_names_and_capabilities_are_those_of_the_table() -> None:
         "temporal-graph",
         "prompted-manager",
         "memory-r1",
+        "memory-r1-graph",
         "token-retention",
     ]

@@ -10,7 +10,7 @@ from memory_r1.systems.manager import AddOnly, AddOnlyNewestFirst, ManagedMemory
 from memory_r1.types import OperationKind, Turn
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
-ADD, UPDATE, DELETE, NOOP = OperationKind
+ADD, UPDATE, DELETE, NOOP, *_ = OperationKind
 
 
 def turn(number: int, speaker: str, text: str, session: int = 1) -> Turn:

@@ -18,7 +18,7 @@ from memory_r1.types import Dialogue, Operation, OperationKind, Question, Sessio
 from rewards.outcome import EntryCost, OutcomeReward, asked_banks, by_containment
 from tests.fakes import FakeEmbedder
 
-ADD, UPDATE, DELETE, NOOP = OperationKind
+ADD, UPDATE, DELETE, NOOP, *_ = OperationKind
 TURNS = tuple(
     Turn(f"s1:{number}", "Ann", text, "s1", "2024-05-06T10:00:00")
     for number, text in enumerate(("I have a cat and a dog", "the cat is called Mio", "hm", "I gave the dog away"), 1)

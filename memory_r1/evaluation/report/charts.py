@@ -31,7 +31,7 @@ Intervals = Mapping[str, Mapping[str, Any] | None]
 
 _SERIES = ("#2a78d6", "#1baf7a", "#8468cf", "#d98a1f", "#d05590")
 _PARTS = {
-    **dict(zip(("ADD", "UPDATE", "DELETE"), _SERIES, strict=False)),
+    **dict(zip(("ADD", "UPDATE", "DELETE", "LINK", "ABSTRACT"), _SERIES, strict=True)),
     **{"NOOP": "#c3c1b8", "refused": "#e0a021", "parse failures": "#d9482f"},
 }
 _INK, _GRID = "#000000", "#e4e3dd"

@@ -6,9 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from memory_r1.evaluation.records import OperationRow
-from memory_r1.types import OperationKind
+from memory_r1.types import FLAT_KINDS, OperationKind
 
 _KINDS = tuple(kind.value for kind in OperationKind)
+_WHERE_FOUND = {*OperationKind} - {*FLAT_KINDS}  # named only on pages of graphs
 _PARTS = (*_KINDS, "refused", "parse failures")
 _COLUMNS = 40
 
@@ -25,12 +26,12 @@ def operation_part(row: OperationRow) -> str | None:
 def part_counts(operations: Iterable[OperationRow]) -> dict[str, int]:
     """Count operations by part of the chart: applied by kind, refused, and parse failures."""
     counts = Counter(operation_part(row) for row in operations)
-    return {part: counts[part] for part in _PARTS}
+    return {part: counts[part] for part in _PARTS if counts[part] or part not in _WHERE_FOUND}
 
 
 def summed_parts(operations: Mapping[str, int]) -> dict[str, int]:
     """Return the operations of a `results.json` under the pages' names."""
-    counts = {kind: operations.get(kind, 0) for kind in _KINDS}
+    counts = {kind: operations.get(kind, 0) for kind in _KINDS if kind in operations or kind not in _WHERE_FOUND}
     failures = {"unknown ids": operations.get("unknown_ids", 0), "parse failures": operations.get("parse_failures", 0)}
     return counts | failures
 
@@ -39,6 +40,7 @@ def operation_columns(operations: Sequence[OperationRow]) -> list[tuple[str, dic
     """Return the mean operations per turn, by the turn's position in its dialogue; neighbours share a column."""
     if not any(operation_part(row) for row in operations):
         return []
+    parts = part_counts(operations).keys()
     places: dict[tuple[str, str], int] = {}
     lengths: Counter[str] = Counter()
     for row in operations:
@@ -49,7 +51,7 @@ def operation_columns(operations: Sequence[OperationRow]) -> list[tuple[str, dic
     turns = Counter(place // width for place in places.values())
     counts = Counter((places[row.dialogue_id, row.turn_id] // width, operation_part(row)) for row in operations)
     return [
-        (str(column * width + 1), {part: counts[column, part] / turns[column] for part in _PARTS})
+        (str(column * width + 1), {part: counts[column, part] / turns[column] for part in parts})
         for column in sorted(turns)
     ]
 

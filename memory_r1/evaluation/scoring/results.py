@@ -38,7 +38,7 @@ from memory_r1.evaluation.scoring.longmemeval import longmemeval_accuracies
 from memory_r1.evaluation.scoring.retrieval_metrics import row_metrics
 from memory_r1.evaluation.scoring.statistics import bootstrap_interval
 from memory_r1.jsonl import read_json, read_rows, write_json
-from memory_r1.types import OperationKind
+from memory_r1.types import FLAT_KINDS
 
 METRICS = ("exact_match", "f1_mem0", "f1_locomo", "f1_squad", "bleu1", "judge", "evidence_recall")
 """Metrics in every result, null if no question has a value; other metrics of the rows follow."""
@@ -147,8 +147,11 @@ def question_dialogues(predictions: Iterable[Prediction]) -> dict[str, str]:
 
 
 def count_operations(operations: Iterable[OperationRow]) -> dict[str, int]:
-    """Count applied operations by kind, parse failures, and operations on entries that were not in the prompt."""
-    counts = Counter({kind.value: 0 for kind in OperationKind} | {"parse_failures": 0, "unknown_ids": 0})
+    """Count applied operations by kind, parse failures, and operations on entries that were not in the prompt.
+
+    Kinds that only graphs have are counted where they occur.
+    """
+    counts = Counter({kind.value: 0 for kind in FLAT_KINDS} | {"parse_failures": 0, "unknown_ids": 0})
     for row in operations:
         if row.failed_to_parse:
             counts["parse_failures"] += 1

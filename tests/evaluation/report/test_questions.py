@@ -10,7 +10,7 @@ from memory_r1.evaluation.report.turns import ShownTurn
 from memory_r1.types import OperationKind
 from tests.report_pages import write_folder
 
-ADD, UPDATE, DELETE, NOOP = OperationKind
+ADD, UPDATE, DELETE, NOOP, *_ = OperationKind
 OSLO = RecalledEntry(1, "Ann lives in Oslo", ("t1",))
 TEA = RecalledEntry(2, "Ann likes tea", ("t2",))
 LOG = (

@@ -6,7 +6,7 @@ from memory_r1.evaluation.records import OperationRow, Prediction, RecalledEntry
 from memory_r1.evaluation.scoring.diagnosis import History, Step, failed_step, turn_steps
 from memory_r1.types import OperationKind
 
-ADD, UPDATE, DELETE, NOOP = OperationKind
+ADD, UPDATE, DELETE, NOOP, *_ = OperationKind
 
 
 def operation(turn_id: str, op: OperationKind, entry_id: int | None, text: str | None = None) -> OperationRow:

@@ -7,6 +7,7 @@ from memory_r1.evaluation.records import Prediction, RecalledEntry
 from memory_r1.evaluation.scoring.retrieval_metrics import (
     row_metrics,
 )
+from memory_r1.memory.forms import FORMS
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.banked import BankedSystem
 from memory_r1.systems.table import SYSTEMS, build_system
@@ -61,8 +62,8 @@ def test_no_recall_at_k_where_entries_come_in_order_of_the_dialogue(system: str)
 
 def test_systems_that_rearrange_their_recall_are_those_said_not_to_rank() -> None:
     retriever = Retriever(FakeEmbedder())
-    manager = MemoryManager(ScriptedLanguageModel(), retriever)
     for name, spec in SYSTEMS.items():
+        manager = MemoryManager(ScriptedLanguageModel(), retriever, form=FORMS[spec.operations])
         system = build_system(name, retriever=retriever, manager=manager, weaver=FakeWeaver(), slot_policy=KeepNewest())
         assert isinstance(system, BankedSystem)
         by_rank = (
