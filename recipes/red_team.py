@@ -20,13 +20,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from memory_r1.adapter_settings import BASE
 from memory_r1.agents.memory_manager import ManageRequest
 from memory_r1.agents.prompts import ANSWER_MARKER, MEMORIES_MARKER
 from memory_r1.assistant.guards import Guards
 from memory_r1.entry import run_main
 from memory_r1.inference.language_model import Completion, Messages
 from memory_r1.jsonl import read_rows, write_json
+from recipes.agents import add_agents, load_named
 
 if TYPE_CHECKING:
     from memory_r1.assistant.loading import Agents
@@ -104,11 +104,8 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="red_team.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--manager", metavar="DIR", help="adapter of the Memory Manager, or `base`")
-    parser.add_argument("--answer", metavar="DIR", help="adapter of the Answer Agent, or `base` (default)")
-    parser.add_argument("--model", metavar="NAME", help="base model or server (default: the embedded one)")
+    add_agents(parser)
     parser.add_argument("--obedient", action="store_true", help="instead, a model that does whatever a message says")
-    parser.add_argument("--embedder", metavar="NAME", help="sentence model (default: the adapters')")
     parser.add_argument("--output", type=Path, default=Path("outputs/red_team"), metavar="FOLDER")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser.parse_args(arguments)
@@ -225,22 +222,20 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def load(options: argparse.Namespace) -> Agents:
-    """Load the agents that the options name."""
+    """Load the agents that the options name, or the obedient model."""
     from memory_r1.agents.answer_agent import AnswerAgent
     from memory_r1.agents.memory_manager import MemoryManager
-    from memory_r1.assistant.loading import LANGUAGE_MODEL, Agents, load_agents, packaged_agents
+    from memory_r1.assistant.loading import Agents
     from memory_r1.memory.embedder import SentenceEmbedder
     from memory_r1.memory.retriever import Retriever
     from memory_r1.models import resolve_embedder
+    from memory_r1.packaged_models import EMBEDDER
 
-    if options.obedient:
-        model = ObedientModel()
-        retriever = Retriever(SentenceEmbedder(resolve_embedder(options.embedder or "all-MiniLM-L6-v2")))
-        return Agents(MemoryManager(model, retriever), AnswerAgent(model))
-    options.model = options.model or LANGUAGE_MODEL.name
-    if options.manager is None and options.answer is None and options.model == LANGUAGE_MODEL.name:
-        return packaged_agents()
-    return load_agents(options.manager or BASE, options.answer or BASE, options.model, embedder=options.embedder)
+    if not options.obedient:
+        return load_named(options)
+    model = ObedientModel()
+    retriever = Retriever(SentenceEmbedder(resolve_embedder(options.embedder or EMBEDDER.name)))
+    return Agents(MemoryManager(model, retriever), AnswerAgent(model))
 
 
 def show(totals: dict[str, dict[str, int]], path: Path) -> None:
