@@ -72,7 +72,7 @@ def read_messages(
         masked += cleaned.masked
         shortened += cleaned.shortened
         if cleaned.text.strip():
-            speaker = guards.line(name)[:_LONGEST_NAME].strip() or SPEAKERS[role]
+            speaker = guards.memory(name)[:_LONGEST_NAME].strip() or SPEAKERS[role]
             turn_id = f"{session_id}:{secrets.token_hex(6)}"
             turns.append(Said(turn_id, speaker, cleaned.text, session_id, at, dict(metadata or {}), verbatim))
     return Heard(tuple(turns), tuple(masked), shortened)
@@ -105,8 +105,10 @@ def read_time(at: str | datetime | None) -> str:
     if at is None:
         return datetime.now().astimezone().isoformat(timespec="seconds")
     try:
-        return (datetime.fromisoformat(at) if isinstance(at, str) else at).isoformat()
-    except (ValueError, AttributeError) as error:
+        moment = datetime.fromisoformat(at) if isinstance(at, str) else at
+        moment.astimezone()  # fails at the ends of time, where no session gap can be computed
+        return moment.isoformat()
+    except (ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"at is {at!r}: give a datetime or ISO 8601, such as 2026-05-08T13:56:00") from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,7 +16,7 @@ from memory_r1.assistant.loading import load_agents
 from memory_r1.errors import ConfigurationError, DataError, ModelError, PromptTooLongError, ScopeError
 from memory_r1.packaged_adapters import has_packaged_pair
 from tests.assistant.memories import scripted_agents, scripted_memory, texts
-from tests.fakes import ScriptedLanguageModel
+from tests.fakes import ScriptedLanguageModel, keeping_script
 
 
 def test_add_returns_the_operations_done() -> None:
@@ -97,17 +98,24 @@ def test_undo_history_and_redo() -> None:
         ("REDO", "User lives in Rome", "User lives in Oslo"),
     ]
     assert [change["source"] for change in history[:3]] == ["lives in Rome", "lives in Oslo", None]
+    assert memory.undo(user_id="ann", count=99)["count"] == 2
+    assert memory.redo(user_id="ann", count=99)["count"] == 3
+    assert memory.history(added["id"])[:6] == history  # ids outlive the undo of everything
     assert (history[1]["created_at"], history[1]["updated_at"]) == ("2026-05-08T10:00:00", "2026-05-09T10:00:00")
 
 
 def test_forget_erases_texts_from_the_file(tmp_path: Path) -> None:
-    store = tmp_path / "memory.db"
-    with scripted_memory(store) as memory:
+    store, model = tmp_path / "memory.db", ScriptedLanguageModel()
+    with scripted_memory(store, model) as memory:
         (added,) = memory.add("lives in Quetzaltenango", user_id="ann")["results"]
-        memory.add(f"{added['memory']}", user_id="ann")  # an echo, which the log names as refused
+        model.script = lambda prompt, adapter: json.dumps([{"op": "ADD", "text": added["memory"]}])
+        (refused,) = memory.add("in Quetzaltenango, still", user_id="ann")["refused"]
+        assert refused["reason"] == "echo"
+        model.script = keeping_script
         memory.add("likes tea", user_id="ann")
         memory.search("town", user_id="ann")
         assert memory.forget(added["id"])["count"] == 1
+        assert not any(b"Quetzaltenango" in path.read_bytes() for path in tmp_path.iterdir())
         assert memory.get(added["id"]) is None
         assert {change["event"] for change in memory.history(added["id"])} == {"FORGET"}
         assert texts(memory, "ann") == ["User likes tea"]
@@ -115,7 +123,7 @@ def test_forget_erases_texts_from_the_file(tmp_path: Path) -> None:
         memory.forget(user_id="ann")
         assert (texts(memory, "ann"), texts(memory, "ben")) == ([], ["User likes figs"])
     found = b"".join(path.read_bytes() for path in tmp_path.iterdir())
-    assert b"Quetzaltenango" not in found and b"likes tea" not in found and b"likes figs" in found
+    assert b"likes tea" not in found and b"likes figs" in found
 
 
 def test_ids_hold_their_scope_and_reach_no_other(tmp_path: Path) -> None:
@@ -199,6 +207,7 @@ def test_recall_fits_the_window() -> None:
         (lambda m: m.add([{"role": "user", "content": 7}], user_id="a"), DataError, "content of type int"),
         (lambda m: m.add("\ud800", user_id="a"), DataError, "surrogate"),
         (lambda m: m.add("x", user_id="a", at="yesterday"), DataError, "ISO 8601"),
+        (lambda m: m.add("x", user_id="a", at="0001-01-01"), DataError, "ISO 8601"),
         (lambda m: m.add("x", user_id="a", metadata={"a": {1}}), DataError, "no JSON values"),
         (lambda m: m.forget(), ScopeError, "name the user"),
     ],
