@@ -156,11 +156,7 @@ class Memory:
         )
         written = self._writes.submit(_Write(scope, heard.turns)) if heard.turns else []
         done = [operation for each in written for operation in self._done(scope, each)]
-        refused = [
-            OperationRefused(reason=refusal.reason, operation=refusal.raw)
-            for each in written
-            for refusal in each.record.refusals
-        ]
+        refused = [operation for each in written for operation in _refused(each.record)]
         return Added(results=done, refused=refused, masked=[*heard.masked], shortened=heard.shortened)
 
     def end_session(self, *, user_id: str) -> None:
@@ -423,6 +419,13 @@ class Memory:
 class _Write:
     scope: str
     turns: tuple[Said, ...]
+
+
+def _refused(record: Record) -> list[OperationRefused]:
+    """Return a turn's refused operations, or its completion if that could not be read."""
+    if record.failure:
+        return [OperationRefused(reason=record.failure, operation=record.completion)]
+    return [OperationRefused(reason=refusal.reason, operation=refusal.raw) for refusal in record.refusals]
 
 
 def _limit(limit: int | None, top_k: int | None) -> int | None:

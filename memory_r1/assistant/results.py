@@ -46,7 +46,10 @@ class OperationDone(TypedDict):
 
 
 class OperationRefused(TypedDict):
-    """An operation that the model proposed and that was not done: the reason, and the operation as JSON."""
+    """An operation that the model proposed and that was not done: the reason, and the operation as JSON.
+
+    If the model wrote no readable operations, its whole completion stands here.
+    """
 
     reason: str
     operation: str

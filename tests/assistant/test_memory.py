@@ -33,6 +33,9 @@ def test_add_returns_the_operations_done() -> None:
     assert (deleted["memory"], deleted["event"]) == ("User lives in Oslo", "DELETE")
     (refused,) = memory.add("ghost", user_id="ann")["refused"]
     assert refused["reason"] == "unknown_id"
+    assert memory.add("noise", user_id="ann")["refused"] == [
+        {"reason": "not_json", "operation": "I shall remember that"}
+    ]
 
 
 def test_messages_are_turns_of_their_speakers_at_their_time() -> None:
