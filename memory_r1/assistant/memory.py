@@ -2,40 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import threading
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
-from memory_r1.assistant.batching import Batcher
 from memory_r1.assistant.guards import Guards
 from memory_r1.assistant.history import changes_of
-from memory_r1.assistant.ids import is_genuine, make_id, read_id
 from memory_r1.assistant.loading import LANGUAGE_MODEL, Agents, load_agents, packaged_agents
-from memory_r1.assistant.messages import Messages, read_messages, read_time, scope_of, seconds_between
-from memory_r1.assistant.results import (
-    Added,
-    Answered,
-    Change,
-    Count,
-    MemoryItem,
-    MemoryList,
-    Message,
-    OperationDone,
-    OperationRefused,
-)
-from memory_r1.assistant.system import AssistantState, GuardedMemory, Said, Written
-from memory_r1.errors import DataError, MemoryR1Error, PromptTooLongError, ScopeError
+from memory_r1.assistant.messages import Messages, read_limit, read_messages, read_time, scope_of, seconds_between
+from memory_r1.assistant.results import Added, Answered, Change, Count, MemoryItem, MemoryList, Message
+from memory_r1.assistant.system import GuardedMemory
+from memory_r1.assistant.view import View, refused, unknown_id
+from memory_r1.assistant.work import Work
+from memory_r1.errors import DataError
 from memory_r1.memory.record import Event, Record
-from memory_r1.systems.window import Query, recall_within
-from memory_r1.types import Answer, MemoryEntry, OperationKind, Recall
+from memory_r1.systems.state import ScopeState
+from memory_r1.systems.window import Query
+from memory_r1.types import MemoryEntry, OperationKind
 
-ADD, UPDATE, DELETE, _ = OperationKind
 IN_MEMORY = ":memory:"
 
 
@@ -83,9 +70,8 @@ class Memory:
             path = default_store() if store is None else Path(store).expanduser()
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._system.load(path, create=True)
-        self._lock = threading.Lock()  # held for work with the model or the retriever, which serve one thread at a time
-        self._writes = Batcher(self._write_batch, self._lock)
-        self._answers = Batcher(self._answer_batch, self._lock)
+        self._view = View(self._system)
+        self._work = Work(self._system, self._agents.answer)
 
     @classmethod
     def from_adapters(
@@ -154,10 +140,10 @@ class Memory:
             metadata=metadata,
             verbatim=not infer,
         )
-        written = self._writes.submit(_Write(scope, heard.turns)) if heard.turns else []
-        done = [operation for each in written for operation in self._done(scope, each)]
-        refused = [operation for each in written for operation in _refused(each.record)]
-        return Added(results=done, refused=refused, masked=[*heard.masked], shortened=heard.shortened)
+        written = self._work.write(scope, heard.turns)
+        done = [operation for each in written for operation in self._view.done(scope, each)]
+        not_done = [operation for each in written for operation in refused(each.record)]
+        return Added(results=done, refused=not_done, masked=[*heard.masked], shortened=heard.shortened)
 
     def end_session(self, *, user_id: str) -> None:
         """End the user's session: the next message is read without those before it, and limits start anew."""
@@ -181,10 +167,10 @@ class Memory:
             limit: Most memories to return, by default 20; `top_k` is the same.
         """
         scope = scope_of(user_id, filters)
-        most = _limit(limit, top_k)
-        with self._lock:
+        most = read_limit(limit, top_k)
+        with self._work.lock:
             found = self._system.search(query, scope, 20 if most is None else most)
-        results = self._items(scope, [entry for entry, _ in found])
+        results = self._view.items(scope, [entry for entry, _ in found])
         for item, (_, score) in zip(results, found, strict=True):
             item["score"] = score
         return MemoryList(results=results)
@@ -204,14 +190,14 @@ class Memory:
         started = time.perf_counter()
         scope = scope_of(user_id)
         asked_at = read_time(at)
-        recall, answer = self._answers.submit(
+        recall, answer = self._work.answer(
             Query(self.guards.line(question), scope, scope, now=asked_at, asked_at=asked_at)
         )
         recalled = {entry.entry_id: entry for entry in recall.items}
         return Answered(
             answer=answer.text,
-            relied_on=self._items(scope, [recalled[each] for each in answer.distilled if each in recalled]),
-            recalled=self._items(scope, recall.items),
+            relied_on=self._view.items(scope, [recalled[each] for each in answer.distilled if each in recalled]),
+            recalled=self._view.items(scope, recall.items),
             seconds=time.perf_counter() - started,
         )
 
@@ -225,13 +211,13 @@ class Memory:
     ) -> MemoryList:
         """Return the user's memories, oldest first; all, or the first `limit`."""
         scope = scope_of(user_id, filters)
-        return MemoryList(results=self._items(scope, self._system.entries(scope)[: _limit(limit, top_k)]))
+        return MemoryList(results=self._view.items(scope, self._system.entries(scope)[: read_limit(limit, top_k)]))
 
     def get(self, memory_id: str, *, user_id: str | None = None) -> MemoryItem | None:
         """Return one memory, or None if there is none with this id."""
-        found = self._find(memory_id, user_id)
+        found = self._view.find(memory_id, user_id)
         entry = found and found[2].bank.find(found[1])
-        return self._items(found[0], [entry])[0] if found and entry else None
+        return self._view.items(found[0], [entry])[0] if found and entry else None
 
     def update(
         self, memory_id: str, data: str, metadata: Mapping[str, Any] | None = None, *, user_id: str | None = None
@@ -241,7 +227,7 @@ class Memory:
         Raises:
             DataError: No live memory has this id, or the text is empty or too long.
         """
-        scope, item = self._known(memory_id, user_id)
+        scope, item = self._view.known(memory_id, user_id)
         text, longest = self.guards.memory(data), self.guards.max_memory_characters
         if not text.strip() or (longest is not None and len(text) > longest):
             raise DataError(f"data has {len(text)} characters: give from 1 to {longest or 'any number'}")
@@ -254,7 +240,7 @@ class Memory:
                 "timestamp": now,
                 "turn_ids": list(entry.source_turn_ids),
             }
-            return Event(UPDATE, item, version | ({"metadata": dict(metadata)} if metadata else {}))
+            return Event(OperationKind.UPDATE, item, version | ({"metadata": dict(metadata)} if metadata else {}))
 
         self._edit(memory_id, scope, item, decide)
         return Message(message="Memory updated successfully!")
@@ -265,8 +251,8 @@ class Memory:
         Raises:
             DataError: No live memory has this id.
         """
-        scope, item = self._known(memory_id, user_id)
-        self._edit(memory_id, scope, item, lambda entry: Event(DELETE, item))
+        scope, item = self._view.known(memory_id, user_id)
+        self._edit(memory_id, scope, item, lambda entry: Event(OperationKind.DELETE, item))
         return Message(message="Memory deleted successfully!")
 
     def delete_all(self, *, user_id: str) -> Message:
@@ -274,7 +260,14 @@ class Memory:
         scope = scope_of(user_id)
         if self._system.entries(scope):
             self._system.log.write(
-                [(scope, lambda now: Record(events=tuple(Event(DELETE, each.entry_id) for each in now.bank.entries())))]
+                [
+                    (
+                        scope,
+                        lambda now: Record(
+                            events=tuple(Event(OperationKind.DELETE, each.entry_id) for each in now.bank.entries())
+                        ),
+                    )
+                ]
             )
         return Message(message="Memories deleted successfully!")
 
@@ -284,7 +277,7 @@ class Memory:
         Raises:
             DataError: There never was a memory with this id.
         """
-        scope, item = self._known(memory_id, user_id)
+        scope, item = self._view.known(memory_id, user_id)
         return changes_of(memory_id, self._system.log.history(scope, item))
 
     def undo(self, *, user_id: str, count: int = 1) -> Count:
@@ -304,9 +297,11 @@ class Memory:
             ScopeError: Neither a memory nor a user is named.
             StoreError: Another process is using the file; the memory is erased, but bytes of it may be left.
         """
-        scope, items = (scope_of(user_id), None) if memory_id is None else self._one(memory_id, user_id)
-        with self._lock:
-            return Count(message="Memories erased for good.", count=self._system.forget(scope, items))
+        scope, item = (scope_of(user_id), None) if memory_id is None else self._view.known(memory_id, user_id)
+        with self._work.lock:
+            return Count(
+                message="Memories erased for good.", count=self._system.forget(scope, None if item is None else [item])
+            )
 
     def reset(self) -> Message:
         """Erase the memories of all users for good."""
@@ -314,135 +309,13 @@ class Memory:
             self.forget(user_id=scope)
         return Message(message="All memories erased for good.")
 
-    def _write_batch(self, writes: Sequence[_Write]) -> list[list[Written]]:
-        for write in writes:
-            self._system.key(write.scope)
-        written = iter(self._system.write_turns([(turn, write.scope) for write in writes for turn in write.turns]))
-        return [[next(written) for _ in write.turns] for write in writes]
-
-    def _answer_batch(self, queries: Sequence[Query]) -> list[tuple[Recall, Answer] | Exception]:
-        agent = self._agents.answer
-        rooms = [agent.room(query.request(Recall(()))) for query in queries]
-        fit = [
-            replace(query, budget_tokens=room)
-            for query, room in zip(queries, rooms, strict=True)
-            if room is None or room > 0
-        ]
-        recalls = recall_within(self._system, agent, fit)
-        answers = agent.try_answer([query.request(recall) for query, recall in zip(fit, recalls, strict=True)])
-        done = iter(zip(recalls, answers, strict=True))
-        results: list[tuple[Recall, Answer] | Exception] = []
-        for room in rooms:
-            if room is not None and room < 1:
-                results.append(PromptTooLongError("the question fills the model's window: ask a shorter one"))
-                continue
-            recall, answer = next(done)
-            results.append(answer if isinstance(answer, MemoryR1Error) else (recall, answer))
-        return results
-
-    def _items(self, scope: str, entries: Sequence[MemoryEntry]) -> list[MemoryItem]:
-        if not entries:
-            return []
-        key, state = self._system.key(scope), self._system.state(scope)
-        return [
-            MemoryItem(
-                id=make_id(scope, entry.entry_id, key),
-                memory=entry.text,
-                hash=hashlib.md5(entry.text.encode(), usedforsecurity=False).hexdigest(),
-                metadata=dict(state.metadata.get(entry.entry_id, {})) or None,
-                created_at=state.created.get(entry.entry_id, entry.timestamp),
-                updated_at=entry.timestamp,
-                user_id=scope,
-                actor_id=entry.speaker,
-            )
-            for entry in entries
-        ]
-
-    def _done(self, scope: str, written: Written) -> list[OperationDone]:
-        """Return the operations of one turn's record."""
-        bank, key, done = written.before.bank.view(), self._system.key(scope), []
-        for event in written.record.events:
-            if event.item is None:
-                continue
-            old = bank.find(event.item)
-            bank.play(event)
-            memory_id = make_id(scope, event.item, key)
-            if event.kind == DELETE:
-                done.append(OperationDone(id=memory_id, memory=old.text if old else "", event=event.kind))
-            elif event.kind == UPDATE and old:
-                text = event.payload["text"]
-                done.append(OperationDone(id=memory_id, memory=text, event=event.kind, previous_memory=old.text))
-            else:
-                done.append(OperationDone(id=memory_id, memory=event.payload["text"], event=event.kind))
-        return done
-
-    def _find(self, memory_id: str, user_id: str | None) -> tuple[str, int, AssistantState] | None:
-        """Return the scope, entry and state that a genuine id names, else None.
-
-        Raises:
-            ScopeError: The memory is not `user_id`'s.
-        """
-        named = read_id(memory_id)
-        if named is None:
-            return None
-        scope, item = named
-        state = self._system.state(scope)
-        if not is_genuine(memory_id, scope, item, state.key):
-            return None
-        if user_id is not None and user_id != scope:
-            raise ScopeError(f"memory {memory_id!r} belongs to another user than {user_id!r}: name its own, or none")
-        return scope, item, state
-
-    def _known(self, memory_id: str, user_id: str | None) -> tuple[str, int]:
-        found = self._find(memory_id, user_id)
-        if found is None:
-            raise _unknown(memory_id)
-        return found[0], found[1]
-
-    def _one(self, memory_id: str, user_id: str | None) -> tuple[str, list[int]]:
-        scope, item = self._known(memory_id, user_id)
-        return scope, [item]
-
-    def _edit(self, memory_id: str, scope: str, item: int, event: Any) -> None:
+    def _edit(self, memory_id: str, scope: str, item: int, event: Callable[[MemoryEntry], Event]) -> None:
         """Write the event that `event` makes of the live entry, in one transaction."""
 
-        def decide(now: Any) -> Record:
+        def decide(now: ScopeState) -> Record:
             entry = now.bank.find(item)
             if entry is None:
-                raise _unknown(memory_id)
+                raise unknown_id(memory_id)
             return Record(events=(event(entry),))
 
         self._system.log.write([(scope, decide)])
-
-
-@dataclass(frozen=True, slots=True)
-class _Write:
-    scope: str
-    turns: tuple[Said, ...]
-
-
-def _refused(record: Record) -> list[OperationRefused]:
-    """Return a turn's refused operations, or its completion if that could not be read."""
-    if record.failure:
-        return [OperationRefused(reason=record.failure, operation=record.completion)]
-    return [OperationRefused(reason=refusal.reason, operation=refusal.raw) for refusal in record.refusals]
-
-
-def _limit(limit: int | None, top_k: int | None) -> int | None:
-    """Return the one that is given.
-
-    Raises:
-        DataError: It is below 0, or both are given.
-    """
-    if limit is not None and top_k is not None:
-        raise DataError("limit and top_k are two names of one number: give one of them")
-    most = limit if limit is not None else top_k
-    if most is not None and (type(most) is not int or most < 0):
-        raise DataError(f"limit is {most!r}: give a whole number from 0")
-    return most
-
-
-def _unknown(memory_id: object) -> DataError:
-    return DataError(
-        f"no memory has the id {str(memory_id)[:80]!r}: take one from add, search or get_all of this store"
-    )

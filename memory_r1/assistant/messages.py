@@ -1,4 +1,4 @@
-"""Read what callers pass: users, times, and messages in OpenAI's form, as turns."""
+"""Read what callers pass: users, times, limits, and messages in OpenAI's form, as turns."""
 
 from __future__ import annotations
 
@@ -110,6 +110,20 @@ def read_time(at: str | datetime | None) -> str:
         return moment.isoformat()
     except (ValueError, AttributeError, OverflowError) as error:
         raise DataError(f"at is {at!r}: give a datetime or ISO 8601, such as 2026-05-08T13:56:00") from error
+
+
+def read_limit(limit: int | None, top_k: int | None) -> int | None:
+    """Return the one that is given.
+
+    Raises:
+        DataError: It is below 0, or both are given.
+    """
+    if limit is not None and top_k is not None:
+        raise DataError("limit and top_k are two names of one number: give one of them")
+    most = limit if limit is not None else top_k
+    if most is not None and (type(most) is not int or most < 0):
+        raise DataError(f"limit is {most!r}: give a whole number from 0")
+    return most
 
 
 def seconds_between(first: str, second: str) -> float:
