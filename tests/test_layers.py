@@ -24,7 +24,7 @@ LIBRARY_LAYERS = (
     {"inference"},
     {"agents"},
     {"systems"},
-    {"training", "evaluation", "environments", "drafting"},
+    {"training", "evaluation", "environments", "drafting", "assistant"},
     {"cli"},
 )
 DATA_MAY_IMPORT = {"types", "errors", "json_field", "metrics", "dialogue_file", "jsonl", "entry", "memory"}

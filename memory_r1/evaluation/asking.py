@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from rich.progress import Progress
 
 from memory_r1.agents.answer_agent import AnswerAgent, AnswerRequest
-from memory_r1.errors import ConfigurationError, PromptTooLongError
+from memory_r1.errors import ConfigurationError
 from memory_r1.evaluation.records import Prediction, RecalledEntry
 from memory_r1.evaluation.selection import batches
 from memory_r1.jsonl import JsonLinesWriter
 from memory_r1.metrics import evidence_recall, score_answer
-from memory_r1.systems.base import MemorySystem, RecallRequest
+from memory_r1.systems.base import MemorySystem
+from memory_r1.systems.window import Query, recall_within
 from memory_r1.types import Answer, Dialogue, Question, Recall
 
 
@@ -36,9 +37,21 @@ class Asked:
         """The time of asking, by default the last session's."""
         return self.question.asked_at or (self.dialogue.sessions[-1].timestamp if self.dialogue.sessions else "")
 
+    @property
+    def query(self) -> Query:
+        """What is recalled for the question."""
+        return Query(
+            self.question.question,
+            self.dialogue.dialogue_id,
+            self.key,
+            now=self.now,
+            asked_at=self.question.asked_at,
+            budget_tokens=self.budget_tokens,
+        )
+
     def request(self, recall: Recall) -> AnswerRequest:
         """Return the request to the Answer Agent."""
-        return AnswerRequest(self.question.question, recall, self.question.asked_at)
+        return self.query.request(recall)
 
 
 def questions_of(dialogues: Sequence[Dialogue], agent: AnswerAgent, budget_tokens: int | None) -> list[Asked]:
@@ -85,41 +98,12 @@ def ask(
     for chunk in batches(len(left), batch_size):
         batch = [left[index] for index in chunk]
         started = time.perf_counter()
-        recalls = recall_within(system, answer_agent, batch)
+        recalls = recall_within(system, answer_agent, [item.query for item in batch])
         answers = answer_agent.answer([a.request(recall) for a, recall in zip(batch, recalls, strict=True)])
         seconds = (time.perf_counter() - started) / len(batch)
         scored = zip(batch, recalls, answers, strict=True)
         writer.append(*(_prediction(a, recall, answer, seconds).to_dict() for a, recall, answer in scored))
         bars.advance(task, len(batch))
-
-
-def recall_within(system: MemorySystem, agent: AnswerAgent, asked: Sequence[Asked]) -> list[Recall]:
-    """Recall memories so that every prompt fits the model's window.
-
-    A budget covers only the entries. If a prompt is still too long, for example because of a heading per speaker, its
-    memories are recalled again with a smaller budget, so that the system's own rule decides what to cut.
-    """
-    requests = [RecallRequest(a.question.question, a.dialogue.dialogue_id, a.now, a.budget_tokens) for a in asked]
-    recalls = system.recall_many(requests)
-    left = list(range(len(asked)))
-    while left:
-        rooms = {place: agent.room(asked[place].request(recalls[place])) for place in left}
-        left = []
-        for place, room in rooms.items():
-            budget = requests[place].budget_tokens
-            if room is None or room >= 0 or budget is None:
-                continue
-            if budget == 0:
-                raise PromptTooLongError(
-                    f"memory system {system.name!r} recalls more for {asked[place].key!r} than its budget of 0 tokens"
-                )
-            requests[place] = replace(requests[place], budget_tokens=max(0, budget + room))
-            left.append(place)
-        if left:
-            again = system.recall_many([requests[place] for place in left])
-            for place, recall in zip(left, again, strict=True):
-                recalls[place] = recall
-    return recalls
 
 
 def _prediction(asked: Asked, recall: Recall, answer: Answer, seconds: float) -> Prediction:

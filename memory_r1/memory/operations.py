@@ -41,6 +41,12 @@ class RefusalReason(StrEnum):
     UNKNOWN_TURN = "unknown_turn"
     CONFLICT = "conflict"
     """Another writer changed the entry after the prompt was made."""
+    OVER_DELETIONS = "over_deletions"
+    """A guard's limit on deletions in a session."""
+    TOO_LONG = "too_long"
+    """A guard's limit on the length of a memory."""
+    ECHO = "echo"
+    """The text of a live entry, which a guard does not store again."""
     MALFORMED = "malformed"
 
 

@@ -11,11 +11,12 @@ from memory_r1.memory.operations import RefusalReason
 from memory_r1.types import Turn
 
 UNDO, REDO, FORGET = "UNDO", "REDO", "FORGET"
-NOOP, SPEAKERS, SESSION_END = "NOOP", "SPEAKERS", "SESSION_END"
+NOOP, SPEAKERS, SESSION_END, ID_KEY = "NOOP", "SPEAKERS", "SESSION_END", "ID_KEY"
 WRITTEN, RECALLED = "WRITTEN", "RECALLED"
 """Kinds with a special meaning; every other kind is an edit, named by its system, which `undo` takes back."""
 MARKERS = frozenset({UNDO, REDO})
-NO_EDITS = frozenset({UNDO, REDO, NOOP, SPEAKERS, SESSION_END, WRITTEN, RECALLED})
+NO_EDITS = frozenset({UNDO, REDO, NOOP, SPEAKERS, SESSION_END, ID_KEY, WRITTEN, RECALLED})
+_NAMING = (RefusalReason.CONFLICT, RefusalReason.ECHO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ def standing_part(record: Record, standing: set[int]) -> Record:
 def without_items(record: Record, items: Collection[int]) -> Record:
     """Erase `items` from a record and, if it concerned one of them, also the turn's text and the completion."""
     changed = any(event.item in items for event in record.events)
-    if not changed and not any(_entry_in_conflict(refusal) in items for refusal in record.refusals):
+    if not changed and not any(_entry_named_by(refusal) in items for refusal in record.refusals):
         return record
     events = tuple(
         Event(FORGET, event.item, number=event.number) if event.item in items else event
@@ -104,7 +105,7 @@ def without_items(record: Record, items: Collection[int]) -> Record:
     )
 
 
-def _entry_in_conflict(refusal: Refusal) -> int | None:
-    """The item that a refused operation was to change, where the log names it by its own id."""
-    named = json.loads(refusal.raw).get("entry") if refusal.reason == RefusalReason.CONFLICT and refusal.raw else None
+def _entry_named_by(refusal: Refusal) -> int | None:
+    """The item that a refused operation was to change or repeated, where the log names it by its own id."""
+    named = json.loads(refusal.raw).get("entry") if refusal.reason in _NAMING and refusal.raw else None
     return named if isinstance(named, int) else None

@@ -11,8 +11,9 @@ import pytest
 
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.errors import ConfigurationError, PromptTooLongError
-from memory_r1.evaluation.asking import Asked, questions_of, recall_within
+from memory_r1.evaluation.asking import Asked, questions_of
 from memory_r1.systems.baselines import FullContext
+from memory_r1.systems.window import recall_within
 from memory_r1.types import MemoryEntry, Recall
 from tests.fakes import ScriptedLanguageModel
 from tests.small_runs import RUN, build, dialogues, rows, run_it
@@ -77,16 +78,16 @@ def test_as_much_is_shown_as_fits() -> None:
     for turn in dialogue.turns():
         system.observe(turn, dialogue.dialogue_id)
     (question,) = questions_of([dataclasses.replace(dialogue, questions=dialogue.questions[:1])], agent, None)
-    (everything,) = recall_within(system, agent, [question])
+    (everything,) = recall_within(system, agent, [question.query])
     assert len(everything.items) == 6
     left = agent.room(question.request(everything))
     assert left is not None
     model.window = 1000 - left
     asked = questions_of([question.dialogue], agent, None)[:1]
-    assert recall_within(system, agent, asked) == [everything]
+    assert recall_within(system, agent, [item.query for item in asked]) == [everything]
     model.window -= 1
     asked = questions_of([question.dialogue], agent, None)[:1]
-    (recall,) = recall_within(system, agent, asked)
+    (recall,) = recall_within(system, agent, [item.query for item in asked])
     assert (recall.items, recall.usage["cut"]) == (everything.items[1:], 1)
 
 
@@ -103,4 +104,4 @@ def test_a_system_that_ignores_its_budget_never_reaches_the_model() -> None:
     agent = AnswerAgent(ScriptedLanguageModel(window=1000))
     asked = questions_of(dialogues(), agent, None)[:1]
     with pytest.raises(PromptTooLongError, match="memory system 'stubborn' recalls more for 'a/q1' than its budget"):
-        recall_within(Stubborn(), agent, asked)
+        recall_within(Stubborn(), agent, [item.query for item in asked])

@@ -1,0 +1,1 @@
+"""A memory for assistants: the public class `Memory`, its ids, guards and result shapes."""

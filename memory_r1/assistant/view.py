@@ -1,0 +1,100 @@
+"""What callers see of a memory system: memories and operations under public ids."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from memory_r1.assistant.ids import is_genuine, make_id, read_id
+from memory_r1.assistant.results import MemoryItem, OperationDone, OperationRefused
+from memory_r1.assistant.system import AssistantState, GuardedMemory, Written
+from memory_r1.errors import DataError, ScopeError
+from memory_r1.memory.record import Record
+from memory_r1.types import MemoryEntry, OperationKind
+
+
+class View:
+    """Renders the entries of `system`, and finds them by their ids."""
+
+    def __init__(self, system: GuardedMemory) -> None:
+        self._system = system
+
+    def items(self, scope: str, entries: Sequence[MemoryEntry]) -> list[MemoryItem]:
+        """Return live entries of a scope as memories."""
+        if not entries:
+            return []
+        key, state = self._system.key(scope), self._system.state(scope)
+        return [
+            MemoryItem(
+                id=make_id(scope, entry.entry_id, key),
+                memory=entry.text,
+                hash=hashlib.md5(entry.text.encode(), usedforsecurity=False).hexdigest(),
+                metadata=dict(state.metadata.get(entry.entry_id, {})) or None,
+                created_at=state.created.get(entry.entry_id, entry.timestamp),
+                updated_at=entry.timestamp,
+                user_id=scope,
+                actor_id=entry.speaker,
+            )
+            for entry in entries
+        ]
+
+    def done(self, scope: str, written: Written) -> list[OperationDone]:
+        """Return the operations of one turn's record."""
+        bank, key, done = written.before.bank.view(), self._system.key(scope), []
+        for event in written.record.events:
+            if event.item is None:
+                continue
+            old = bank.find(event.item)
+            bank.play(event)
+            memory_id = make_id(scope, event.item, key)
+            if event.kind == OperationKind.DELETE:
+                done.append(OperationDone(id=memory_id, memory=old.text if old else "", event=event.kind))
+            elif event.kind == OperationKind.UPDATE and old:
+                text = event.payload["text"]
+                done.append(OperationDone(id=memory_id, memory=text, event=event.kind, previous_memory=old.text))
+            else:
+                done.append(OperationDone(id=memory_id, memory=event.payload["text"], event=event.kind))
+        return done
+
+    def find(self, memory_id: str, user_id: str | None) -> tuple[str, int, AssistantState] | None:
+        """Return the scope, entry and state that a genuine id names, else None.
+
+        Raises:
+            ScopeError: The memory is not `user_id`'s.
+        """
+        named = read_id(memory_id)
+        if named is None:
+            return None
+        scope, item = named
+        state = self._system.state(scope)
+        if not is_genuine(memory_id, scope, item, state.key):
+            return None
+        if user_id is not None and user_id != scope:
+            raise ScopeError(f"memory {memory_id!r} belongs to another user than {user_id!r}: name its own, or none")
+        return scope, item, state
+
+    def known(self, memory_id: str, user_id: str | None) -> tuple[str, int]:
+        """Return the scope and entry that an id names.
+
+        Raises:
+            DataError: There never was a memory with this id.
+            ScopeError: The memory is not `user_id`'s.
+        """
+        found = self.find(memory_id, user_id)
+        if found is None:
+            raise unknown_id(memory_id)
+        return found[0], found[1]
+
+
+def refused(record: Record) -> list[OperationRefused]:
+    """Return a turn's refused operations, or its completion if that could not be read."""
+    if record.failure:
+        return [OperationRefused(reason=record.failure, operation=record.completion)]
+    return [OperationRefused(reason=refusal.reason, operation=refusal.raw) for refusal in record.refusals]
+
+
+def unknown_id(memory_id: object) -> DataError:
+    """Return the error for an id that names no memory."""
+    return DataError(
+        f"no memory has the id {str(memory_id)[:80]!r}: take one from add, search or get_all of this store"
+    )
