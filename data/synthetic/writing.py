@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from data.banks import Entries, GoldOperations, gold_banks
 from data.synthetic.plan import DATED, SINGLES
+from data.synthetic.triples import Told, animals, any_of, in_words_of, told_of, values_in, withdrawn
 from data.synthetic.values import VALUES
 from data.synthetic.wording import phrases
 from memory_r1.types import Dialogue, MemoryEntry, Operation, OperationKind, Question, Turn
@@ -22,14 +23,8 @@ _REFINED = {
     for value in values
 }
 
-
-def _any_of(values: Iterable[str]) -> re.Pattern[str]:
-    """Return a pattern of the values as whole words, longer ones first."""
-    return re.compile(r"\b(" + "|".join(sorted(map(re.escape, values), key=len, reverse=True)) + r")\b")
-
-
-_VALUE = _any_of(_REFINED)
-_STATED = _any_of({value for attribute in SINGLES for values in VALUES[attribute].values() for value in values})
+_VALUE = any_of(_REFINED)
+_STATED = any_of({value for attribute in SINGLES for values in VALUES[attribute].values() for value in values})
 
 
 class Known:
@@ -49,6 +44,7 @@ class Known:
         self._before = gold_banks(dialogue, gold)
         ids = [turn.turn_id for turn in dialogue.turns()]
         self._after = dict(zip(ids, [*(self._before[later] for later in ids[1:]), self._before.final], strict=True))
+        self._animals = animals([entry.text for entry in self._before.final])
 
     def after(self, turn: Turn) -> Entries:
         """Return the facts that hold after a turn."""
@@ -77,6 +73,33 @@ class Known:
         named = {*_STATED.findall(turn.text)}
         own = [entry for entry in self.after(turn) if entry.speaker == turn.speaker]
         return [entry for entry in own if not named.isdisjoint(_STATED.findall(entry.text))]
+
+    def triples(self, turn: Turn) -> list[Told]:
+        """Return the facts that a turn tells, as triples: new, changed, withdrawn, or said again.
+
+        Raises:
+            ConfigurationError: The dialogue is not the generator's.
+        """
+        speaker, today, told = turn.speaker, turn.timestamp, []
+        before = {entry.entry_id: entry.text for entry in self._before[turn.turn_id]}
+        added = (entry.entry_id for entry in self.after(turn) if entry.entry_id not in before)
+        for operation in self._gold.get(turn.turn_id, ()):
+            kind, item = operation.kind, operation.entry_id or 0
+            if kind is OperationKind.DELETE:
+                told.append(withdrawn(before[item], turn.text, speaker, item))
+            elif operation.text is not None:
+                adds = kind is OperationKind.ADD or operation.text.startswith(before[item])  # "... called Momo"
+                item = item or next(added)
+                kind = OperationKind.ADD if adds else kind
+                told.append(told_of(_alone(operation, before, speaker), speaker, today, item, kind))
+        for entry in self.repeated(turn):
+            text = in_words_of(turn.text, entry.text, speaker)
+            told.append(told_of(text, speaker, today, entry.entry_id, OperationKind.NOOP))
+        return told
+
+    def meant(self, name: str) -> set[str]:
+        """Return what a name of a triple means: its values, an animal for that of its pet, or else the name itself."""
+        return {self._animals.get(value, value) for value in values_in(name)} or {name}
 
     def versions(self, entry: MemoryEntry, turn: Turn) -> list[str]:
         """Return the texts that an entry had until a turn, oldest first and with its text after that turn."""

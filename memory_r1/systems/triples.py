@@ -47,6 +47,7 @@ _BEING = {"'m": "is ", " am": "is ", "'re": "is ", " are": "is ", "'ve": "has "}
 _OF_ONES_OWN = re.compile(
     r"\b(?:[Mm]y|[Oo]ur) (?P<verb>[a-z][\w' -]*? (?:is called|is|are|was|has|lives in|works at)) (?P<object>[^,;:]+)"
 )
+_PRESENTLY = re.compile(r" (?:now|nowadays|currently|these days)$")
 _DETERMINER = re.compile(r"^(?:an?|the|my|our|this|that) ", re.IGNORECASE)
 
 
@@ -87,7 +88,7 @@ def triples_by_rules(turn: Turn) -> list[Triple]:
         if match is None:
             continue
         relation = _BEING.get(match.groupdict().get("be") or "", "") + match["verb"]
-        if thing := _DETERMINER.sub("", match["object"]).strip()[:120]:
+        if thing := _PRESENTLY.sub("", _DETERMINER.sub("", match["object"]).strip())[:120]:
             found.append(Triple(turn.speaker, relation[:120], thing))
     return found[:MAX_TRIPLES]
 

@@ -14,12 +14,16 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import Messages
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import RecallRequest
+from memory_r1.systems.hipporag import FACT_FILTER
 from memory_r1.systems.insights import HEADER, INSIGHTS
 from memory_r1.systems.memgpt import FUNCTION_CALLS
 from memory_r1.systems.player import Episode, play
 from memory_r1.systems.table import build_system
-from memory_r1.systems.writer import Writer, read
-from recipes.writer_rows import GOLD, PLAYED, ROWS_PER_TASK, Moment, WriterRow, writer_rows
+from memory_r1.systems.temporal_graph_facts import CONTRADICTIONS, ENTITY_MERGE
+from memory_r1.systems.triples import TRIPLES
+from memory_r1.systems.writer import Writer, WritingTask, read
+from recipes.writer_gold import GOLD, Moment
+from recipes.writer_rows import PLAYED, ROWS_PER_TASK, WriterRow, writer_rows
 from tests.data.synthetic.test_writing import known, labelled, repeated
 from tests.fakes import FakeEmbedder, ScriptedLanguageModel
 
@@ -78,22 +82,22 @@ def of_task(rows: list[WriterRow], name: str) -> list[Any]:
 def test_gold_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     item = labelled()
     rows = all_rows(monkeypatch, [Source(item.dialogue, item.gold)])
-    assert of_task(rows, "facts")[0] == ["Ann adopted a poodle", "Ann lives in Rome"]
+    assert of_task(rows, "facts")[0] == ["Ann adopted a poodle", "Ann lives in Porto"]
     assert of_task(rows, "facts")[-4:] == [["Ann's poodle is called Momo"], ["Ben flies to Malta on 9 June"], [], []]
     assert of_task(rows, "day summary") == [
-        "Ann adopted a poodle; lives in Rome. Ben flies to Malta on 3 May; works for Acme.",
+        "Ann adopted a poodle; lives in Porto. Ben flies to Malta on 3 May; joined the chess club.",
         "Ann's poodle is called Momo. Ben flies to Malta on 9 June.",
     ]
     assert of_task(rows, "portrait") == [
-        "Ann adopted a poodle; lives in Rome.",
-        "Ben flies to Malta on 3 May; works for Acme.",
-        "Ann adopted a poodle called Momo; lives in Rome.",
+        "Ann adopted a poodle; lives in Porto.",
+        "Ben flies to Malta on 3 May; joined the chess club.",
+        "Ann adopted a poodle called Momo; lives in Porto.",
         "Ben flies to Malta on 9 June.",
     ]
     assert (
-        of_task(rows, "state")[-1] == "Ann adopted a poodle called Momo; lives in Rome. Ben flies to Malta on 9 June."
+        of_task(rows, "state")[-1] == "Ann adopted a poodle called Momo; lives in Porto. Ben flies to Malta on 9 June."
     )
-    first = ["Ann adopted a poodle", "Ann lives in Rome", "Ben flies to Malta on 3 May", "Ben works for Acme"]
+    first = ["Ann adopted a poodle", "Ann lives in Porto", "Ben flies to Malta on 3 May", "Ben joined the chess club"]
     assert of_task(rows, "insights") == [
         [{"operation": "ADD", "text": text} for text in first],
         [
@@ -103,6 +107,48 @@ def test_gold_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
         ],
     ]
     assert set(of_task(rows, "memory")) == {"Ann adopted a poodle called Momo.", ""}
+
+
+def test_gold_of_graphs_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = labelled()
+    rows = all_rows(monkeypatch, [Source(item.dialogue, item.gold)])
+
+    def replies(task: WritingTask) -> dict[str, Any]:
+        return {row.prompt[1]["content"]: row.gold for row in rows if row.task is task}
+
+    triples = replies(TRIPLES)
+    flight = {"subject": "Ben", "relation": "flies to", "object": "Malta", "time": "2023-06-09"}
+    assert triples["Today is 2023-05-08.\nBen: They moved my Malta flight to 9 June."] == {"triples": [flight]}
+    assert triples["Today is 2023-05-08.\nAnn: Nice!"] == {"triples": []}
+    assert all(prompt.splitlines()[0].startswith("Today is ") for prompt in triples)
+    assert any(len(prompt.splitlines()) > 2 for prompt in triples)  # the temporal graph reads the turns before too
+
+    def about(task: WritingTask, last: str) -> list[str]:
+        """Return the lines that the gold chooses from a prompt with this last line, by key."""
+        ((prompt, gold),) = ((prompt, gold) for prompt, gold in replies(task).items() if prompt.endswith(last))
+        texts = dict(line.split(". ", 1) for line in prompt.splitlines()[:-1])
+        return [f"{key}: {texts[number]}" for key, numbers in gold.items() for number in numbers]
+
+    assert about(CONTRADICTIONS, "New: Ben joined chess club") == []
+    assert about(CONTRADICTIONS, "New: Ben flies to Malta (since 2023-06-09)") == [
+        "ended: Ben flies to Malta (since 2023-05-03)"
+    ]
+    assert about(CONTRADICTIONS, "New: Ben is no longer in chess club") == ["ended: Ben joined chess club"]
+    assert about(CONTRADICTIONS, "New: Ann's poodle is called Momo") == []  # which changes nothing
+    assert about(ENTITY_MERGE, "New: Ann's poodle (Ann's poodle is called Momo)") == [
+        "same: poodle (Ann adopted poodle)"
+    ]
+    assert about(FACT_FILTER, "Question: What is the poodle called?") == ["numbers: Ann's poodle is called Momo"]
+    assert about(FACT_FILTER, "Question: Where does Ben live?") == []
+
+
+def test_a_repeated_fact_is_the_same_and_other_names_are_not() -> None:
+    facts = repeated("I rent a studio in Porto")
+    moment = Moment(facts, facts.dialogue.turns()[-1])
+    shown = ["1. Ann lives in Porto", "New: Ann rents a studio in Porto"]
+    assert GOLD[CONTRADICTIONS.name](moment, shown) == {"same": ["1"], "ended": []}
+    names = ["1. Ann (Ann lives in Porto)", "2. Porto (Ann lives in Porto)", "New: Turin (Ben lives in Turin)"]
+    assert GOLD[ENTITY_MERGE.name](moment, names) == {"same": []}
 
 
 def test_insights_are_agreed_with_where_a_fact_is_repeated_and_changed_only_where_that_is_told() -> None:
@@ -116,9 +162,9 @@ def test_insights_are_agreed_with_where_a_fact_is_repeated_and_changed_only_wher
 
     last = Moment(facts, turns[-1])
     assert operations(last, second) == []  # what changed is not in view
-    assert operations(last, second, "Ben works for Acme") == [{"operation": "REMOVE", "insight": "1"}]
+    assert operations(last, second, "Ben joined the chess club") == [{"operation": "REMOVE", "insight": "1"}]
     assert operations(last, second[2:], "Ann adopted a poodle") == []  # its name is no longer in view
-    assert operations(last, second, "Ann adopted a poodle called Momo", "Ann lives in Rome") == []
+    assert operations(last, second, "Ann adopted a poodle called Momo", "Ann lives in Porto") == []
     repeating = Moment(repeated(), repeated().dialogue.turns()[-1])
     said = ["Ann: As I said, I live in Porto."]
     assert operations(repeating, said, "Ann lives in Porto") == [{"operation": "AGREE", "insight": "1"}]
@@ -129,14 +175,14 @@ def test_core_blocks_are_appended_to_then_edited() -> None:
     facts = known()
     turns = facts.dialogue.turns()
     spoken = [f"{turn.speaker}: {turn.text}" for turn in turns]
-    blocks = ["Ann: Ann adopted a poodle. Ann lives in Rome.", "Ben: Ben works for Acme."]
+    blocks = ["Ann: Ann adopted a poodle. Ann lives in Porto.", "Ben: Ben joined the chess club."]
 
     def calls(moment: Moment, lines: list[str]) -> list[dict[str, str]]:
         return GOLD[FUNCTION_CALLS.name](moment, lines)["calls"]
 
     append, replace = "core_memory_append", "core_memory_replace"
     assert calls(Moment(facts, turns[2]), spoken[1:3]) == [  # what Ann said is no longer in view
-        {"function": append, "block": "Ben", "text": "Ben flies to Malta on 3 May. Ben works for Acme."}
+        {"function": append, "block": "Ben", "text": "Ben flies to Malta on 3 May. Ben joined the chess club."}
     ]
     assert calls(Moment(facts, turns[-1]), [*blocks, *spoken[3:]]) == [
         {"function": append, "block": "Ben", "text": "Ben flies to Malta on 9 June."},
@@ -146,13 +192,13 @@ def test_core_blocks_are_appended_to_then_edited() -> None:
         },
         {
             **{"function": replace, "block": "Ben"},
-            "old": "Ben works for Acme.",
-            "text": "No longer: Ben works for Acme.",
+            "old": "Ben joined the chess club.",
+            "text": "No longer: Ben joined the chess club.",
         },
     ]
     done = [
-        "Ann: Ann adopted a poodle called Momo. Ann lives in Rome.",
-        "Ben: No longer: Ben works for Acme. Ben flies to Malta on 9 June.",
+        "Ann: Ann adopted a poodle called Momo. Ann lives in Porto.",
+        "Ben: No longer: Ben joined the chess club. Ben flies to Malta on 9 June.",
     ]
     assert calls(Moment(facts, turns[-1]), [*done, *spoken]) == []
 
