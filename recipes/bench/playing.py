@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import itertools
 import statistics
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing.connection import Connection
@@ -36,26 +35,26 @@ _WARM_UP = 2 * SESSION_TURNS
 _REPORT_SECONDS = 0.1
 
 
-def serve(connection: Connection, name: str, size: int) -> None:
-    """Play `size` turns into an empty system, and send dictionaries of what is known so far.
+def serve(connection: Connection, name: str, size: int, path: Path) -> None:
+    """Play `size` turns into an empty system, whose store is `path`, and send dictionaries of what is known so far.
 
-    A message may have `played` and `seconds` (turns so far, and how long they took), `peak` (bytes above the empty
-    process, None if the system cannot tell) or parts of the row. The last one has `done`.
+    The first one has `empty`, the bytes that the process has resident before (None if the system cannot tell). Others
+    have `played` and `seconds`, turns so far and how long they took, or parts of a row. The last one has `done`, or
+    `stopped`.
     """
     keep_freed_memory()  # as in every command of this project
     try:
-        with tempfile.TemporaryDirectory(prefix="memory-r1-bench-") as folder:
-            for message in _measured(name, size, Path(folder)):
-                connection.send(message)
+        for message in _measured(name, size, path):
+            connection.send(message)
     except MemoryError:
         connection.send({"stopped": OUT_OF_MEMORY})
 
 
-def _measured(name: str, size: int, folder: Path) -> Iterator[dict[str, Any]]:
+def _measured(name: str, size: int, path: Path) -> Iterator[dict[str, Any]]:
     _warm_up(name)
     gc.collect()
     can_tell = restart_peak()
-    system, heard, path = new_system(name), turns(), folder / "memory.db"
+    system, heard = new_system(name), turns()
     system.load(path, create=True)
     system.begin(SCOPE, SPEAKERS)
     empty = resident_peak() if can_tell else None

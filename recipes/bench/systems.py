@@ -19,6 +19,7 @@ import os
 import platform
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from memory_r1.entry import run_main
 from memory_r1.errors import ConfigurationError, TrainingError
@@ -70,51 +71,66 @@ def measure(name: str, size: int, seconds: float, bytes_allowed: float) -> Row:
     """
     context = multiprocessing.get_context("spawn")  # a fork would inherit this process's memory
     connection, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=serve, args=(theirs, name, size), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        found, reports, started = _follow(connection, process, seconds, bytes_allowed)
-    finally:
-        process.kill()
-        process.join()
-        connection.close()
+    with tempfile.TemporaryDirectory(prefix="memory-r1-bench-") as folder:
+        process = context.Process(target=serve, args=(theirs, name, size, Path(folder) / "memory.db"), daemon=True)
+        process.start()
+        theirs.close()
+        try:
+            found, reports, elapsed = _follow(connection, process, seconds, bytes_allowed)
+        finally:
+            process.kill()
+            process.join()
+            connection.close()
     row = {"system": name, "turns": size, "played": reports[-1][0] if reports else 0}
     row |= {key: found.get(key) for key in MEASURED}
     if row["first_recall_seconds"] is not None:
         row["index_seconds_per_1000"] = 1000 * (row["write_seconds"] + row["first_recall_seconds"]) / size
     if stopped := found.get("stopped"):
-        elapsed = reports[-1][1] if "write_seconds" in found else time.perf_counter() - started
-        row |= {"stopped": stopped, "turns_per_second": rate(reports, elapsed)}
+        row |= {"stopped": stopped, "turns_per_second": rate(reports, found["write_seconds"] or elapsed)}
     return row
 
 
 def _follow(
     connection: Connection, process: BaseProcess, seconds: float, bytes_allowed: float
 ) -> tuple[Row, list[tuple[int, float]], float]:
-    """Collect what the process sends until it is done or past a bound."""
-    found: Row = connection.recv() if connection.poll(None) else {}
-    started = time.perf_counter()
+    """Collect what the process sends until it is done or past a bound.
+
+    Returns:
+        All parts of its messages, the reports of turns and seconds, and the seconds since the system was there, empty.
+    """
+    found: Row = {"write_seconds": None}
     reports: list[tuple[int, float]] = []
-    while "done" not in found and "stopped" not in found:
-        above = (resident_peak(process.pid or 0) or 0) - (found["empty"] or 0) if found["empty"] else 0
-        found["peak_bytes"] = max(above, 0) or None
-        if time.perf_counter() - started > seconds:
-            found["stopped"] = f"after {seconds / 60:g} minutes"
-        elif above > bytes_allowed:
-            found["stopped"] = f"at {bytes_allowed / 2**30:g} GiB"
-        elif connection.poll(_LOOK_SECONDS):
-            try:
-                message = connection.recv()
-            except EOFError:
-                process.join()
-                if process.exitcode != -signal.SIGKILL:  # Linux kills a process that takes too much
-                    raise TrainingError("the system's process ended early; its message stands above") from None
-                message = {"stopped": OUT_OF_MEMORY}
+    started, elapsed = time.perf_counter(), 0.0
+    while not {"done", "stopped"} & found.keys():
+        if connection.poll(_LOOK_SECONDS):
+            message = _received(connection, process)
+            if "empty" in message:
+                started = time.perf_counter()
             if "played" in message:
                 reports.append((message["played"], message["seconds"]))
             found |= message
-    return found, reports, started
+        if "empty" not in found or "done" in found:
+            continue
+        elapsed, peak = time.perf_counter() - started, resident_peak(process.pid or 0)
+        if peak and found["empty"]:
+            found["peak_bytes"] = max(0, peak - found["empty"])
+        if elapsed > seconds:
+            found.setdefault("stopped", f"after {seconds / 60:g} minutes")
+        elif found.get("peak_bytes", 0) > bytes_allowed:
+            found.setdefault("stopped", f"at {bytes_allowed / 2**30:g} GiB")
+    return found, reports, elapsed
+
+
+def _received(connection: Connection, process: BaseProcess) -> Row:
+    """Return the next message; that it ran out of memory if Linux has killed the process, as it then does."""
+    try:
+        message: Row = connection.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode != -signal.SIGKILL:
+            raise TrainingError("the system's process ended early; its message stands above") from None
+        return {"stopped": OUT_OF_MEMORY}
+    return message
 
 
 def configuration(seconds: float, bytes_allowed: float) -> dict[str, Any]:
@@ -159,7 +175,8 @@ def with_row(rows: Sequence[Row], row: Row) -> list[Row]:
 
 def table_of(rows: Sequence[Row]) -> Table:
     """Format rows for a terminal."""
-    table = Table("system", "turns", "write s", "first recall s", "p50 ms", "p95 ms", "after turn ms", "MiB", "log MiB")
+    headings = ("write s", "first recall s", "p50 ms", "p95 ms", "after turn ms", "MiB", "log MiB")
+    table = Table(Column("system", no_wrap=True), Column("turns", no_wrap=True), *headings)
     for row in rows:
         times = [row[key] for key in ("write_seconds", "first_recall_seconds")]
         recalls = [row[key] for key in ("recall_p50", "recall_p95", "recall_after_turn")]
