@@ -67,7 +67,7 @@ def draw_growth(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
         for title, of_row in GROWTH.items():
             if value := grown(row, *of_row):
                 panels[title].setdefault(row["system"], []).append((row["turns"], value))
-    save_png(draw_lines(panels, "turns", logarithmic=True), path, DPI)
+    save_png(draw_lines(panels, "turns", columns=COLUMNS, logarithmic=True), path, DPI)
 
 
 def _points(run: Mapping[str, Any], key: str, axis: str) -> list[tuple[float, float]]:
@@ -98,9 +98,9 @@ def draw_committed(folder: Path) -> list[Path]:
     for path in sorted(folder.glob("curves-*.json")):
         drawn.append(path.with_suffix(".png"))
         draw_runs(read_json(path), COMPLETIONS, drawn[-1])
-    if (record := folder / BENCH_SYSTEMS).is_file():
-        drawn.append(record.with_suffix(".png"))
-        draw_growth(read_json(record)["rows"], drawn[-1])
+    if (benchmark := folder / BENCH_SYSTEMS).is_file():
+        drawn.append(benchmark.with_suffix(".png"))
+        draw_growth(read_json(benchmark)["rows"], drawn[-1])
     return drawn
 
 

@@ -81,7 +81,7 @@ def measure(name: str, size: int, seconds: float, bytes_allowed: float) -> Row:
             process.kill()
             process.join()
             connection.close()
-    row = {"system": name, "turns": size, "played": reports[-1][0] if reports else 0}
+    row: Row = {"system": name, "turns": size, "played": reports[-1][0] if reports else 0}
     row |= {key: found.get(key) for key in MEASURED}
     if row["first_recall_seconds"] is not None:
         row["index_seconds_per_1000"] = 1000 * (row["write_seconds"] + row["first_recall_seconds"]) / size
@@ -154,9 +154,9 @@ def read_record(path: Path, setup: dict[str, Any], *, restart: bool) -> dict[str
     Raises:
         ConfigurationError: It has figures of another configuration, and `restart` is off.
     """
-    found = read_json(path) if path.is_file() else {"configuration": setup, "rows": []}
+    found: dict[str, Any] = dict(read_json(path)) if path.is_file() else {"configuration": setup, "rows": []}
     if found["configuration"] == setup:
-        return dict(found)
+        return found
     if not restart:
         other = sorted(key for key, value in setup.items() if found["configuration"].get(key) != value)
         raise ConfigurationError(

@@ -30,7 +30,7 @@ Intervals = Mapping[str, Mapping[str, Any] | None]
 """Label to mean, low and high, as in `results.json`; None where nothing was measured."""
 
 _SERIES = ("#2a78d6", "#1baf7a", "#8468cf", "#d98a1f", "#d05590")
-_DASHES = ("-", ":", "--", "-.")
+_DASHES = ("-", ":", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))
 _PARTS = {
     **dict(zip(("ADD", "UPDATE", "DELETE"), _SERIES, strict=False)),
     **{"NOOP": "#c3c1b8", "refused": "#e0a021", "parse failures": "#d9482f"},
@@ -114,8 +114,8 @@ def draw_lines(
             if not finite:
                 continue
             repeats, place = divmod(names.index(name), len(_SERIES))
-            style, colour = _DASHES[repeats % len(_DASHES)], _SERIES[place]
-            [drawn[name]] = axis.plot(*zip(*finite, strict=True), style, color=colour, gid=_tip(name))
+            dashes, colour = _DASHES[repeats % len(_DASHES)], _SERIES[place]
+            [drawn[name]] = axis.plot(*zip(*finite, strict=True), ls=dashes, color=colour, gid=_tip(name))
             for x, y in finite if len(finite) <= 60 else ():
                 axis.plot([x], [y], ".", color=colour, gid=_tip(f"{name}, {x_label} {x:g}: {y:.4g}"))
         axis.set_xlabel(_plain(x_label))
