@@ -33,6 +33,8 @@ FILE        =
 FOLDER      =
 OUTPUT      =
 STAGE       =
+# Timing of SYSTEMS: SIZES are numbers of turns.
+SIZES       =
 # Judging: RUBRIC is lenient, strict or longmemeval; ENDPOINT is a server with MODEL, which otherwise runs here.
 RUBRIC      =
 ENDPOINT    =
@@ -60,7 +62,7 @@ evaluate = $(PY) recipes/evaluate.py --benchmark $(1)$(call option,SYSTEM,system
 
 .DEFAULT_GOAL := help
 .PHONY: help install model data demo test check format clean rescore compare report judge reproduce-cpu \
-        figures verify-results package-adapters bench bench-memory \
+        figures verify-results package-adapters bench bench-memory bench-systems \
         train-manager-sft train-answer-sft train-writer-sft train-drafter-sft train-manager-grpo train-answer-grpo \
         train-manager-ppo train-answer-ppo train-latent-tokens train-token-retention eval-synthetic eval-everyday eval-locomo eval-longmemeval \
         eval-msc eval-dialogues eval-writer
@@ -175,6 +177,10 @@ bench: $(STAMP) ## Time training against stock TRL [MODEL=name] [OUTPUT=folder] 
 
 bench-memory: $(STAMP) ## Time writing, opening and first searching a large memory store [ARGS="--entries 10000"]
 	$(PY) -m recipes.bench.large_log$(call option,OUTPUT,output) $(ARGS)
+
+bench-systems: $(STAMP) ## Time memory systems as they grow [SYSTEMS="rag hipporag"] [SIZES="1000 10000 100000"] [OUTPUT=folder]
+	$(PY) -m recipes.bench.systems$(if $(SYSTEMS), --systems $(foreach name,$(SYSTEMS),$(call quote,$(name)))) \
+	    $(if $(SIZES),--sizes $(foreach size,$(SIZES),$(call quote,$(size))))$(call option,OUTPUT,output) $(ARGS)
 
 ##@ Develop
 test: $(STAMP) ## Run the whole test suite [ARGS='-m "not slow"']

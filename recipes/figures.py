@@ -4,7 +4,8 @@
     python recipes/figures.py outputs/smollm2-135m/manager_grpo outputs/smollm2-135m/manager_ppo --output outputs/curves
 
 Without a run, PNG files go beside the records in docs/results: `everyday-seed<N>-<agent>.png` over the CPU seconds of
-training, `everyday.png` with the scores over all seeds, and `curves-*.png`. With runs, curves.json and curves.png are
+training, `everyday.png` with the scores over all seeds, `curves-*.png`, and `bench-systems.png` with the growth of
+memory systems. With runs, curves.json and curves.png are
 over the completions that each has sampled: methods are comparable at equal numbers of those, not at equal steps, since
 PPO and GRPO with `num_iterations` above 1 learn from each batch several times.
 """
@@ -22,7 +23,7 @@ from memory_r1.errors import DataError
 from memory_r1.evaluation.report.charts import Intervals, draw_lines, draw_scores, save_png
 from memory_r1.jsonl import read_json, write_json
 from recipes.records import training_record
-from recipes.renderers import seeds
+from recipes.renderers import BENCH_SYSTEMS, GROWTH, grown, seeds
 from recipes.tables import TABLES, Record, lines_of
 
 PANELS = {
@@ -59,6 +60,16 @@ def draw_headline(records: Sequence[Record], path: Path) -> None:
     save_png(draw_scores({f"{title}, F1": rows for title, rows in panels.items() if rows}), path, DPI)
 
 
+def draw_growth(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Draw what the benchmark of memory systems measured over the turns played, a line for each system."""
+    panels: dict[str, dict[str, list[tuple[float, float]]]] = {title: {} for title in GROWTH}
+    for row in rows:
+        for title, of_row in GROWTH.items():
+            if value := grown(row, *of_row):
+                panels[title].setdefault(row["system"], []).append((row["turns"], value))
+    save_png(draw_lines(panels, "turns", columns=COLUMNS, logarithmic=True), path, DPI)
+
+
 def _points(run: Mapping[str, Any], key: str, axis: str) -> list[tuple[float, float]]:
     points = []
     for row in run["curves"]:
@@ -87,6 +98,9 @@ def draw_committed(folder: Path) -> list[Path]:
     for path in sorted(folder.glob("curves-*.json")):
         drawn.append(path.with_suffix(".png"))
         draw_runs(read_json(path), COMPLETIONS, drawn[-1])
+    if (benchmark := folder / BENCH_SYSTEMS).is_file():
+        drawn.append(benchmark.with_suffix(".png"))
+        draw_growth(read_json(benchmark)["rows"], drawn[-1])
     return drawn
 
 

@@ -18,6 +18,20 @@ from recipes.tables import TABLES, Comparison, interval, lines_of, markdown, sig
 NOT_RUN = "*Not run yet.*"
 METRICS = {"f1_mem0": "F1 (Mem0)", "f1_locomo": "F1 (LoCoMo)", "f1_squad": "F1 (SQuAD)", "bleu1": "BLEU-1"}
 OPERATIONS = ("ADD", "UPDATE", "DELETE", "NOOP", "parse_failures")
+BENCH_SYSTEMS = "bench-systems.json"
+GROWTH: dict[str, tuple[str, float]] = {
+    "index, s per 1,000 turns": ("index_seconds_per_1000", 1),
+    "recall, median, ms": ("recall_p50", 1e3),
+    "peak memory, MiB": ("peak_bytes", 2**-20),
+}
+"""What the figure shows of the benchmark of memory systems: keys of a row, and the units in one of the record's."""
+GROWTH_TABLE = {
+    **GROWTH,
+    "recall, 95%, ms": ("recall_p95", 1e3),
+    "recall after a turn, ms": ("recall_after_turn", 1e3),
+    "log, MiB": ("log_bytes", 2**-20),
+    "entries": ("entries", 1),
+}
 
 
 def table(folder: Path, name: str) -> str:
@@ -113,8 +127,32 @@ def value(folder: Path, name: str, path: str, form: str = "") -> str:
     return shown(at(_consistent(folder, name), path), form)
 
 
+def growth(folder: Path) -> str:
+    """What each memory system took at each size that `make bench-systems` published, or why it was stopped."""
+    if not (folder / BENCH_SYSTEMS).is_file():
+        return NOT_RUN
+    systems: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row in read_json(folder / BENCH_SYSTEMS)["rows"]:
+        systems.setdefault(row["system"], {})[row["turns"]] = row
+    sizes = sorted({size for of_system in systems.values() for size in of_system})
+    columns = GROWTH_TABLE.values()
+    cells = [
+        [f"`{name}`", *(" / ".join(_short(grown(of_system.get(size), *of)) for size in sizes) for of in columns)]
+        for name, of_system in systems.items()
+    ]
+    stopped = [
+        f"`{row['system']}` was stopped {row['stopped']}, having played {row['played']:,} of {row['turns']:,} turns, "
+        f"the last at {_short(row['turns_per_second'])} a second."
+        for of_system in systems.values()
+        for row in of_system.values()
+        if "stopped" in row
+    ]
+    table = _markdown([f"{' / '.join(f'{size:,}' for size in sizes)} turns", *GROWTH_TABLE], cells)
+    return "\n".join([table, "", *stopped] if stopped else [table])
+
+
 RENDERERS: dict[str, Callable[..., str]] = {
-    function.__name__: function for function in (table, categories, training, exports, difference, rows, value)
+    function.__name__: function for function in (table, categories, training, exports, difference, rows, value, growth)
 }
 
 
@@ -154,6 +192,16 @@ def shown(found: Any, form: str = "") -> str:
     if form == "minutes":
         return f"{found / 60:.1f}"
     return f"{found:{form or ('.3f' if isinstance(found, float) else '')}}"
+
+
+def grown(row: Mapping[str, Any] | None, key: str, factor: float) -> float | None:
+    """Return a value of a row, times a factor; None if there is none, or the row's measurement was stopped."""
+    return None if row is None or "stopped" in row or row[key] is None else factor * row[key]
+
+
+def _short(number: float | None) -> str:
+    """Render a number with two figures, or all that stand before the point."""
+    return "-" if number is None else f"{number:,.0f}" if number >= 10 else f"{number:.2g}"
 
 
 def _consistent(folder: Path, name: str) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class MemGPTState(EmbeddedState):
     queue: tuple[int, ...] = ()
     blocks: Map[str, int] = field(default_factory=Map)
     summary: int = 0
-    archival: frozenset[int] = frozenset()
+    archival: Map[int, None] = field(default_factory=Map)
     warned: bool = False
 
     def after(self, record: Record) -> Self:
@@ -52,7 +52,7 @@ class MemGPTState(EmbeddedState):
                 summary, warned = item, False
                 queue = tuple(queued for queued in queue if queued not in version["flushed"])
             elif "archival" in version:
-                archival |= {item}
+                archival = archival.set(item, None)
             else:
                 queue = (*queue, item)
         queue = tuple(item for item in queue if item in state.bank)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self, cast
 
+from immutables import Map
+
+from memory_r1.memory.record import Record
 from memory_r1.systems.banked import BankedSystem, Proposal
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.rules import statements
@@ -30,6 +35,19 @@ FACTS = WritingTask(
 )
 
 
+@dataclass(frozen=True)
+class ProfileState(ScopeState):
+    """A notebook; `noted` has the speaker and text of every note, so that a turn need not read them all."""
+
+    noted: Map[tuple[str, str], None] = field(default_factory=Map)
+
+    def after(self, record: Record) -> Self:
+        state = super().after(record)
+        new = [event.payload for event in record.events if event.kind == OperationKind.ADD]
+        noted = state.noted.update({(note["speaker"], note["text"]): None for note in new})
+        return replace(state, noted=noted)
+
+
 class Profile(BankedSystem):
     """Notes the facts of each turn and recalls all notes for every question, oldest first; a budget cuts the oldest.
 
@@ -39,6 +57,7 @@ class Profile(BankedSystem):
 
     name = "profile"
     cut_rule = "oldest first"
+    start: ClassVar[ScopeState] = ProfileState()
 
     def __init__(
         self,
@@ -67,8 +86,8 @@ class Profile(BankedSystem):
                 proposals.append(Proposal())
                 continue
             writing = next(found)
-            known = {(entry.speaker, entry.text) for entry in state.bank.entries()}
-            new = [fact for fact in dict.fromkeys(writing.value["facts"]) if (turn.speaker, fact) not in known]
+            noted = cast(ProfileState, state).noted
+            new = [fact for fact in dict.fromkeys(writing.value["facts"]) if (turn.speaker, fact) not in noted]
             operations = tuple(Operation(OperationKind.ADD, fact) for fact in new)
             proposals.append(Proposal(operations, writing.record))
         return proposals

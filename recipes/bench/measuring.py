@@ -15,7 +15,7 @@ Side = Literal["ours", "stock"]
 Kind = Literal["steps", "reward", "answering", "de-duplication"]
 
 OUT_OF_MEMORY = "out of memory"
-_STATUS, _CLEAR, _MEMORY = Path("/proc/self/status"), Path("/proc/self/clear_refs"), Path("/proc/meminfo")
+_CLEAR, _MEMORY = Path("/proc/self/clear_refs"), Path("/proc/meminfo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +120,7 @@ class Meter:
             torch.cuda.empty_cache()  # the other side shares the card
             torch.cuda.reset_peak_memory_stats()
         else:
-            _trim_heap()
-            try:
-                _CLEAR.write_text("5")  # Linux: reset the peak to the memory resident now (proc(5))
-            except OSError:
-                self.can_restart = False
+            self.can_restart = restart_peak()
         return self.time()
 
     def time(self) -> float:
@@ -145,11 +141,27 @@ class Meter:
 
         if self.on_gpu:
             return int(torch.cuda.max_memory_allocated())
-        # Not `ru_maxrss`: it starts at the parent process's size and cannot be reset.
-        if not self.can_restart or not _STATUS.is_file():
-            return None
-        line = next(line for line in _STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
+        return resident_peak() if self.can_restart else None
+
+
+def restart_peak() -> bool:
+    """Reset the peak of this process to the memory resident now; return whether the system could."""
+    _trim_heap()
+    try:
+        _CLEAR.write_text("5")  # Linux, see proc(5)
+    except OSError:
+        return False
+    return True
+
+
+def resident_peak(process: int | str = "self") -> int | None:
+    """Return the most memory that a process has had resident, in bytes; None if it ended or the system cannot tell."""
+    # Not `ru_maxrss`: it starts at the parent process's size and cannot be reset.
+    try:
+        lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")), None)
 
 
 def device() -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from memory_r1.memory.bank import MemoryBank
 from memory_r1.systems.base import Capability
 from memory_r1.systems.profile import Profile
 from memory_r1.systems.writer import Writer
@@ -38,3 +41,23 @@ def test_a_model_that_writes_is_told_the_turns_before_and_what_it_breaks_the_rul
     assert model.prompts[1] == "Ann: I live in Rome. Nice day!\nAnn: Lovely weather"
     texts = [entry.text for entry in system.entries("a")]
     assert texts == ["Ann lives in Rome", "I live in Oslo.", "I live in Rome."]
+
+
+def test_noting_does_not_read_the_notebook_and_what_was_undone_is_noted_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    system, read = told(Profile()), []
+    monkeypatch.setattr(MemoryBank, "entries", lambda bank: read.append(bank) or ())
+    system.observe(Turn("D4", "Ann", "I live in Oslo. I live in Bonn.", "s3"), "a")
+    system.log.undo("a")
+    system.observe(Turn("D5", "Ann", "I live in Bonn.", "s3"), "a")
+    system.observe(Turn("D6", "Ben", "I live in Bonn.", "s3"), "a")
+    system.forget("a", [1])
+    system.observe(Turn("D7", "Ann", "I live in Rome. I live in Bonn.", "s3"), "a")
+    assert not read, "each turn would cost as much as there are notes"
+    monkeypatch.undo()
+    notes = [(entry.speaker, entry.text, entry.source_turn_ids) for entry in system.entries("a")]
+    assert notes == [
+        ("Ann", "I live in Oslo.", ("D3",)),
+        ("Ann", "I live in Bonn.", ("D5",)),
+        ("Ben", "I live in Bonn.", ("D6",)),
+        ("Ann", "I live in Rome.", ("D7",)),
+    ]

@@ -30,6 +30,7 @@ Intervals = Mapping[str, Mapping[str, Any] | None]
 """Label to mean, low and high, as in `results.json`; None where nothing was measured."""
 
 _SERIES = ("#2a78d6", "#1baf7a", "#8468cf", "#d98a1f", "#d05590")
+_DASHES = ("-", ":", "--", "-.", (0, (6, 1, 1, 1, 1, 1)))
 _PARTS = {
     **dict(zip(("ADD", "UPDATE", "DELETE", "LINK", "ABSTRACT"), _SERIES, strict=True)),
     **{"NOOP": "#c3c1b8", "refused": "#e0a021", "parse failures": "#d9482f"},
@@ -92,12 +93,17 @@ def inline_svg(figure: Figure, label: str) -> Markup:
 
 
 def draw_lines(
-    panels: Mapping[str, Mapping[str, Points]], x_label: str, legend: bool = True, columns: int | None = None
+    panels: Mapping[str, Mapping[str, Points]],
+    x_label: str,
+    legend: bool = True,
+    columns: int | None = None,
+    *,
+    logarithmic: bool = False,
 ) -> Figure:
     """Draw one panel a title, in it a line for each series that has a finite point.
 
-    A series has one colour in all panels; there are five, and from the sixth series on lines are dotted. Panels stand
-    side by side, or in rows of `columns`.
+    A series has one colour in all panels; there are five, and every five series the lines are broken otherwise. Panels
+    stand side by side, or in rows of `columns`. With `logarithmic`, both axes are.
     """
     figure, axes = _figure(panels, (4.6, 2.7), columns)
     drawn: dict[str, Any] = {}
@@ -108,12 +114,15 @@ def draw_lines(
             if not finite:
                 continue
             repeats, place = divmod(names.index(name), len(_SERIES))
-            style, colour = ":" if repeats else "-", _SERIES[place]
-            [drawn[name]] = axis.plot(*zip(*finite, strict=True), style, color=colour, gid=_tip(name))
+            dashes, colour = _DASHES[repeats % len(_DASHES)], _SERIES[place]
+            [drawn[name]] = axis.plot(*zip(*finite, strict=True), ls=dashes, color=colour, gid=_tip(name))
             for x, y in finite if len(finite) <= 60 else ():
                 axis.plot([x], [y], ".", color=colour, gid=_tip(f"{name}, {x_label} {x:g}: {y:.4g}"))
         axis.set_xlabel(_plain(x_label))
         axis.grid(axis="y", color=_GRID)
+        if logarithmic:
+            axis.set_xscale("log")
+            axis.set_yscale("log")
     if legend:
         _add_legend(figure, drawn)
     return figure
