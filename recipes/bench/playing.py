@@ -99,14 +99,16 @@ def _warm_up(name: str) -> None:
 def new_system(name: str) -> BankedSystem:
     """Return a system that rules and stand-ins write, by its name in `SYSTEMS`."""
     from memory_r1.agents.memory_manager import MemoryManager
+    from memory_r1.memory.forms import FORMS
     from memory_r1.memory.retriever import Retriever
     from memory_r1.systems.table import build_system, system_spec
 
     retriever = Retriever(HashedEmbedder())
+    form = FORMS[system_spec(name).operations]
     system = build_system(
         name,
         retriever=retriever,
-        manager=MemoryManager(AddingModel(), retriever) if system_spec(name).needs_manager else None,
+        manager=MemoryManager(AddingModel(form), retriever, form=form) if system_spec(name).needs_manager else None,
         weaver=HashedWeaver(),
         recall_per_speaker=RECALL_PER_SPEAKER,
     )

@@ -18,6 +18,8 @@ import numpy as np
 
 from memory_r1.inference.language_model import Completion, Messages
 from memory_r1.memory.embedder import SentenceEmbedder
+from memory_r1.memory.forms import FLAT, OperationForm
+from memory_r1.systems.triples import triples_by_rules
 from memory_r1.types import Turn
 
 SPEAKERS = ("Ann", "Ben")
@@ -117,12 +119,21 @@ def _hashed(word: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class AddingModel:
-    """A language model that replies to every turn with the ADD of what was said."""
+    """A language model that replies to every turn with the ADD of what was said, as a text or as edges of a graph."""
+
+    def __init__(self, form: OperationForm) -> None:
+        self._form = form
 
     def generate(self, prompts: Sequence[Messages], **_: object) -> list[Completion]:
         """Complete each prompt of a manager."""
         said = [prompt[-1]["content"].rpartition("Last turn: ")[2] for prompt in prompts]
-        return [Completion(json.dumps([{"op": "ADD", "text": text}]), 0, 0) for text in said]
+        return [Completion(json.dumps(self._added(line)), 0, 0) for line in said]
+
+    def _added(self, line: str) -> list[dict[str, str]]:
+        if self._form is FLAT:
+            return [{"op": "ADD", "text": line}]
+        speaker, _, text = line.partition(": ")
+        return [{"op": "ADD", **triple.payload} for triple in triples_by_rules(Turn("", speaker, text, "", ""))]
 
     def count_tokens(self, text: str) -> int:
         """Return the number of words."""
