@@ -157,6 +157,7 @@ def _row(number: int, record: Record) -> dict[str, Any]:
     turn = record.turn
     return {
         "number": number,
+        "turn": turn is not None,
         "speaker": turn.speaker if turn else "",
         "text": turn.text[:_EXCERPT] if turn else "",
         "kinds": Counter(str(event.kind) for event in record.events),

@@ -89,6 +89,8 @@ class StoreFile:
         self.path = Path(path)
         if not self.path.is_file():
             raise StoreError(f"{self.path}: no such file; give the path of a memory store")
+        if not self.path.stat().st_size:
+            raise StoreError(f"{self.path} is empty; give the path of a memory store")
         self._log = SqliteLog(self.path, ScopeState(), system=None, read_only=not writable)
         self.title, self.system = self.path.name, self._log.system
         self.writable, self.answer = writable, answer

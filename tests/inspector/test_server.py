@@ -185,6 +185,8 @@ def test_what_is_forgotten_elsewhere_is_no_longer_shown(path: Path, server: Insp
     system = open_system(path)
     system.forget("ann", [2])
     assert "cat" not in json.dumps([ask(server, "api/records?scope=ann"), ask(server, "api/entry?scope=ann&id=2")])
+    [erased] = [row for row in ask(server, "api/records?scope=ann")["rows"] if "FORGET" in row["kinds"]]
+    assert (erased["number"], erased["turn"], erased["text"]) == (6, True, "")
     system.observe(turns("likes tea")[0], "ann")
     assert ask(server, "api/state?scope=ann")["total"] == 9
     system.log.close()
@@ -192,7 +194,13 @@ def test_what_is_forgotten_elsewhere_is_no_longer_shown(path: Path, server: Insp
 
 def test_a_path_that_is_no_store_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.db").write_text("hello, this is a text of some length " * 100)
-    for name, message in (("missing.db", "no such file"), ("text.db", "not a database"), (".", "no such file")):
+    (tmp_path / "empty.db").touch()
+    for name, message in (
+        ("missing.db", "no such file"),
+        ("empty.db", "is empty"),
+        ("text.db", "not a database"),
+        (".", "no such file"),
+    ):
         with pytest.raises(MemoryR1Error, match=message):
             StoreFile(tmp_path / name)
     assert not (tmp_path / "missing.db").exists()

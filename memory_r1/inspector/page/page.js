@@ -8,6 +8,7 @@ let goal = 0; // the record that is shown or on its way
 let wanted = null; // the record to fetch next
 let stepping = false;
 let list = null; // the page of the list of records
+const wordless = "No words of it are kept."; // forgotten, or never said
 const names = { ADD: "added", UPDATE: "updated", DELETE: "deleted" };
 
 // Everything from the store goes in as text, never as markup.
@@ -135,7 +136,7 @@ function counted(changes) {
 // One record.
 
 function said(turn) {
-  if (!turn.text) return make("p", { class: "turn empty" }, "What was said is erased.");
+  if (!turn.text) return make("p", { class: "turn empty" }, wordless);
   return make("p", { class: "turn" }, make("b", {}, turn.speaker + ": "), turn.text);
 }
 
@@ -154,7 +155,7 @@ function described(state) {
   ];
   nodes.push(make("p", { class: "note" }, dotted(...facts)));
   if (record.failure) {
-    nodes.push(make("h3", {}, "Not understood"), make("p", {}, record.failure));
+    nodes.push(make("h3", {}, "Not understood"), make("p", {}, record.failure.replaceAll("_", " ")));
   }
   if (record.refusals.length) {
     const refused = record.refusals.map(({ reason, raw }) => make("li", {}, reason.replaceAll("_", " "), raw && make("code", {}, raw)));
@@ -203,7 +204,7 @@ const open = shielded(async (id) => {
 
 function version(event) {
   const jump = button({ class: "link" }, () => { dialog.close(); go(event.record); }, `Go to record ${event.record}`);
-  const cause = event.turn ? make("p", { class: "cause" }, event.turn.text ? `${event.turn.speaker}: ${event.turn.text}` : "What was said is erased.") : null;
+  const cause = event.turn ? make("p", { class: "cause" }, event.turn.text ? `${event.turn.speaker}: ${event.turn.text}` : wordless) : null;
   return make("li", event.undone ? { class: "undone" } : {},
     make("div", { class: "tags" }, tag(names[event.kind] || event.kind.toLowerCase(), names[event.kind]), event.undone ? tag("undone") : null,
       make("span", { class: "note" }, time(event.turn ? event.turn.timestamp : event.written_at))),
@@ -228,9 +229,10 @@ const load = shielded(async (where) => {
 });
 
 function row(record) {
-  const text = record.text ? `${record.speaker}: ${record.text}` : "";
+  const text = record.text ? `${record.speaker}: ${record.text}`
+    : make("span", { class: "empty" }, record.turn ? wordless : "outside of any turn");
   return make("li", {}, button({ "data-record": record.number }, () => go(record.number),
-    make("span", { class: "number" }, record.number.toLocaleString("en")), make("span", { class: "text" }, text || make("span", { class: "empty" }, "outside of any turn")),
+    make("span", { class: "number" }, record.number.toLocaleString("en")), make("span", { class: "text" }, text),
     make("span", { class: "tags" }, ...tags(record.kinds, record.refused, record.failed))));
 }
 
@@ -244,8 +246,8 @@ function mark() {
   if (!current) return false;
   const box = at("records").getBoundingClientRect();
   const place = current.getBoundingClientRect();
-  if (place.top < box.top) at("records").scrollTop -= box.top - place.top;
-  if (place.bottom > box.bottom) at("records").scrollTop += place.bottom - box.bottom;
+  const end = Math.max(box.top + place.height, Math.min(box.bottom, innerHeight)); // what is on the screen
+  if (place.top < box.top || place.bottom > end) at("records").scrollTop += place.top - (box.top + end - place.height) / 2;
   return true;
 }
 
@@ -366,6 +368,11 @@ at("last").addEventListener("click", () => step(Infinity));
 at("undo").addEventListener("click", undo);
 at("answer").addEventListener("click", ask);
 at("ask").addEventListener("submit", (event) => { event.preventDefault(); search(); });
+at("query").addEventListener("input", () => {
+  if (at("query").value) return;
+  results();
+  at("found").textContent = "";
+});
 at("close").addEventListener("click", () => dialog.close());
 dialog.addEventListener("close", keep);
 document.addEventListener("keydown", (event) => {
