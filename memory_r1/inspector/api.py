@@ -10,17 +10,16 @@ from typing import Any
 from memory_r1.errors import ScopeError, StoreError
 from memory_r1.inspector.store import Inspected
 from memory_r1.inspector.timeline import Timeline, Version
-from memory_r1.memory.record import FORGET, MARKERS, SPEAKERS, Record
-from memory_r1.types import MemoryEntry, OperationKind
+from memory_r1.memory.record import FORGET, MARKERS, NO_EDITS, SPEAKERS, Record
+from memory_r1.types import MemoryEntry
 
 PAGE = 50
 """Rows of a list that are sent at once."""
 _KEPT_SCOPES = 4
 _EXCERPT = 160  # characters of a turn in the list
-_EDITED = {OperationKind.ADD, OperationKind.UPDATE, OperationKind.DELETE}
 _SHOWN: dict[str, Callable[[Record], bool]] = {
     "all": lambda record: True,
-    "changes": lambda record: any(event.kind in _EDITED for event in record.events),
+    "changes": lambda record: any(event.kind not in {*NO_EDITS, FORGET} for event in record.events),
     "refusals": lambda record: bool(record.refusals or record.failure),
     "undone": lambda record: any(event.kind in MARKERS or event.kind == FORGET for event in record.events),
 }

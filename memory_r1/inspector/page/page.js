@@ -86,7 +86,8 @@ const go = shielded(async (number) => {
 
 function step(by) {
   if (!shown) return;
-  const number = Math.min(shown.total, Math.max(0, goal + by));
+  const from = goal === "last" ? shown.total : goal;
+  const number = Math.min(shown.total, Math.max(0, from + by));
   at("slider").value = number;
   go(number);
 }
