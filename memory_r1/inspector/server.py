@@ -16,7 +16,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from memory_r1.errors import ConfigurationError, MemoryR1Error
 from memory_r1.inspector.api import Api
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Return the path below the secret, or reject the request."""
         if self.headers.get("Host") not in self.server.hosts:  # another name may be a rebound one of another site
             raise _Rejected(HTTPStatus.MISDIRECTED_REQUEST, "this host is not served here")
-        key, slash, path = urlsplit(self.path).path.removeprefix("/").partition("/")
+        key, slash, path = self.path.partition("?")[0].removeprefix("/").partition("/")
         if not slash or not secrets.compare_digest(key.encode(), self.server.key.encode()):
             raise _Rejected(HTTPStatus.NOT_FOUND, "open the address that inspect printed")
         return path
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
         if path in _FILES:
             name, kind = _FILES[path]
             return resources.files("memory_r1.inspector").joinpath("page", name).read_bytes(), kind
-        asked = {name: values[0] for name, values in parse_qs(urlsplit(self.path).query).items()}
+        asked = {name: values[0] for name, values in parse_qs(self.path.partition("?")[2]).items()}
         api, scope = self.server.api, asked.get("scope", "")
         if path == "api/overview":
             return _json({**api.overview(), "token": self.server.token})

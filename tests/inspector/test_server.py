@@ -29,8 +29,8 @@ from tests.inspector.stores import (
 def send(
     server: InspectorServer, method: str, path: str, content: Any = None, **headers: str
 ) -> tuple[int, http.client.HTTPMessage, str]:
-    """Send a request to `path` below the server's secret, or to the whole path if it starts with a slash."""
-    whole = path if path.startswith("/") else f"/{server.key}/{path}"
+    """Send a request to `path` below the server's secret, or to it alone if it is a whole path or address."""
+    whole = path if path.startswith(("/", "http://")) else f"/{server.key}/{path}"
     with closing(http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)) as connection:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, whole, None if content is None else json.dumps(content), names)
@@ -83,6 +83,7 @@ def test_nothing_is_served_without_the_secret_nor_beside_the_pages_own_paths(ser
     key = server.key
     for path in ("/", "/api/overview", f"/{key}", f"/{key[:-1]}/", "/x/api/overview", "/%ff/"):
         assert send(server, "GET", path)[0] == 404
+    assert send(server, "GET", "http://[/", Host=f"127.0.0.1:{server.server_port}")[0] == 404
     beside = ("page/index.html", "../server.py", "%2e%2e/server.py", "/etc/passwd", "api/", "api/undo", "memory.db")
     assert [send(server, "GET", path)[0] for path in beside] == [404] * len(beside)
     assert send(server, "POST", "api/overview", {})[0] == 404
