@@ -24,7 +24,7 @@ LIBRARY_LAYERS = (
     {"inference"},
     {"agents"},
     {"systems"},
-    {"training", "evaluation", "environments", "drafting", "assistant"},
+    {"training", "evaluation", "environments", "drafting", "assistant", "inspector"},
     {"cli"},
 )
 DATA_MAY_IMPORT = {"types", "errors", "json_field", "metrics", "dialogue_file", "jsonl", "entry", "memory"}
@@ -44,6 +44,9 @@ LIGHT = (
     "memory.log",
     "memory.bank",
     "memory.sqlite_log",
+    "inspector.server",
+    "inspector.store",
+    "cli.inspect",
 )
 HEAVY = ("torch", "faiss", "transformers")
 

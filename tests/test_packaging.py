@@ -85,4 +85,5 @@ def test_wheel_holds_the_library_alone(tmp_path: Path) -> None:
     tracked = {path.relative_to(ROOT).as_posix() for path in (ROOT / "memory_r1").rglob("*.py")}
     templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "memory_r1").rglob("*.jinja")}
     policies = {path.relative_to(ROOT).as_posix() for path in (ROOT / "memory_r1/systems/policies").glob("*/*")}
-    assert policies and tracked | templates | policies | {*adapters} <= set(names)
+    pages = {path.relative_to(ROOT).as_posix() for path in (ROOT / "memory_r1/inspector/page").iterdir()}
+    assert policies and tracked | templates | policies | pages | {*adapters} <= set(names)

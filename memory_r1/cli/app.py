@@ -12,6 +12,7 @@ import typer
 
 from memory_r1.cli.convert import convert
 from memory_r1.cli.doctor import doctor
+from memory_r1.cli.inspect import inspect
 from memory_r1.cli.merge import merge
 from memory_r1.cli.push import push
 from memory_r1.cli.questions import questions
@@ -30,6 +31,7 @@ def root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback
 
 app.command(rich_help_panel="Your data")(convert)
 app.command(rich_help_panel="Your data")(questions)
+app.command(rich_help_panel="Your memory")(inspect)
 app.command(rich_help_panel="Adapters")(merge)
 app.command(rich_help_panel="Adapters")(push)
 app.command(rich_help_panel="This machine")(doctor)

@@ -54,7 +54,8 @@ class SqliteLog(Log[S]):
     Args:
         path: The file, created if missing.
         start: The state before the first record of a scope.
-        system: Name of the memory system that owns the log.
+        system: Name of the memory system that owns the log; None takes the one that the file names.
+        read_only: Refuse every write.
 
     Raises:
         StoreError: The file is not a store, has another format, or belongs to another system.
@@ -62,10 +63,10 @@ class SqliteLog(Log[S]):
 
     persistent = True
 
-    def __init__(self, path: Path | str, start: S, *, system: str) -> None:
+    def __init__(self, path: Path | str, start: S, *, system: str | None, read_only: bool = False) -> None:
         super().__init__(start)
         self.path = Path(path)
-        self.system = system
+        self.system = system or ""
         self._erasures = 0
         if self.path.is_dir():
             raise StoreError(f"{self.path} is a folder; give the path of a file")
@@ -75,6 +76,8 @@ class SqliteLog(Log[S]):
                 self.path, isolation_level=None, timeout=_BUSY_SECONDS, check_same_thread=False
             )
             try:
+                if read_only:
+                    self._connection.execute("PRAGMA query_only = ON")
                 self._prepare()
             except BaseException:
                 self._connection.close()
@@ -83,6 +86,11 @@ class SqliteLog(Log[S]):
     def close(self) -> None:
         with self._lock:
             self._connection.close()
+
+    def version(self) -> tuple[int, int]:
+        """Return a value that differs after every write, by this program or another."""
+        with self._lock, self._errors("read"):
+            return self._number("PRAGMA data_version"), self._connection.total_changes
 
     def scopes(self) -> tuple[str, ...]:
         return tuple(scope for (scope,) in self._rows("SELECT DISTINCT scope FROM records ORDER BY 1"))
@@ -238,6 +246,7 @@ class SqliteLog(Log[S]):
                 " does not read: play its dialogues into a new file, or open it with the version that wrote it"
             )
         ((system, self._erasures),) = self._connection.execute("SELECT system, erasures FROM log").fetchall()
+        self.system = self.system or system
         if system != self.system:
             raise StoreError(f"{self.path} was written by system {system!r}; open it with that, not {self.system!r}")
 
