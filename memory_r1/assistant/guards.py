@@ -19,7 +19,7 @@ from memory_r1.types import MemoryEntry, Operation, OperationKind
 
 # Marks by which chat templates tell roles apart (ChatML, Llama 2 and 3, Gemma); a tokenizer reads them in any text.
 _TEMPLATE_MARKS = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<[be]os>")
-_LISTED = re.compile(r"^\s*(?:\d+[.)]|[-*])\s*|\s*\[[^\]]*\]\s*$")
+_LISTED = re.compile(r"^(?:\d+[.)]|[-*])|\[[^\[\]]*\]$")
 _SHORTEST_ECHO = 3  # words; "Ann smiled" may well be said anew
 
 
@@ -151,4 +151,4 @@ def without_echoes(text: str, memories: Iterable[MemoryEntry], *, by_assistant: 
 
 def _core(text: str) -> str:
     """Return a text without its number in a list, its date in brackets, case, spacing and last full stop."""
-    return " ".join(_LISTED.sub("", text).casefold().split()).rstrip(".!")
+    return " ".join(_LISTED.sub("", text.strip()).casefold().split()).rstrip(".!")

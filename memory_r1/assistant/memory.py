@@ -228,9 +228,10 @@ class Memory:
             DataError: No live memory has this id, or the text is empty or too long.
         """
         scope, item = self._view.known(memory_id, user_id)
-        text, longest = self.guards.memory(data), self.guards.max_memory_characters
-        if not text.strip() or (longest is not None and len(text) > longest):
-            raise DataError(f"data has {len(text)} characters: give from 1 to {longest or 'any number'}")
+        longest = self.guards.max_memory_characters
+        text = self.guards.memory(data) if longest is None or len(data) <= longest else ""
+        if not text.strip():
+            raise DataError(f"data has {len(data)} characters: give from 1 to {longest or 'any number'}")
         now = read_time(None)
 
         def decide(entry: MemoryEntry) -> Event:

@@ -72,7 +72,7 @@ def read_messages(
         masked += cleaned.masked
         shortened += cleaned.shortened
         if cleaned.text.strip():
-            speaker = guards.memory(name)[:_LONGEST_NAME].strip() or SPEAKERS[role]
+            speaker = guards.memory(name[: 2 * _LONGEST_NAME])[:_LONGEST_NAME].strip() or SPEAKERS[role]
             turn_id = f"{session_id}:{secrets.token_hex(6)}"
             turns.append(Said(turn_id, speaker, cleaned.text, session_id, at, dict(metadata or {}), verbatim))
     return Heard(tuple(turns), tuple(masked), shortened)

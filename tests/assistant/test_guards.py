@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -108,6 +109,32 @@ def test_kinds_of_secrets(text: str, kind: str) -> None:
 )
 def test_talk_is_no_secret(text: str) -> None:
     assert mask_secrets(text) == (text, [])
+
+
+def test_a_quoted_secret_is_masked_whole() -> None:
+    assert mask_secrets('password: "correct horse battery" for the router') == (
+        'password: "[masked: Secret Keyword]" for the router',
+        ["Secret Keyword"],
+    )
+
+
+@pytest.mark.parametrize("unit", ["pwd", "password", "pwd`", "password:`", "`a==", "secret = ", " ", "["])
+def test_no_message_takes_long_to_read(unit: str) -> None:
+    memory = scripted_memory()
+    hostile = (unit * 8000)[:8000]
+    started = process_time()
+    memory.add(hostile, user_id="ann", infer=False)
+    assert process_time() - started < 3
+
+
+def test_what_is_too_long_is_refused_unread() -> None:
+    memory = scripted_memory()
+    (added,) = memory.add("lives in Rome", user_id="ann", infer=False)["results"]
+    started = process_time()
+    with pytest.raises(DataError, match="give from 1 to 500"):
+        memory.update(added["id"], "-" * 100_000)
+    memory.add({"role": "user", "name": "-" * 100_000, "content": "hello"}, user_id="ann", infer=False)
+    assert process_time() - started < 3
 
 
 @pytest.mark.parametrize(("guards", "copies"), [(Guards(), 1), (OFF, 5)])
