@@ -63,7 +63,7 @@ def questions(
 
     With --reviewed, put the questions that the review keeps into the dialogues.
     """
-    if out.absolute() in (file.absolute(), reviewed and reviewed.absolute()):
+    if out.resolve() in (file.resolve(), reviewed and reviewed.resolve()):
         raise ConfigurationError(f"--out is {out}, which this command reads: name another file")
     dialogues = read_dialogues(file)
     if reviewed is not None:
@@ -91,10 +91,7 @@ def _draft(dialogues: Sequence[Dialogue], who: Drafting, file: Path, out: Path, 
     from memory_r1.evaluation.progress import progress_bars
 
     unfinished = out.with_name(f"{out.name}.drafts")
-    if restart:
-        out.unlink(missing_ok=True)
-        unfinished.unlink(missing_ok=True)
-    if out.exists():
+    if out.exists() and not restart:
         raise ConfigurationError(
             f"{out} is there already: take it back with --reviewed {out}, name another --out, or discard it with "
             "--restart"
@@ -103,6 +100,9 @@ def _draft(dialogues: Sequence[Dialogue], who: Drafting, file: Path, out: Path, 
         raise ConfigurationError(f"{file}: every dialogue has questions already, so there is nothing to draft")
     _check(who)
     drafter, checker, models = _load(who)
+    if restart:  # only now, when all that the options name has been found fit
+        out.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     settings = {
         "dialogues_sha256": dialogues_hash(dialogues),
         **{name: getattr(who, name) for name in ("check_answers", "constrained", "embedder", "window")},
