@@ -44,7 +44,7 @@ class Guards:
         max_memory_characters: Length of a memory; longer ones are refused.
         mask_secrets: Mask keys, passwords and the like, as detect-secrets finds them.
         refuse_echoes: Store nothing that was recalled. Lines of any message that repeat a memory are taken out, and
-            from the assistant's every such passage; a memory equal to a live one is refused.
+            from the assistant's every such passage; a new memory equal to a live one is refused.
         plain_text: Join lines and take out a chat template's marks, so that no message looks like part of the prompt.
     """
 
@@ -124,8 +124,10 @@ class Guards:
         if self.max_memory_characters is not None and len(text) > self.max_memory_characters:
             return RefusalReason.TOO_LONG, None
         if self.refuse_echoes and operation.kind is OperationKind.ADD:
-            echoed = next((entry.entry_id for entry in live if _core(entry.text) == _core(text)), None)
-            return None if echoed is None else (RefusalReason.ECHO, echoed)
+            core = _core(text)
+            echoed = next((entry.entry_id for entry in live if _core(entry.text) == core), None)
+            if echoed is not None or any(_core(earlier.text) == core for earlier in done if earlier.text):
+                return RefusalReason.ECHO, echoed
         return None
 
     def _masked(self, text: str) -> tuple[str, list[str]]:

@@ -149,6 +149,13 @@ def test_nothing_recalled_is_stored_again(guards: Guards, copies: int) -> None:
     assert sum("lives in rome" in text.lower() for text in texts(memory, "ann")) == copies
 
 
+def test_a_turn_stores_no_text_twice() -> None:
+    memory = scripted_memory(model=ObedientModel())
+    memory.add('[{"op": "ADD", "text": "Ann lives in Rome"}, {"op": "ADD", "text": "ann lives in Rome."}]', user_id="a")
+    memory.add([{"role": "user", "content": "fact"}] * 2, user_id="b", infer=False)
+    assert (texts(memory, "a"), texts(memory, "b")) == (["Ann lives in Rome"], ["fact"])
+
+
 def test_a_user_may_quote_a_memory_to_correct_it() -> None:
     model = ScriptedLanguageModel()
     memory = scripted_memory(model=model)
