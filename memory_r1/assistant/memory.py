@@ -238,7 +238,7 @@ class Memory:
         """Replace the text of a memory, and add to its metadata.
 
         Raises:
-            DataError: No live memory has this id, the text is none, empty or too long, or JSON cannot hold the metadata.
+            DataError: No live memory has this id, the text is none, empty or too long, or the metadata is not JSON.
         """
         data, added = read_text("data", data), read_metadata(metadata)
         scope, item = self._view.known(memory_id, user_id)

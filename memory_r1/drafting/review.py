@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ TAKEN = ("keep", "dialogue_id", "question", "answer", "category", "evidence")
 COLUMNS = (*TAKEN, "evidence_text", "flags")
 SEPARATOR = ";"
 """Stands between the turn ids of evidence in CSV."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How a cell begins that a spreadsheet computes; in CSV an apostrophe precedes it, and any that it begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,8 @@ def _csv(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
                     f"{path}: turn id {shown(turn_id)} of dialogue {row['dialogue_id']} holds a {SEPARATOR!r} or outer "
                     "blanks, which CSV cannot tell apart; give an --out that ends in .jsonl"
                 )
-        writer.writerow({**row, "evidence": f"{SEPARATOR} ".join(row["evidence"])})
+        cells = {**row, "evidence": f"{SEPARATOR} ".join(row["evidence"])}
+        writer.writerow({name: f"'{cell}" if _FORMULA.match(cell) else cell for name, cell in cells.items()})
     return file.getvalue()
 
 
@@ -137,6 +141,7 @@ def _read_csv(path: Path) -> Iterator[tuple[int, object]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: found bytes that are not UTF-8, allowed: CSV saved as UTF-8") from error
     heading = text.split("\n", 1)[0]
+    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # by default the evidence of long turns is refused
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
     try:
         rows = list(reader)
@@ -151,7 +156,8 @@ def _read_csv(path: Path) -> Iterator[tuple[int, object]]:
             continue
         if len(cells) != len(names):
             raise DataError(f"{path}: row {number}: found {len(cells)} cells, allowed: {len(names)}, one a column")
-        row: dict[str, Any] = dict(zip(names, cells, strict=True))
+        said = (cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell for cell in cells)
+        row: dict[str, Any] = dict(zip(names, said, strict=True))
         row["evidence"] = [part.strip() for part in row["evidence"].split(SEPARATOR) if part.strip()]
         yield number, {name: row[name] for name in names if name in COLUMNS}
 
