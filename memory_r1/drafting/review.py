@@ -41,17 +41,32 @@ class Reviewed:
     unsaid: tuple[int, ...]
 
 
+def check_turn_ids(path: Path, dialogues: Sequence[Dialogue]) -> None:
+    """Check that a review of the dialogues can be read back from `path`.
+
+    Raises:
+        DataError: It is to be CSV, in which a turn id cannot be told from two.
+    """
+    for dialogue in dialogues if path.suffix != ".jsonl" else ():
+        for turn in dialogue.turns():
+            if SEPARATOR in turn.turn_id or turn.turn_id != turn.turn_id.strip():
+                raise DataError(
+                    f"{path}: turn id {shown(turn.turn_id)} of dialogue {dialogue.dialogue_id} holds a {SEPARATOR!r} "
+                    "or outer blanks, which CSV cannot tell apart; give an --out that ends in .jsonl"
+                )
+
+
 def write_review(path: Path, dialogues: Sequence[Dialogue], drafted: Sequence[Drafted]) -> None:
     """Write the drafts, flagged ones with `keep` no, replacing the file atomically.
 
     Raises:
-        DataError: A turn id cannot be told from two in CSV, or the file cannot be written.
+        DataError: The file cannot be written.
     """
     rows = list(_rows(dialogues, drafted))
     if path.suffix == ".jsonl":
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     else:
-        text = _csv(rows, path)
+        text = _csv(rows)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -117,17 +132,11 @@ def _rows(dialogues: Sequence[Dialogue], drafted: Sequence[Drafted]) -> Iterator
             }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
     for row in rows:
-        for turn_id in row["evidence"]:
-            if SEPARATOR in turn_id or turn_id != turn_id.strip():
-                raise DataError(
-                    f"{path}: turn id {shown(turn_id)} of dialogue {row['dialogue_id']} holds a {SEPARATOR!r} or outer "
-                    "blanks, which CSV cannot tell apart; give an --out that ends in .jsonl"
-                )
         cells = {**row, "evidence": f"{SEPARATOR} ".join(row["evidence"])}
         writer.writerow({name: f"'{cell}" if _FORMULA.match(cell) else cell for name, cell in cells.items()})
     return file.getvalue()

@@ -16,7 +16,7 @@ from memory_r1.cli import questions as command
 from memory_r1.dialogue_file import read_dialogues, write_dialogues
 from memory_r1.drafting.checks import Checker
 from memory_r1.drafting.drafts import Drafter
-from memory_r1.errors import ConfigurationError, EndpointError, ModelError
+from memory_r1.errors import ConfigurationError, DataError, EndpointError, ModelError
 from memory_r1.systems.writer import Writer
 from memory_r1.types import Question
 from tests.chat_server import Answer, ChatServer
@@ -120,6 +120,20 @@ def test_a_review_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ModelError):
         run(file, "--out", review, "--drafter", tmp_path / "nothing", "--no-check-answers", "--restart")
     assert (review.read_text(), file.read_text()) == ("hours of work", written)
+
+
+def test_turn_ids_that_csv_cannot_hold_are_told_before_a_model_drafts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session, *_) = chat().sessions
+    turns = tuple(replace(turn, turn_id=f"a;{turn.turn_id}") for turn in session.turns)
+    file, model = tmp_path / "own.jsonl", scripted()
+    write_dialogues(file, [replace(chat(), sessions=(replace(session, turns=turns),))])
+    use(monkeypatch, model)
+    with pytest.raises(DataError, match=r'turn id "a;s1:1" .* ends in \.jsonl'):
+        run(file, "--out", tmp_path / "review.csv", "--drafter", "base")
+    assert not model.batches
+    run(file, "--out", tmp_path / "review.jsonl", "--drafter", "base")
 
 
 def test_dialogues_that_have_questions_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
