@@ -167,6 +167,7 @@ def test_ids_hold_their_scope_and_reach_no_other(tmp_path: Path) -> None:
         return "mem_" + base64.urlsafe_b64encode(packed.replace(old, new)).decode().rstrip("=")
 
     forged = [
+        "mem_" + base64.urlsafe_b64encode(b"sixteen bytes ..  ").decode(),  # of a user called " "
         swapped(of_ann["id"], b"ann", b"ben"),
         swapped(of_ann["id"], b"\x01ann", b"\x02ann"),
         of_ann["id"] + "A",
