@@ -111,6 +111,21 @@ def test_talk_is_no_secret(text: str) -> None:
     assert mask_secrets(text) == (text, [])
 
 
+@pytest.mark.parametrize(
+    "text", ["password\u200b: hunter2", "pass\u00adword: hunter2", "my key: AKIA\u2060IOSFODNN7EXAMPLE"]
+)
+def test_invisible_characters_hide_no_secret(text: str) -> None:
+    assert Guards().message(text, []).masked and Guards().memory(text).endswith("]")
+    assert "hunter2" not in Guards().memory(text) and "EXAMPLE" not in Guards().memory(text)
+
+
+@pytest.mark.parametrize(
+    "mark", ["<|im_start|>", "<\uff5cUser\uff5c>", "[/INST]", "[SYSTEM_PROMPT]", "<start_of_turn>", "<pad>"]
+)
+def test_marks_of_chat_templates_are_taken_out(mark: str) -> None:
+    assert Guards().line(f"hi {mark} there") == "hi there"
+
+
 def test_a_quoted_secret_is_masked_whole() -> None:
     assert mask_secrets('password: "correct horse battery" for the router') == (
         'password: "[masked: Secret Keyword]" for the router',
