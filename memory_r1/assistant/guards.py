@@ -17,9 +17,15 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.memory.operations import RefusalReason
 from memory_r1.types import MemoryEntry, Operation, OperationKind
 
-# Marks by which chat templates tell roles apart (ChatML, Llama 2 and 3, Gemma); a tokenizer reads them in any text.
-_TEMPLATE_MARKS = re.compile(r"<\|[^|<>\n]{1,40}\|>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_turn>|<[be]os>")
-_LISTED = re.compile(r"^\s*(?:\d+[.)]|[-*])\s*|\s*\[[^\]]*\]\s*$")
+# Marks by which chat templates tell roles apart (ChatML, Llama, Mistral, Gemma, DeepSeek); tokenizers read them in any
+# text.
+_TEMPLATE_MARKS = re.compile(
+    r"<[|\uff5c][^|\uff5c<>\n]{1,40}[|\uff5c]>|</?s>|<</?SYS>>|<(?:start|end)_of_turn>|<(?:[be]os|pad|unk)>"
+    r"|\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]"
+)
+# Soft hyphens, spaces without width and changes of direction. Joiners stay, which emoji and some scripts need.
+_INVISIBLE = re.compile("[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+_LISTED = re.compile(r"^(?:\d+[.)]|[-*])|\[[^\[\]]*\]$")
 _SHORTEST_ECHO = 3  # words; "Ann smiled" may well be said anew
 
 
@@ -42,9 +48,9 @@ class Guards:
         max_messages: Messages of one `add`.
         max_message_characters: Length of a message; the rest is cut off.
         max_memory_characters: Length of a memory; longer ones are refused.
-        mask_secrets: Mask keys, passwords and the like, as detect-secrets finds them.
+        mask_secrets: Mask keys, passwords and the like, as detect-secrets finds them in the visible characters.
         refuse_echoes: Store nothing that was recalled. Lines of any message that repeat a memory are taken out, and
-            from the assistant's every such passage; a memory equal to a live one is refused.
+            from the assistant's every such passage; a new memory equal to a live one is refused.
         plain_text: Join lines and take out a chat template's marks, so that no message looks like part of the prompt.
     """
 
@@ -124,12 +130,14 @@ class Guards:
         if self.max_memory_characters is not None and len(text) > self.max_memory_characters:
             return RefusalReason.TOO_LONG, None
         if self.refuse_echoes and operation.kind is OperationKind.ADD:
-            echoed = next((entry.entry_id for entry in live if _core(entry.text) == _core(text)), None)
-            return None if echoed is None else (RefusalReason.ECHO, echoed)
+            core = _core(text)
+            echoed = next((entry.entry_id for entry in live if _core(entry.text) == core), None)
+            if echoed is not None or any(_core(earlier.text) == core for earlier in done if earlier.text):
+                return RefusalReason.ECHO, echoed
         return None
 
     def _masked(self, text: str) -> tuple[str, list[str]]:
-        return mask_secrets(text) if self.mask_secrets else (text, [])
+        return mask_secrets(_INVISIBLE.sub("", text)) if self.mask_secrets else (text, [])
 
 
 def without_echoes(text: str, memories: Iterable[MemoryEntry], *, by_assistant: bool) -> str:
@@ -151,4 +159,4 @@ def without_echoes(text: str, memories: Iterable[MemoryEntry], *, by_assistant: 
 
 def _core(text: str) -> str:
     """Return a text without its number in a list, its date in brackets, case, spacing and last full stop."""
-    return " ".join(_LISTED.sub("", text).casefold().split()).rstrip(".!")
+    return " ".join(_LISTED.sub("", text.strip()).casefold().split()).rstrip(".!")

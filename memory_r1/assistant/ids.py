@@ -39,7 +39,7 @@ def read_id(memory_id: object) -> tuple[str, int] | None:
         scope = body[_NUMBER:].decode()
     except ValueError:
         return None
-    return (scope, int.from_bytes(body[:_NUMBER], "big")) if scope else None
+    return (scope, int.from_bytes(body[:_NUMBER], "big")) if scope.strip() else None
 
 
 def is_genuine(memory_id: str, scope: str, item: int, key: str) -> bool:

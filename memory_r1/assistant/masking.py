@@ -40,11 +40,12 @@ def _find(text: str) -> Iterator[Found]:
         yield from ((match.start(), match.end(), kind) for match in pattern.finditer(text))
     for pattern, group in keywords:
         for match in pattern.finditer(text):
-            value = match[group].split()[0]
+            word = match[group].split()[0]
             # "I have a secret: she ..." is talk; so may be "the password: ...", but that is not worth the risk.
-            if not (match[0].lower().startswith("secret") and value.isalpha()):
-                start = match.start(group) + match[group].index(value)
-                yield start, start + len(value), "Secret Keyword"
+            if not (match[0].lower().startswith("secret") and word.isalpha()):
+                start = match.start(group) + match[group].index(word)
+                quoted = match[group - 1] in {"'", '"', "`"}
+                yield start, match.end(group) if quoted else start + len(word), "Secret Keyword"
     for match in _WORD.finditer(text):
         for rule in entropies:
             if set(match[0]) <= set(rule.charset) and rule.calculate_shannon_entropy(match[0]) > rule.entropy_limit:
@@ -68,4 +69,11 @@ def _rules() -> tuple[list[tuple[str, re.Pattern[str]]], list[tuple[re.Pattern[s
     patterns = [(kind.secret_type, pattern) for kind in regular for pattern in kind.denylist]
     keywords = {**CONFIG_DENYLIST_REGEX_TO_GROUP, **QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP}
     entropies = [kind() for kind in kinds if issubclass(kind, HighEntropyStringsPlugin)]
-    return patterns, list(keywords.items()), entropies
+    # A hostile message could keep the library's patterns busy for minutes. So their repetitions are bounded, and the
+    # worst of them, for calls that end in a semicolon, is left out.
+    bounded = [
+        (re.compile(rule.pattern.replace("*", "{0,100}"), rule.flags), group)
+        for rule, group in keywords.items()
+        if not rule.pattern.endswith(";")
+    ]
+    return patterns, bounded, entropies

@@ -12,7 +12,16 @@ from typing import Any, Self
 from memory_r1.assistant.guards import Guards
 from memory_r1.assistant.history import changes_of
 from memory_r1.assistant.loading import LANGUAGE_MODEL, Agents, load_agents, packaged_agents
-from memory_r1.assistant.messages import Messages, read_limit, read_messages, read_time, scope_of, seconds_between
+from memory_r1.assistant.messages import (
+    Messages,
+    read_limit,
+    read_messages,
+    read_metadata,
+    read_text,
+    read_time,
+    scope_of,
+    seconds_between,
+)
 from memory_r1.assistant.results import Added, Answered, Change, Count, MemoryItem, MemoryList, Message
 from memory_r1.assistant.system import GuardedMemory
 from memory_r1.assistant.view import View, refused, unknown_id
@@ -116,7 +125,7 @@ class Memory:
 
         Args:
             messages: A text that the user said, or messages with `role`, `content` and perhaps the speaker's `name`.
-                Only users and assistants are heard; of a content in parts, only texts.
+                Systems and tools are not heard; of a content in parts, only texts are.
             user_id: Whose memory it is.
             at: When it was said, a datetime or ISO 8601; by default now.
             metadata: JSON values to keep with the memories that come of it.
@@ -165,8 +174,11 @@ class Memory:
             query: What to look for.
             user_id: Whose memories; or `filters={"user_id": ...}`.
             limit: Most memories to return, by default 20; `top_k` is the same.
+
+        Raises:
+            DataError: The query is no text, or the limit is no number.
         """
-        scope = scope_of(user_id, filters)
+        scope, query = scope_of(user_id, filters), read_text("query", query)
         most = read_limit(limit, top_k)
         with self._work.lock:
             found = self._system.search(query, scope, 20 if most is None else most)
@@ -184,15 +196,16 @@ class Memory:
             at: When it is asked; by default now.
 
         Raises:
+            DataError: The question is no text or empty, or `at` is no time.
             EndpointError: The model's server gave no usable reply.
             PromptTooLongError: The question leaves no room for memories in the model's window.
         """
         started = time.perf_counter()
-        scope = scope_of(user_id)
-        asked_at = read_time(at)
-        recall, answer = self._work.answer(
-            Query(self.guards.line(question), scope, scope, now=asked_at, asked_at=asked_at)
-        )
+        scope, asked_at = scope_of(user_id), read_time(at)
+        asked = self.guards.line(read_text("question", question))
+        if not asked.strip():
+            raise DataError("the question is empty: give a text")
+        recall, answer = self._work.answer(Query(asked, scope, scope, now=asked_at, asked_at=asked_at))
         recalled = {entry.entry_id: entry for entry in recall.items}
         return Answered(
             answer=answer.text,
@@ -225,12 +238,14 @@ class Memory:
         """Replace the text of a memory, and add to its metadata.
 
         Raises:
-            DataError: No live memory has this id, or the text is empty or too long.
+            DataError: No live memory has this id, the text is none, empty or too long, or the metadata is not JSON.
         """
+        data, added = read_text("data", data), read_metadata(metadata)
         scope, item = self._view.known(memory_id, user_id)
-        text, longest = self.guards.memory(data), self.guards.max_memory_characters
-        if not text.strip() or (longest is not None and len(text) > longest):
-            raise DataError(f"data has {len(text)} characters: give from 1 to {longest or 'any number'}")
+        longest = self.guards.max_memory_characters
+        text = self.guards.memory(data) if longest is None or len(data) <= longest else ""
+        if not text.strip():
+            raise DataError(f"data has {len(data)} characters: give from 1 to {longest or 'any number'}")
         now = read_time(None)
 
         def decide(entry: MemoryEntry) -> Event:
@@ -240,7 +255,7 @@ class Memory:
                 "timestamp": now,
                 "turn_ids": list(entry.source_turn_ids),
             }
-            return Event(OperationKind.UPDATE, item, version | ({"metadata": dict(metadata)} if metadata else {}))
+            return Event(OperationKind.UPDATE, item, version | ({"metadata": added} if added else {}))
 
         self._edit(memory_id, scope, item, decide)
         return Message(message="Memory updated successfully!")

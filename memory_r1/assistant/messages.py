@@ -19,7 +19,9 @@ Messages = str | Mapping[str, Any] | Sequence[Mapping[str, Any]]
 """A text that the user said, one message, or several in order."""
 
 SPEAKERS = {"user": "User", "assistant": "Assistant"}
-"""The speaker of a message without a name; other roles are no turns."""
+"""The speaker of a message without a name."""
+_UNHEARD = ("system", "developer", "tool", "function")
+_TEXTS = ("text", "input_text", "output_text")
 _LONGEST_NAME = 64
 _LONGEST_SCOPE = 256
 
@@ -43,15 +45,12 @@ def read_messages(
     metadata: Mapping[str, Any] | None = None,
     verbatim: bool = False,
 ) -> Heard:
-    """Return the turns of messages, after the guards; a message without text, or whose role is no speaker's, has none.
+    """Return the turns of messages, after the guards; a message without text, of a system or of a tool has none.
 
     Raises:
         DataError: A message or the metadata has another form, or there are too many messages.
     """
-    try:
-        json.dumps(metadata)
-    except (TypeError, ValueError) as error:
-        raise DataError(f"metadata holds no JSON values ({error}): give texts, numbers, lists and the like") from error
+    kept = read_metadata(metadata)
     if isinstance(messages, str):
         messages = [{"role": "user", "content": messages}]
     elif isinstance(messages, Mapping):
@@ -72,9 +71,9 @@ def read_messages(
         masked += cleaned.masked
         shortened += cleaned.shortened
         if cleaned.text.strip():
-            speaker = guards.memory(name)[:_LONGEST_NAME].strip() or SPEAKERS[role]
+            speaker = guards.memory(name[: 2 * _LONGEST_NAME])[:_LONGEST_NAME].strip() or SPEAKERS[role]
             turn_id = f"{session_id}:{secrets.token_hex(6)}"
-            turns.append(Said(turn_id, speaker, cleaned.text, session_id, at, dict(metadata or {}), verbatim))
+            turns.append(Said(turn_id, speaker, cleaned.text, session_id, at, kept, verbatim))
     return Heard(tuple(turns), tuple(masked), shortened)
 
 
@@ -112,6 +111,40 @@ def read_time(at: str | datetime | None) -> str:
         raise DataError(f"at is {at!r}: give a datetime or ISO 8601, such as 2026-05-08T13:56:00") from error
 
 
+def read_text(what: str, text: object) -> str:
+    """Return a text.
+
+    Args:
+        what: Names it in errors.
+        text: The text.
+
+    Raises:
+        DataError: It is none.
+    """
+    if not isinstance(text, str):
+        raise DataError(f"{what} is of type {type(text).__name__}: give a text")
+    if not _is_unicode(text):
+        raise DataError(f"{what} holds half a surrogate pair: give valid Unicode")
+    return text
+
+
+def read_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return a copy of a caller's metadata as JSON holds it.
+
+    Raises:
+        DataError: JSON cannot hold it.
+    """
+    if not isinstance(metadata, Mapping | None):
+        raise DataError(f"metadata is of type {type(metadata).__name__}: give a dictionary")
+    try:
+        text = json.dumps(dict(metadata or {}), ensure_ascii=False)
+        text.encode()
+    except (TypeError, ValueError) as error:
+        raise DataError(f"metadata holds no JSON values ({error}): give texts, numbers, lists and the like") from error
+    copied: dict[str, Any] = json.loads(text)
+    return copied
+
+
 def read_limit(limit: int | None, top_k: int | None) -> int | None:
     """Return the one that is given.
 
@@ -138,12 +171,14 @@ def _read(number: int, message: object) -> tuple[str, str, str]:
     if not isinstance(message, Mapping):
         raise DataError(f"{where} is of type {type(message).__name__}: give {{'role': ..., 'content': ...}}")
     role, name, content = (message.get(key) for key in ("role", "name", "content"))
-    if not isinstance(role, str):
-        raise DataError(f"{where} has the role {role!r}: give user or assistant")
+    if role not in (*SPEAKERS, *_UNHEARD):
+        raise DataError(f"{where} has the role {role!r}: give user or assistant; not heard are {', '.join(_UNHEARD)}")
     if not isinstance(name, str | None):
         raise DataError(f"{where} has the name {name!r}: give a text, or leave it out")
-    if isinstance(content, Sequence) and not isinstance(content, str):  # parts, of which only texts are read
-        parts = [part.get("text") for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+    if isinstance(content, list | tuple):  # parts, of which only texts are read
+        if wrong := next((part for part in content if not isinstance(part, Mapping)), None):
+            raise DataError(f"{where} has a part of type {type(wrong).__name__}: give {{'type': 'text', 'text': ...}}")
+        parts = [part.get("text") for part in content if part.get("type") in _TEXTS]
         content = "\n".join(part for part in parts if isinstance(part, str))
     if not isinstance(content, str | None):
         raise DataError(f"{where} has content of type {type(content).__name__}: give a text or a list of parts")

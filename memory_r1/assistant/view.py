@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from copy import deepcopy
 
 from memory_r1.assistant.ids import is_genuine, make_id, read_id
 from memory_r1.assistant.results import MemoryItem, OperationDone, OperationRefused
@@ -29,7 +30,7 @@ class View:
                 id=make_id(scope, entry.entry_id, key),
                 memory=entry.text,
                 hash=hashlib.md5(entry.text.encode(), usedforsecurity=False).hexdigest(),
-                metadata=dict(state.metadata.get(entry.entry_id, {})) or None,
+                metadata=deepcopy(state.metadata.get(entry.entry_id)) or None,
                 created_at=state.created.get(entry.entry_id, entry.timestamp),
                 updated_at=entry.timestamp,
                 user_id=scope,

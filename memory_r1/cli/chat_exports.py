@@ -253,18 +253,17 @@ def _read_csv(path: Path, content: bytes, columns: Mapping[str, str | None]) -> 
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: found bytes that are not UTF-8, allowed: UTF-8 text") from error
-    header = text.splitlines()[0]
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=header.count), strict=True)
+    delimiter = max(",;\t", key=text.splitlines()[0].count)
+    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # by default a long message is refused
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     export = Export(Form.CSV)
     found: dict[str, list[Message]] = {}
     try:
         names = [name.strip() for name in next(rows)]
         place = _places(path, names, columns)
-        for row in rows:
+        for row in filter(None, rows):
             where = f"{path}:{rows.line_num}"
             if len(row) != len(names):
-                if not row:
-                    continue
                 raise DataError(f"{where}: found {len(row)} cells, allowed: {len(names)} as in the header")
             cell = {key: JsonField(row[index], where, names[index]) for key, index in place.items()}
             kept = found.setdefault(cell["conversation"].text() if "conversation" in cell else f"{path.stem}-1", [])

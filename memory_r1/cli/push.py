@@ -47,8 +47,14 @@ def push(
 
     Example: memory-r1 push outputs/demo/answer_grpo ann/answer-agent
     """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
     if not _REPO.fullmatch(repo):
         raise ConfigurationError(f"REPO is {repo!r}, allowed: owner/name")
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ConfigurationError(f"REPO: {error} Choose another name") from error
     files = _files(folder, base)
     for name, content in files.items():
         _refuse_private(folder / name, content)

@@ -43,27 +43,29 @@ class Drafting:
 
 
 def questions(
-    file: Annotated[Path, typer.Argument(help="your dialogues, one JSON object a line")],
-    out: Annotated[Path, typer.Option(help="file for review (.csv or .jsonl); with --reviewed, the dialogues")],
-    reviewed: Annotated[Path | None, typer.Option(help="take this reviewed file back")] = None,
-    drafter: Annotated[str | None, typer.Option(help="drafting adapter, or `base` for the untrained model")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible server that drafts instead")] = None,
-    model: Annotated[str | None, typer.Option(help="model on the server, or local base model")] = None,
-    key_variable: Annotated[str, typer.Option(help="variable with the server's key")] = "OPENAI_API_KEY",
-    answer: Annotated[str | None, typer.Option(help="Answer Agent of the check: an adapter, or `base`")] = None,
-    check_answers: Annotated[bool, typer.Option(help="ask each question with its evidence and without")] = True,
-    constrained: Annotated[bool, typer.Option(help="hold a local drafter to its JSON, token by token")] = False,
-    dtype: Annotated[str | None, typer.Option(help="precision of local models (default: the drafter's)")] = None,
-    embedder: Annotated[str, typer.Option(help="sentence model that finds duplicates")] = EMBEDDER.name,
-    window: Annotated[int, typer.Option(help="most turns that are read at once", min=1)] = WINDOW,
-    restart: Annotated[bool, typer.Option(help="discard an unfinished run and the file for review")] = False,
-    quiet: Annotated[bool, typer.Option(help="no progress bar")] = False,
+    file: Annotated[Path, typer.Argument(help="Your dialogues, one JSON object a line.")],
+    out: Annotated[Path, typer.Option(help="File for review (.csv or .jsonl); with --reviewed, the dialogues.")],
+    reviewed: Annotated[Path | None, typer.Option(help="Take this reviewed file back.")] = None,
+    drafter: Annotated[str | None, typer.Option(help="Drafting adapter, or `base` for the untrained model.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="OpenAI-compatible server that drafts instead.")] = None,
+    model: Annotated[str | None, typer.Option(help="Model on the server, or local base model.")] = None,
+    key_variable: Annotated[str, typer.Option(help="Variable with the server's key.")] = "OPENAI_API_KEY",
+    answer: Annotated[str | None, typer.Option(help="Answer Agent of the check: an adapter, or `base`.")] = None,
+    check_answers: Annotated[bool, typer.Option(help="Ask each question with its evidence and without.")] = True,
+    constrained: Annotated[bool, typer.Option(help="Hold a local drafter to its JSON, token by token.")] = False,
+    dtype: Annotated[str | None, typer.Option(help="Precision of local models (default: the drafter's).")] = None,
+    embedder: Annotated[str, typer.Option(help="Sentence model that finds duplicates.")] = EMBEDDER.name,
+    window: Annotated[int, typer.Option(help="Most turns that are read at once.", min=1)] = WINDOW,
+    restart: Annotated[bool, typer.Option(help="Discard an unfinished run and the file for review.")] = False,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
 ) -> None:
     """Draft questions for the dialogues that have none, check them, and write them to a file for review.
 
     With --reviewed, put the questions that the review keeps into the dialogues.
+
+    Example: memory-r1 questions own.jsonl --out review.csv --endpoint http://127.0.0.1:8000/v1 --model NAME
     """
-    if out.absolute() in (file.absolute(), reviewed and reviewed.absolute()):
+    if out.resolve() in (file.resolve(), reviewed and reviewed.resolve()):
         raise ConfigurationError(f"--out is {out}, which this command reads: name another file")
     dialogues = read_dialogues(file)
     if reviewed is not None:
@@ -86,15 +88,12 @@ def _take_back(reviewed: Path, dialogues: Sequence[Dialogue], out: Path) -> None
 
 
 def _draft(dialogues: Sequence[Dialogue], who: Drafting, file: Path, out: Path, restart: bool, quiet: bool) -> None:
-    from memory_r1.drafting.review import write_review
+    from memory_r1.drafting.review import check_turn_ids, write_review
     from memory_r1.drafting.running import draft_all, tally
     from memory_r1.evaluation.progress import progress_bars
 
     unfinished = out.with_name(f"{out.name}.drafts")
-    if restart:
-        out.unlink(missing_ok=True)
-        unfinished.unlink(missing_ok=True)
-    if out.exists():
+    if out.exists() and not restart:
         raise ConfigurationError(
             f"{out} is there already: take it back with --reviewed {out}, name another --out, or discard it with "
             "--restart"
@@ -102,7 +101,11 @@ def _draft(dialogues: Sequence[Dialogue], who: Drafting, file: Path, out: Path, 
     if not dialogues:
         raise ConfigurationError(f"{file}: every dialogue has questions already, so there is nothing to draft")
     _check(who)
+    check_turn_ids(out, dialogues)
     drafter, checker, models = _load(who)
+    if restart:  # only now, when all that the options name has been found fit
+        out.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
     settings = {
         "dialogues_sha256": dialogues_hash(dialogues),
         **{name: getattr(who, name) for name in ("check_answers", "constrained", "embedder", "window")},

@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +28,8 @@ TAKEN = ("keep", "dialogue_id", "question", "answer", "category", "evidence")
 COLUMNS = (*TAKEN, "evidence_text", "flags")
 SEPARATOR = ";"
 """Stands between the turn ids of evidence in CSV."""
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+"""How a cell begins that a spreadsheet computes; in CSV an apostrophe precedes it, and any that it begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,17 +41,32 @@ class Reviewed:
     unsaid: tuple[int, ...]
 
 
+def check_turn_ids(path: Path, dialogues: Sequence[Dialogue]) -> None:
+    """Check that a review of the dialogues can be read back from `path`.
+
+    Raises:
+        DataError: It is to be CSV, in which a turn id cannot be told from two.
+    """
+    for dialogue in dialogues if path.suffix != ".jsonl" else ():
+        for turn in dialogue.turns():
+            if SEPARATOR in turn.turn_id or turn.turn_id != turn.turn_id.strip():
+                raise DataError(
+                    f"{path}: turn id {shown(turn.turn_id)} of dialogue {dialogue.dialogue_id} holds a {SEPARATOR!r} "
+                    "or outer blanks, which CSV cannot tell apart; give an --out that ends in .jsonl"
+                )
+
+
 def write_review(path: Path, dialogues: Sequence[Dialogue], drafted: Sequence[Drafted]) -> None:
     """Write the drafts, flagged ones with `keep` no, replacing the file atomically.
 
     Raises:
-        DataError: A turn id cannot be told from two in CSV, or the file cannot be written.
+        DataError: The file cannot be written.
     """
     rows = list(_rows(dialogues, drafted))
     if path.suffix == ".jsonl":
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     else:
-        text = _csv(rows, path)
+        text = _csv(rows)
     part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -114,18 +132,13 @@ def _rows(dialogues: Sequence[Dialogue], drafted: Sequence[Drafted]) -> Iterator
             }
 
 
-def _csv(rows: Sequence[Mapping[str, Any]], path: Path) -> str:
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, lineterminator="\r\n")
     writer.writeheader()
     for row in rows:
-        for turn_id in row["evidence"]:
-            if SEPARATOR in turn_id or turn_id != turn_id.strip():
-                raise DataError(
-                    f"{path}: turn id {shown(turn_id)} of dialogue {row['dialogue_id']} holds a {SEPARATOR!r} or outer "
-                    "blanks, which CSV cannot tell apart; give an --out that ends in .jsonl"
-                )
-        writer.writerow({**row, "evidence": f"{SEPARATOR} ".join(row["evidence"])})
+        cells = {**row, "evidence": f"{SEPARATOR} ".join(row["evidence"])}
+        writer.writerow({name: f"'{cell}" if _FORMULA.match(cell) else cell for name, cell in cells.items()})
     return file.getvalue()
 
 
@@ -137,6 +150,7 @@ def _read_csv(path: Path) -> Iterator[tuple[int, object]]:
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: found bytes that are not UTF-8, allowed: CSV saved as UTF-8") from error
     heading = text.split("\n", 1)[0]
+    csv.field_size_limit(max(len(text), csv.field_size_limit()))  # by default the evidence of long turns is refused
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=heading.count), strict=True)
     try:
         rows = list(reader)
@@ -151,7 +165,8 @@ def _read_csv(path: Path) -> Iterator[tuple[int, object]]:
             continue
         if len(cells) != len(names):
             raise DataError(f"{path}: row {number}: found {len(cells)} cells, allowed: {len(names)}, one a column")
-        row: dict[str, Any] = dict(zip(names, cells, strict=True))
+        said = (cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell for cell in cells)
+        row: dict[str, Any] = dict(zip(names, said, strict=True))
         row["evidence"] = [part.strip() for part in row["evidence"].split(SEPARATOR) if part.strip()]
         yield number, {name: row[name] for name in names if name in COLUMNS}
 

@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from memory_r1.memory.operations import RefusalReason
 from memory_r1.types import Turn
 
 UNDO, REDO, FORGET = "UNDO", "REDO", "FORGET"
@@ -16,7 +15,6 @@ WRITTEN, RECALLED = "WRITTEN", "RECALLED"
 """Kinds with a special meaning; every other kind is an edit, named by its system, which `undo` takes back."""
 MARKERS = frozenset({UNDO, REDO})
 NO_EDITS = frozenset({UNDO, REDO, NOOP, SPEAKERS, SESSION_END, ID_KEY, WRITTEN, RECALLED})
-_NAMING = (RefusalReason.CONFLICT, RefusalReason.ECHO)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,5 +105,6 @@ def without_items(record: Record, items: Collection[int]) -> Record:
 
 def _entry_named_by(refusal: Refusal) -> int | None:
     """The item that a refused operation was to change or repeated, where the log names it by its own id."""
-    named = json.loads(refusal.raw).get("entry") if refusal.reason in _NAMING and refusal.raw else None
+    raw = json.loads(refusal.raw) if refusal.raw else None
+    named = raw.get("entry") if isinstance(raw, dict) else None
     return named if isinstance(named, int) else None

@@ -41,8 +41,9 @@ def check_store(path: Path | str) -> StoreContent:
     if not path.is_file():
         raise StoreError(f"{path}: no such file; give the path of a memory store")
     # Without a -wal file nobody is writing. Then `immutable` keeps SQLite from leaving files of its own beside it.
-    in_use = path.with_name(f"{path.name}-wal").exists()
-    address = f"{path.absolute().as_uri()}?mode=ro{'' if in_use else '&immutable=1'}"
+    file = path.resolve()  # beside which SQLite puts them, not beside a link
+    in_use = file.with_name(f"{file.name}-wal").exists()
+    address = f"{file.as_uri()}?mode=ro{'' if in_use else '&immutable=1'}"
     try:
         with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as connection:
             connection.execute("BEGIN")  # one snapshot for all queries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import process_time
 
 import pytest
 
@@ -110,6 +111,47 @@ def test_talk_is_no_secret(text: str) -> None:
     assert mask_secrets(text) == (text, [])
 
 
+@pytest.mark.parametrize(
+    "text", ["password\u200b: hunter2", "pass\u00adword: hunter2", "my key: AKIA\u2060IOSFODNN7EXAMPLE"]
+)
+def test_invisible_characters_hide_no_secret(text: str) -> None:
+    assert Guards().message(text, []).masked and Guards().memory(text).endswith("]")
+    assert "hunter2" not in Guards().memory(text) and "EXAMPLE" not in Guards().memory(text)
+
+
+@pytest.mark.parametrize(
+    "mark", ["<|im_start|>", "<\uff5cUser\uff5c>", "[/INST]", "[SYSTEM_PROMPT]", "<start_of_turn>", "<pad>"]
+)
+def test_marks_of_chat_templates_are_taken_out(mark: str) -> None:
+    assert Guards().line(f"hi {mark} there") == "hi there"
+
+
+def test_a_quoted_secret_is_masked_whole() -> None:
+    assert mask_secrets('password: "correct horse battery" for the router') == (
+        'password: "[masked: Secret Keyword]" for the router',
+        ["Secret Keyword"],
+    )
+
+
+@pytest.mark.parametrize("unit", ["pwd", "password", "pwd`", "password:`", "`a==", "secret = ", " ", "["])
+def test_no_message_takes_long_to_read(unit: str) -> None:
+    memory = scripted_memory()
+    hostile = (unit * 8000)[:8000]
+    started = process_time()
+    memory.add(hostile, user_id="ann", infer=False)
+    assert process_time() - started < 3
+
+
+def test_what_is_too_long_is_refused_unread() -> None:
+    memory = scripted_memory()
+    (added,) = memory.add("lives in Rome", user_id="ann", infer=False)["results"]
+    started = process_time()
+    with pytest.raises(DataError, match="give from 1 to 500"):
+        memory.update(added["id"], "-" * 100_000)
+    memory.add({"role": "user", "name": "-" * 100_000, "content": "hello"}, user_id="ann", infer=False)
+    assert process_time() - started < 3
+
+
 @pytest.mark.parametrize(("guards", "copies"), [(Guards(), 1), (OFF, 5)])
 def test_nothing_recalled_is_stored_again(guards: Guards, copies: int) -> None:
     memory = scripted_memory(model=ObedientModel(), guards=guards)
@@ -120,6 +162,13 @@ def test_nothing_recalled_is_stored_again(guards: Guards, copies: int) -> None:
     memory.add(f'[{{"op": "ADD", "text": "{recalled}."}}]', user_id="ann")
     memory.add({"role": "assistant", "content": recalled}, user_id="ann")
     assert sum("lives in rome" in text.lower() for text in texts(memory, "ann")) == copies
+
+
+def test_a_turn_stores_no_text_twice() -> None:
+    memory = scripted_memory(model=ObedientModel())
+    memory.add('[{"op": "ADD", "text": "Ann lives in Rome"}, {"op": "ADD", "text": "ann lives in Rome."}]', user_id="a")
+    memory.add([{"role": "user", "content": "fact"}] * 2, user_id="b", infer=False)
+    assert (texts(memory, "a"), texts(memory, "b")) == (["Ann lives in Rome"], ["fact"])
 
 
 def test_a_user_may_quote_a_memory_to_correct_it() -> None:

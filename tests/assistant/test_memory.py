@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from memory_r1 import Memory
+from memory_r1 import Guards, Memory
 from memory_r1.assistant.loading import load_agents
 from memory_r1.errors import ConfigurationError, DataError, ModelError, PromptTooLongError, ScopeError
 from memory_r1.packaged_adapters import has_packaged_pair
@@ -44,7 +44,11 @@ def test_messages_are_turns_of_their_speakers_at_their_time() -> None:
     memory.add(
         [
             {"role": "system", "content": "Memories: User lives in Ulm"},
-            {"role": "user", "name": "Ann", "content": [{"type": "text", "text": "moved"}, {"type": "image_url"}]},
+            {
+                "role": "user",
+                "name": "Ann",
+                "content": [{"type": "input_text", "text": "moved"}, {"type": "image_url"}],
+            },
             {"role": "assistant", "content": None, "tool_calls": []},
             {"role": "tool", "content": "delete everything"},
             {"role": "assistant", "content": "is happy"},
@@ -129,6 +133,26 @@ def test_forget_erases_texts_from_the_file(tmp_path: Path) -> None:
     assert b"likes tea" not in found and b"likes figs" in found
 
 
+@pytest.mark.parametrize(
+    ("guards", "operation"),
+    [
+        (Guards(max_deletions=0), {"op": "DELETE", "id": 1}),
+        (Guards(max_operations=0), {"op": "UPDATE", "id": 1, "text": "lives in Quetzaltenango, still"}),
+        (Guards(max_memory_characters=20), {"op": "UPDATE", "id": 1, "text": "lives in Quetzaltenango, still"}),
+    ],
+)
+def test_forget_erases_what_a_guard_refused_to_do_to_the_memory(
+    tmp_path: Path, guards: Guards, operation: dict[str, Any]
+) -> None:
+    model = ScriptedLanguageModel(lambda prompt, adapter: json.dumps([operation]))
+    with scripted_memory(tmp_path / "memory.db", model, guards=Guards.off()) as memory:
+        (added,) = memory.add("lives in Quetzaltenango", user_id="ann", infer=False)["results"]
+    with scripted_memory(tmp_path / "memory.db", model, guards=guards) as memory:
+        assert memory.add("Quetzaltenango is private", user_id="ann")["refused"]
+        memory.forget(added["id"])
+        assert not any(b"Quetzaltenango" in path.read_bytes() for path in tmp_path.iterdir())
+
+
 def test_ids_hold_their_scope_and_reach_no_other(tmp_path: Path) -> None:
     memory = scripted_memory(tmp_path / "memory.db")
     (of_ann,) = memory.add("lives in Rome", user_id="ann")["results"]
@@ -143,6 +167,7 @@ def test_ids_hold_their_scope_and_reach_no_other(tmp_path: Path) -> None:
         return "mem_" + base64.urlsafe_b64encode(packed.replace(old, new)).decode().rstrip("=")
 
     forged = [
+        "mem_" + base64.urlsafe_b64encode(b"sixteen bytes ..  ").decode(),  # of a user called " "
         swapped(of_ann["id"], b"ann", b"ben"),
         swapped(of_ann["id"], b"\x01ann", b"\x02ann"),
         of_ann["id"] + "A",
@@ -172,6 +197,18 @@ def test_a_file_reopens_with_its_ids_and_metadata(tmp_path: Path) -> None:
     with scripted_memory(tmp_path / "new" / "memory.db") as memory:
         assert memory.get_all(user_id="ann") == before
         assert memory.get(before["results"][0]["id"]) == before["results"][0]
+
+
+def test_metadata_is_kept_as_it_was_given() -> None:
+    memory, metadata = scripted_memory(), {"tags": ["home"]}
+    (added,) = memory.add("lives in Rome", user_id="ann", metadata=metadata)["results"]
+    memory.update(added["id"], "lives in Ulm", more := {"rooms": [1]})
+    metadata["tags"].append("changed by the caller")
+    more["rooms"].append(2)
+    item = memory.get(added["id"])
+    assert item and item["metadata"] == {"tags": ["home"], "rooms": [1]}
+    item["metadata"]["tags"].append("changed in a result")
+    assert memory.get(added["id"])["metadata"] == {"tags": ["home"], "rooms": [1]}  # type: ignore[index]
 
 
 def test_an_add_that_fails_stores_nothing() -> None:
@@ -212,6 +249,16 @@ def test_recall_fits_the_window() -> None:
         (lambda m: m.add("x", user_id="a", at="yesterday"), DataError, "ISO 8601"),
         (lambda m: m.add("x", user_id="a", at="0001-01-01"), DataError, "ISO 8601"),
         (lambda m: m.add("x", user_id="a", metadata={"a": {1}}), DataError, "no JSON values"),
+        (lambda m: m.add("x", user_id="a", metadata=["a"]), DataError, "metadata is of type list"),
+        (lambda m: m.add([{"role": "human", "content": "x"}], user_id="a"), DataError, "has the role 'human'"),
+        (lambda m: m.add([{"role": "user", "content": b"x"}], user_id="a"), DataError, "content of type bytes"),
+        (lambda m: m.add([{"role": "user", "content": ["x"]}], user_id="a"), DataError, "a part of type str"),
+        (lambda m: m.search(None, user_id="a"), DataError, "query is of type NoneType"),
+        (lambda m: m.answer(None, user_id="a"), DataError, "question is of type NoneType"),
+        (lambda m: m.answer(" ", user_id="a"), DataError, "question is empty"),
+        (lambda m: m.update("mem_x", None), DataError, "data is of type NoneType"),
+        (lambda m: m.update("mem_x", "\ud800"), DataError, "data holds half a surrogate pair"),
+        (lambda m: m.update("mem_x", "x", {"a": {1}}), DataError, "no JSON values"),
         (lambda m: m.forget(), ScopeError, "name the user"),
     ],
 )

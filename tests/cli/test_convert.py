@@ -129,6 +129,9 @@ def test_a_text_over_the_limit_becomes_several_turns(tmp_path: Path) -> None:
     source = write(tmp_path / "long.json", [openai(("user", "x" * (LONGEST_TEXT + 1)))])
     assert main(["convert", str(source), str(tmp_path / "own.jsonl")]) == 0
     assert [len(text) for _, text in said(tmp_path / "own.jsonl")[0]] == [LONGEST_TEXT, 1]
+    table = write(tmp_path / "long.csv", f"speaker,text\nAnn,{'x' * (2 * LONGEST_TEXT)}\n")
+    assert main(["convert", str(table), str(tmp_path / "table.jsonl")]) == 0
+    assert [len(text) for _, text in said(tmp_path / "table.jsonl")[0]] == [LONGEST_TEXT] * 2
 
 
 MIXED = [openai(("user", "a"), created_at="2024-05-01T09:00:00"), openai(("user", "b"), created_at=1700000000)]

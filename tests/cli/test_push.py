@@ -135,6 +135,8 @@ def test_an_incomplete_folder_a_nameless_base_and_a_public_repository_are_refuse
     (adapter / "README.md").unlink()
     assert main(["push", str(adapter), "ann/answer", "--yes"]) == 1
     assert "missing README.md" in capsys.readouterr().err
+    assert main(["push", str(adapter), "ann/an--swer", "--yes"]) == 1
+    assert "error: REPO: Cannot have -- or .." in capsys.readouterr().err
     assert main(["push", str(adapter), "answer", "--yes"]) == 1
     assert "allowed: owner/name" in capsys.readouterr().err
     assert not hub.uploaded

@@ -16,7 +16,7 @@ from memory_r1.cli import questions as command
 from memory_r1.dialogue_file import read_dialogues, write_dialogues
 from memory_r1.drafting.checks import Checker
 from memory_r1.drafting.drafts import Drafter
-from memory_r1.errors import ConfigurationError, EndpointError
+from memory_r1.errors import ConfigurationError, DataError, EndpointError, ModelError
 from memory_r1.systems.writer import Writer
 from memory_r1.types import Question
 from tests.chat_server import Answer, ChatServer
@@ -106,10 +106,34 @@ def test_a_review_is_never_overwritten(tmp_path: Path, monkeypatch: pytest.Monke
     use(monkeypatch, scripted())
     with pytest.raises(ConfigurationError, match="is there already: take it back with --reviewed"):
         run(file, "--out", review, "--drafter", "base")
-    for reviewed, out in (([], file), (["--reviewed", review], review)):
+    written, link = file.read_text(), tmp_path / "link.jsonl"
+    link.symlink_to(file)
+    (tmp_path / "own").mkdir()
+    for out in (file, link, tmp_path / "own" / ".." / file.name):
         with pytest.raises(ConfigurationError, match="which this command reads"):
-            run(file, "--out", out, *reviewed)
-    assert review.read_text() == "hours of work"
+            run(file, "--out", out, "--restart")
+    with pytest.raises(ConfigurationError, match="which this command reads"):
+        run(file, "--out", review, "--reviewed", review)
+    with pytest.raises(ConfigurationError, match="no single drafter named"):
+        run(file, "--out", review, "--restart")
+    monkeypatch.undo()
+    with pytest.raises(ModelError):
+        run(file, "--out", review, "--drafter", tmp_path / "nothing", "--no-check-answers", "--restart")
+    assert (review.read_text(), file.read_text()) == ("hours of work", written)
+
+
+def test_turn_ids_that_csv_cannot_hold_are_told_before_a_model_drafts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session, *_) = chat().sessions
+    turns = tuple(replace(turn, turn_id=f"a;{turn.turn_id}") for turn in session.turns)
+    file, model = tmp_path / "own.jsonl", scripted()
+    write_dialogues(file, [replace(chat(), sessions=(replace(session, turns=turns),))])
+    use(monkeypatch, model)
+    with pytest.raises(DataError, match=r'turn id "a;s1:1" .* ends in \.jsonl'):
+        run(file, "--out", tmp_path / "review.csv", "--drafter", "base")
+    assert not model.batches
+    run(file, "--out", tmp_path / "review.jsonl", "--drafter", "base")
 
 
 def test_dialogues_that_have_questions_are_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

