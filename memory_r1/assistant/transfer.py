@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 FORMAT = "memory-r1 log"
 VERSION = 1
-_NUMBERS = ("prompt_tokens", "completion_tokens", "model_calls", "cut")
-_TEXTS = ("completion", "failure", "written_at")
 
 
 def open_log(path: Path, *, create: bool = False) -> SqliteLog[AssistantState]:
@@ -150,13 +148,18 @@ def _row(record: Record) -> Mapping[str, Any]:
 
 
 def _record(field: JsonField) -> Record:
-    members = field.members(("turn", "events", "refusals", *_NUMBERS, *_TEXTS))
+    members = field.members([each.name for each in fields(Record)])
     return Record(
         None if members["turn"].value is None else _turn(members["turn"]),
         tuple(_event(item) for item in members["events"].items()),
         tuple(_refusal(item) for item in members["refusals"].items()),
-        **{name: members[name].text(blank=True) for name in _TEXTS},
-        **{name: _number(members[name]) for name in _NUMBERS},
+        members["completion"].text(blank=True),
+        members["failure"].text(blank=True),
+        prompt_tokens=_number(members["prompt_tokens"]),
+        completion_tokens=_number(members["completion_tokens"]),
+        model_calls=_number(members["model_calls"]),
+        cut=_number(members["cut"]),
+        written_at=members["written_at"].text(blank=True),
     )
 
 

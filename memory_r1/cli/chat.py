@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from memory_r1 import Memory
+    from memory_r1.assistant.memory import Memory
 
 PROMPT = "> "
 
@@ -53,7 +53,8 @@ def chat(
     with open_memory(store, manager, answer, model, endpoint) as memory:
         conversation = Conversation(memory, user, speaker, console)
         live = len(memory.get_all(user_id=user)["results"])
-        console.print(f"{live} memories of {user} in {store_path(store)}. /help lists the commands.", highlight=False)
+        told = f"{live} memories of {user} in {store_path(store)}. /help lists the commands."
+        console.print(told, markup=False, highlight=False)
         for line in _lines(console):
             if line in ("/quit", "/exit"):
                 break

@@ -19,7 +19,7 @@ from memory_r1.cli.memory_options import (
     open_memory,
     store_path,
 )
-from memory_r1.errors import ConfigurationError
+from memory_r1.errors import ConfigurationError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -160,10 +160,13 @@ def import_file(
     path = store_path(store)
     if is_export(file):
         exporter, records = read_export(file)
+        user = user or exporter
         with open_log(path, create=True) as log:
-            log.extend(user or exporter, records)
-            live = len(log.state(user or exporter).bank)
-        typer.echo(f"{path}: memories of {user or exporter} {live}, records {len(records)}")
+            if log.records(user):
+                raise StoreError(f"{path}: {user} has a memory already: name another user with --user, or a --store")
+            log.extend(user, records)
+            live = len(log.state(user).bank)
+        typer.echo(f"{path}: memories of {user} {live}, records {len(records)}")
         return
     dialogues = read_dialogues(file)
     turns = sum(len(dialogue.turns()) for dialogue in dialogues)

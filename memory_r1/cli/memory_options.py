@@ -16,7 +16,7 @@ from memory_r1.packaged_adapters import choose, may_be_packaged
 from memory_r1.packaged_models import EMBEDDER, LANGUAGE_MODEL, cache_folder, is_prepared
 
 if TYPE_CHECKING:
-    from memory_r1 import Memory
+    from memory_r1.assistant.memory import Memory
 
 SOMEBODY = "me"
 _PANEL = "Who remembers and answers"
@@ -77,20 +77,23 @@ def open_memory(
             "FOLDER, where base is the untrained model"
         )
     from rich.console import Console
-    from transformers.utils import logging
+    from rich.markup import escape
 
-    from memory_r1 import Memory
-
-    logging.disable_progress_bar()
     console, path = Console(stderr=True), store_path(store)
     models = cache_folder() / "models"
     unprepared = [each.name for each in (LANGUAGE_MODEL, EMBEDDER) if not is_prepared(models / each.name, full=False)]
     first = may_be_packaged(name) and bool(unprepared)
     if first:  # their preparation shows bars of its own
-        console.print(f"First use: preparing {' and '.join(unprepared)} in {models}, once.", highlight=False)
-    spinner = console.status(f"Loading the model; the memory is kept in {path}")
+        told = f"First use: preparing {' and '.join(unprepared)} in {models}, once."
+        console.print(told, markup=False, highlight=False)
+    spinner = console.status(escape(f"Loading the model; the memory is kept in {path}"))
     with nullcontext() if first or not sys.stderr.isatty() else spinner, warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # between releases of the libraries, and nothing to do about it
+        from transformers.utils import logging
+
+        from memory_r1.assistant.memory import Memory
+
+        logging.disable_progress_bar()
         return Memory.from_adapters(
-            manager=agents["manager"] or BASE, answer=agents["answer"] or BASE, store=path, model=name
+            manager=agents["manager"] or BASE, answer=agents["answer"] or BASE, store=str(path), model=name
         )

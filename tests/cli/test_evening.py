@@ -98,7 +98,7 @@ def chat(store: Path) -> Iterator[Pane]:
     try:
         pane.wait(r"/help lists the commands\.\n>$", 600)
         yield pane
-        pane.tmux("send-keys", "C-d")
+        pane.tmux("send-keys", "/quit", "Enter")
         pane.wait("ended with 0", 60)
     finally:
         pane.tmux("kill-server")
@@ -118,7 +118,7 @@ def test_an_evening(tmp_path: Path) -> None:
             assert re.match(r"[+~-] #\d+ |nothing to store", say(pane, line)[0])
         taken = say(pane, "/undo")
         assert re.match(r"[+~-] #\d+ ", taken[0]) or taken == ["error: nothing is left to undo"]
-    transcript += ["> /quit", transcript[0]]
+    transcript += ["> /quit", "", transcript[0]]
     with chat(store) as pane:
         memories = say(pane, "/memories")
         for question in ASKED:

@@ -85,7 +85,7 @@ def test_an_export_brings_back_the_memory_with_its_history(store: Path, tmp_path
         assert (memory.get_all(user_id="ann"), memory.history(changed["id"])) == before
         assert memory.redo(user_id="ann")["count"] == 1  # what was undone before can be restored after
         assert memory.undo(user_id="ann", count=9)["count"] == 3
-    with pytest.raises(StoreError, match="holds records already"):
+    with pytest.raises(StoreError, match="ann has a memory already"):
         run("import", file, "--store", store, agents=False)
     run("import", file, "--store", store, "--user", "ben", agents=False)
     with scripted_memory(store) as memory:
