@@ -93,7 +93,7 @@ class Pane:
 def chat(store: Path) -> Iterator[Pane]:
     agents = [f"--{agent}={folder}" for agent, folder in (pair.split("=", 1) for pair in NAMED.split(",") if pair)]
     command = [sys.executable, "-m", "memory_r1", "chat", "--speaker", "Ann", "--store", str(store), *agents]
-    pane = Pane(f"evening-{os.getpid()}")
+    pane = Pane(f"evening-{time.monotonic_ns()}")  # a name of its own: the server before may still be ending
     pane.tmux("new-session", "-d", "-x", "160", "-y", "50", f"{shlex.join(command)}; echo ended with $?; sleep 600")
     try:
         pane.wait(r"/help lists the commands\.\n>$", 600)

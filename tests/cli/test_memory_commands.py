@@ -162,6 +162,13 @@ def test_dialogues_are_played_once_though_the_import_was_killed(
         assert {item["updated_at"][:10] for item in items} == {"2026-05-08"}
 
 
+def test_the_first_use_says_what_it_prepares(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MEMORY_R1_CACHE", str(tmp_path / "cache"))
+    result = CliRunner().invoke(app, ["ask", "Where?", "--store", str(store), *UNTRAINED])
+    assert "First use: preparing SmolLM2-135M-Instruct and all-MiniLM-L6-v2 in" in result.stderr.replace("\n", " ")
+    assert result.stdout.startswith("unknown\n  from none of 0 recalled memories\n")
+
+
 @pytest.mark.skipif(has_packaged_pair(), reason="the adapters come with this installation")
 def test_without_agents_one_line_names_the_way_out(store: Path) -> None:
     with pytest.raises(ModelError, match="--manager FOLDER --answer FOLDER"):
