@@ -171,8 +171,10 @@ def import_file(
     dialogues = read_dialogues(file)
     turns = sum(len(dialogue.turns()) for dialogue in dialogues)
     user = user or SOMEBODY
-    with open_log(path, create=True) as log:
-        heard = heard_turns(log, user)
+    heard: set[str] = set()
+    if path.is_file():
+        with open_log(path) as log:
+            heard = heard_turns(log, user)
     with open_memory(path, manager, answer, model, endpoint) as memory, progress_bars(not quiet) as bars:
         bar = bars.add_task("turns", total=turns)
         done = play_dialogues(memory, dialogues, user, heard, lambda: bars.advance(bar))

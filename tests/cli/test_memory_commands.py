@@ -170,9 +170,11 @@ def test_the_first_use_says_what_it_prepares(store: Path, tmp_path: Path, monkey
 
 
 @pytest.mark.skipif(has_packaged_pair(), reason="the adapters come with this installation")
-def test_without_agents_one_line_names_the_way_out(store: Path) -> None:
-    with pytest.raises(ModelError, match="--manager FOLDER --answer FOLDER"):
-        run("ask", "Where?", "--store", store, agents=False)
+def test_without_agents_one_line_names_the_way_out(store: Path, tmp_path: Path) -> None:
+    write_dialogues(tmp_path / "own.jsonl", [dialogue("d1", "lives in Rome", "hm")])
+    for words in (("ask", "Where?"), ("import", tmp_path / "own.jsonl")):
+        with pytest.raises(ModelError, match="--manager FOLDER --answer FOLDER"):
+            run(*words, "--store", store, agents=False)
     assert not store.exists()
 
 
