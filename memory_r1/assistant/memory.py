@@ -124,8 +124,9 @@ class Memory:
         All messages are stored together or, if an error is raised, none.
 
         Args:
-            messages: A text that the user said, or messages with `role`, `content` and perhaps the speaker's `name`.
-                Systems and tools are not heard; of a content in parts, only texts are.
+            messages: A text that the user said, or messages with `role`, `content` and perhaps the speaker's `name` and
+                a `turn_id` to find them by in the log. Systems and tools are not heard; of a content in parts, only
+                texts are.
             user_id: Whose memory it is.
             at: When it was said, a datetime or ISO 8601; by default now.
             metadata: JSON values to keep with the memories that come of it.

@@ -64,7 +64,7 @@ def read_messages(
         )
     turns, masked, shortened = list[Said](), list[str](), 0
     for number, message in enumerate(messages):
-        role, name, text = _read(number, message)
+        role, name, text, turn_id = _read(number, message)
         if role not in SPEAKERS:
             continue
         cleaned = guards.message(text, memories, by_assistant=role == "assistant")
@@ -72,7 +72,7 @@ def read_messages(
         shortened += cleaned.shortened
         if cleaned.text.strip():
             speaker = guards.memory(name[: 2 * _LONGEST_NAME])[:_LONGEST_NAME].strip() or SPEAKERS[role]
-            turn_id = f"{session_id}:{secrets.token_hex(6)}"
+            turn_id = f"{session_id}:{turn_id or secrets.token_hex(6)}"
             turns.append(Said(turn_id, speaker, cleaned.text, session_id, at, kept, verbatim))
     return Heard(tuple(turns), tuple(masked), shortened)
 
@@ -165,16 +165,20 @@ def seconds_between(first: str, second: str) -> float:
     return abs((times[1] - times[0]).total_seconds())
 
 
-def _read(number: int, message: object) -> tuple[str, str, str]:
-    """Return the role, name and text of a message."""
+def _read(number: int, message: object) -> tuple[str, str, str, str]:
+    """Return the role, name, text and `turn_id` of a message."""
     where = f"messages[{number}]"
     if not isinstance(message, Mapping):
         raise DataError(f"{where} is of type {type(message).__name__}: give {{'role': ..., 'content': ...}}")
-    role, name, content = (message.get(key) for key in ("role", "name", "content"))
+    role, name, content, turn_id = (message.get(key) for key in ("role", "name", "content", "turn_id"))
     if role not in (*SPEAKERS, *_UNHEARD):
         raise DataError(f"{where} has the role {role!r}: give user or assistant; not heard are {', '.join(_UNHEARD)}")
     if not isinstance(name, str | None):
         raise DataError(f"{where} has the name {name!r}: give a text, or leave it out")
+    if not isinstance(turn_id, str | None) or len(turn_id or "") > _LONGEST_NAME:
+        raise DataError(
+            f"{where} has the turn_id {turn_id!r:.80}: give at most {_LONGEST_NAME} characters, or leave it out"
+        )
     if isinstance(content, list | tuple):  # parts, of which only texts are read
         if wrong := next((part for part in content if not isinstance(part, Mapping)), None):
             raise DataError(f"{where} has a part of type {type(wrong).__name__}: give {{'type': 'text', 'text': ...}}")
@@ -183,9 +187,9 @@ def _read(number: int, message: object) -> tuple[str, str, str]:
     if not isinstance(content, str | None):
         raise DataError(f"{where} has content of type {type(content).__name__}: give a text or a list of parts")
     text = content or ""
-    if not _is_unicode(text + (name or "")):
+    if not _is_unicode(text + (name or "") + (turn_id or "")):
         raise DataError(f"{where} holds half a surrogate pair: give valid Unicode")
-    return role, name or "", text.replace("\0", "\ufffd")
+    return role, name or "", text.replace("\0", "\ufffd"), turn_id or ""
 
 
 def _is_unicode(text: str) -> bool:

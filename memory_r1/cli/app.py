@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 
+from memory_r1.cli.chat import chat
 from memory_r1.cli.convert import convert
 from memory_r1.cli.doctor import doctor
 from memory_r1.cli.inspect import inspect
+from memory_r1.cli.memory_commands import add, ask, export, import_file, search, undo
 from memory_r1.cli.merge import merge
 from memory_r1.cli.push import push
 from memory_r1.cli.questions import questions
@@ -23,12 +25,15 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
 @app.callback()
 def root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
-    """Use what memory_r1 trained: bring your chats into its format, publish adapters, check this machine.
+    """Use what memory_r1 trained: keep a memory and ask it, convert your chats, publish adapters, check this machine.
 
     Every command explains itself: memory-r1 COMMAND --help. To train and evaluate, see the make targets.
     """
 
 
+for verb in (chat, add, ask, search, undo, export):
+    app.command(rich_help_panel="Your memory")(verb)
+app.command("import", rich_help_panel="Your memory")(import_file)
 app.command(rich_help_panel="Your data")(convert)
 app.command(rich_help_panel="Your data")(questions)
 app.command(rich_help_panel="Your memory")(inspect)

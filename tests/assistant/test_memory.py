@@ -245,6 +245,7 @@ def test_recall_fits_the_window() -> None:
         (lambda m: m.add(7, user_id="a"), DataError, "of type int"),
         (lambda m: m.add([{"content": "x"}], user_id="a"), DataError, r"messages\[0\] has the role None"),
         (lambda m: m.add([{"role": "user", "content": 7}], user_id="a"), DataError, "content of type int"),
+        (lambda m: m.add({"role": "user", "turn_id": 7}, user_id="a"), DataError, "turn_id 7: give at most 64"),
         (lambda m: m.add("\ud800", user_id="a"), DataError, "surrogate"),
         (lambda m: m.add("x", user_id="a", at="yesterday"), DataError, "ISO 8601"),
         (lambda m: m.add("x", user_id="a", at="0001-01-01"), DataError, "ISO 8601"),

@@ -24,7 +24,7 @@ def test_help_teaches_and_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.stderr == "[0]"
-    for command in ("convert", "merge", "push", "doctor"):
+    for command in ("chat", "import", "convert", "merge", "push", "doctor"):
         assert command in done.stdout
 
 

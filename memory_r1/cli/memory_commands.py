@@ -1,0 +1,192 @@
+"""`memory-r1 add`, `search`, `ask`, `undo`, `export` and `import`: the verbs of `Memory`, one call each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from memory_r1.cli.memory_options import (
+    SOMEBODY,
+    Answer,
+    Endpoint,
+    Manager,
+    Model,
+    Store,
+    User,
+    open_memory,
+    store_path,
+)
+from memory_r1.errors import ConfigurationError, StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.text import Text
+
+
+def add(
+    text: Annotated[list[str], typer.Argument(help="What was said; several words are one message.")],
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="When, in ISO 8601. Default: now.")] = None,
+    speaker: Annotated[str, typer.Option(help="Who said it.")] = "User",
+    store: Store = None,
+    user: User = SOMEBODY,
+    manager: Manager = None,
+    answer: Answer = None,
+    model: Model = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Tell the memory something, and show the operations done.
+
+    Example: memory-r1 add "I moved to Oslo." --speaker Ann
+    """
+    from memory_r1.cli.memory_lines import added_lines
+
+    with open_memory(store, manager, answer, model, endpoint) as memory:
+        message = {"role": "user", "name": speaker, "content": " ".join(text)}
+        _print(added_lines(memory.add(message, user_id=user, at=at)))
+
+
+def search(
+    query: Annotated[list[str], typer.Argument(help="What to look for.")],
+    limit: Annotated[int, typer.Option(help="Most memories to show.", min=1)] = 5,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole memories as JSON.")] = False,
+    store: Store = None,
+    user: User = SOMEBODY,
+    manager: Manager = None,
+    answer: Answer = None,
+    model: Model = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Find memories, best first, each with its day and its similarity.
+
+    Example: memory-r1 search "where Ann lives" --limit 3
+    """
+    from memory_r1.cli.memory_lines import memory_line
+
+    with open_memory(store, manager, answer, model, endpoint) as memory:
+        found = memory.search(" ".join(query), user_id=user, limit=limit)["results"]
+    if as_json:
+        typer.echo(json.dumps(found, ensure_ascii=False, indent=2))
+    else:
+        _print(map(memory_line, found))
+
+
+def ask(
+    question: Annotated[list[str], typer.Argument(help="The question.")],
+    store: Store = None,
+    user: User = SOMEBODY,
+    manager: Manager = None,
+    answer: Answer = None,
+    model: Model = None,
+    endpoint: Endpoint = None,
+) -> None:
+    """Answer a question from memory, and show the memories that the answer relies on. Stores nothing.
+
+    Example: memory-r1 ask "Where does Ann live?"
+    """
+    from memory_r1.cli.memory_lines import answer_lines
+
+    with open_memory(store, manager, answer, model, endpoint) as memory:
+        _print(answer_lines(memory.answer(" ".join(question), user_id=user), timed=True))
+
+
+def undo(
+    count: Annotated[int, typer.Option(help="How many operations.", min=1)] = 1,
+    store: Store = None,
+    user: User = SOMEBODY,
+) -> None:
+    """Take back the latest operation, and show what changed. Loads no model.
+
+    Example: memory-r1 undo --count 2
+    """
+    from memory_r1.assistant.transfer import open_log
+    from memory_r1.cli.memory_lines import changed_lines
+
+    with open_log(store_path(store)) as log:
+        before = log.state(user).bank.entries()
+        undone = log.undo(user, count)
+        after = log.state(user).bank.entries()
+    texts = [{entry.entry_id: entry.text for entry in entries} for entries in (before, after)]
+    _print(changed_lines(*texts))
+    typer.echo(f"operations undone: {undone}")
+
+
+def export(
+    out: Annotated[Path, typer.Argument(help="The file to write, replaced if it exists.")],
+    store: Store = None,
+    user: User = SOMEBODY,
+) -> None:
+    """Write a user's memory with its whole history as JSON lines. Loads no model.
+
+    Example: memory-r1 export me.jsonl
+    """
+    from memory_r1.assistant.transfer import export_log, open_log
+
+    path = store_path(store)
+    if out.absolute() == path.absolute():
+        raise ConfigurationError(f"OUT is {out}, the memory itself: name another file")
+    with open_log(path) as log:
+        records = export_log(log, user, out)
+        live = len(log.state(user).bank)
+    typer.echo(f"{out}: memories of {user} {live}, records {records}")
+
+
+def import_file(
+    file: Annotated[Path, typer.Argument(help="What memory-r1 export wrote, or dialogues.")],
+    user: Annotated[
+        str | None, typer.Option("--user", help=f"Whose memory. Default: the export's, else {SOMEBODY}.")
+    ] = None,
+    store: Store = None,
+    manager: Manager = None,
+    answer: Answer = None,
+    model: Model = None,
+    endpoint: Endpoint = None,
+    quiet: Annotated[bool, typer.Option(help="No progress bar.")] = False,
+) -> None:
+    """Take in an export, or play dialogues, which memory-r1 convert makes of chats.
+
+    An export goes to a user without a memory, and needs no model. Of dialogues every turn is told to the memory at its
+    time. A turn that was told before is left out, so that a killed import continues if you run it again.
+
+    Example: memory-r1 import own.jsonl
+    """
+    from memory_r1.assistant.transfer import heard_turns, is_export, open_log, play_dialogues, read_export
+    from memory_r1.dialogue_file import read_dialogues
+    from memory_r1.evaluation.progress import progress_bars
+
+    path = store_path(store)
+    if is_export(file):
+        exporter, records = read_export(file)
+        user = user or exporter
+        with open_log(path, create=True) as log:
+            if log.records(user):
+                raise StoreError(f"{path}: {user} has a memory already: name another user with --user, or a --store")
+            log.extend(user, records)
+            live = len(log.state(user).bank)
+        typer.echo(f"{path}: memories of {user} {live}, records {len(records)}")
+        return
+    dialogues = read_dialogues(file)
+    turns = sum(len(dialogue.turns()) for dialogue in dialogues)
+    user = user or SOMEBODY
+    heard: set[str] = set()
+    if path.is_file():
+        with open_log(path) as log:
+            heard = heard_turns(log, user)
+    with open_memory(path, manager, answer, model, endpoint) as memory, progress_bars(not quiet) as bars:
+        bar = bars.add_task("turns", total=turns)
+        done = play_dialogues(memory, dialogues, user, heard, lambda: bars.advance(bar))
+        live = len(memory.get_all(user_id=user)["results"])
+    typer.echo(f"turns {turns}, of which {done['before']} were told before")
+    typer.echo(f"added {done['ADD']}, changed {done['UPDATE']}, removed {done['DELETE']}, refused {done['refused']}")
+    typer.echo(f"{path}: memories of {user} {live}")
+
+
+def _print(lines: Iterable[Text]) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True)
+    for line in lines:
+        console.print(line)
