@@ -22,8 +22,8 @@ from memory_r1.memory.record import Event, Record
 from memory_r1.systems.embedded import EmbeddedState
 from memory_r1.systems.triples import Triple
 
-EDGE = "edge"
-"""Key under which the version of an entry says what its edge is."""
+EDGE = "fact"
+"""Key under which the version of an entry says what its edge is; "edge" is a manager's, of another form."""
 MERGE = "MERGE"
 """Kind of the event that says that an end of its item is the same entity as an end of another edge."""
 ENDS = SUBJECT, OBJECT = "subject", "object"

@@ -16,7 +16,7 @@ from memory_r1.inference.language_model import Messages
 from memory_r1.memory.retriever import reciprocal_rank_fusion
 from memory_r1.systems.temporal_graph import RANK_CONSTANT, TemporalGraph
 from memory_r1.systems.temporal_graph_facts import CONTRADICTIONS, ENTITY_MERGE
-from memory_r1.systems.temporal_graph_state import moment, plain_name, slot_of
+from memory_r1.systems.temporal_graph_state import EDGE, moment, plain_name, slot_of
 from memory_r1.systems.triples import TRIPLES
 from memory_r1.systems.writer import Writer, count_writings
 from memory_r1.types import Turn
@@ -116,7 +116,7 @@ def test_a_long_chain_told_in_any_order_has_no_gap_and_each_fact_names_few_other
     graph = tell(system(), *((f"I live in town {day}.", day) for day in shuffled))
     ends = dict(intervals(graph).values())
     assert ends == dict(zip(days, [*days[1:], None], strict=True))
-    named = [event.payload["edge"]["contradicts"] for record in graph.records("a") for event in record.events[:1]]
+    named = [event.payload[EDGE]["contradicts"] for record in graph.records("a") for event in record.events[:1]]
     assert max(map(len, named)) == 8
     # A chain from which a link is erased closes again.
     second = next(entry.entry_id for entry in graph.entries("a") if entry.timestamp.startswith(days[1]))
