@@ -251,7 +251,7 @@ def test_what_is_forgotten_while_a_session_is_written_does_not_come_back() -> No
     assert sessions.memory.state("a").ended
 
 
-def test_a_session_that_another_writer_ends_in_between_is_one_node_and_all_of_it_can_be_forgotten(tmp_path: Path) -> None:
+def test_a_session_that_another_writer_ends_in_between_is_one_node_and_can_be_forgotten(tmp_path: Path) -> None:
     sessions, other = Sessions(), HierarchicalGraph(Compass(), recall_per_speaker=3)
     for memory in (sessions.memory, other):
         memory.load(tmp_path / "memory", create=True)

@@ -323,7 +323,7 @@ def test_no_reply_outlives_the_fact_that_it_quotes(tmp_path: Path) -> None:
     told = system(judge)
     tell(told, ("Ann | owns | secretcats", MARCH))
     judge.model.script = lambda prompt, adapter: prompt[-1]["content"]  # a model that echoes, so that rules write
-    tell(told, ("I like fish.", MAY))
+    tell(told, ("I like fish.", MARCH))  # in the same session, so that the prompt shows the turn before
     told.forget("a", {1})
     told.save(tmp_path / "memory")
     assert b"secretcats" not in (tmp_path / "memory").read_bytes()
