@@ -19,8 +19,11 @@ _POSSESSIVE = re.compile(r"['\u2019]s\b")
 
 
 def entity(name: str) -> str:
-    """Return the form in which names are compared: lower case, without articles, punctuation and possessive."""
-    return normalize_answer(_POSSESSIVE.sub("", name))
+    """Return the form in which names are compared: lower case, without articles, punctuation and possessive.
+
+    Where nothing would be left, it is the name in lower case.
+    """
+    return normalize_answer(_POSSESSIVE.sub("", name)) or name.lower()
 
 
 def merged(entries: Iterable[MemoryEntry]) -> dict[str, str]:
@@ -83,7 +86,10 @@ def _held(entries: Sequence[MemoryEntry], stands_for: Mapping[str, str]) -> list
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What an entry said from the turn at `since` until the one at `until` (ISO 8601; empty if it still holds)."""
+    """What an entry said from the turn at `since` until the one at `until` (ISO 8601).
+
+    Either is empty if that turn has no time; `until` is empty too as long as it holds.
+    """
 
     text: str
     edge: Edge | None

@@ -85,22 +85,32 @@ def standing_part(record: Record, standing: set[int]) -> Record:
 
 
 def without_items(record: Record, items: Collection[int]) -> Record:
-    """Erase `items` from a record and, if it concerned one of them, also the turn's text and the completion."""
+    """Erase `items` from a record and, if it concerned one of them, also the turn's text and the completion.
+
+    A completion that was not carried out as it stands goes from every record: it may quote all that the model read.
+    """
     changed = any(event.item in items for event in record.events)
     if not changed and not any(_entry_named_by(refusal) in items for refusal in record.refusals):
-        return record
+        return record if _carried_out(record) else _without_completion(record)
     events = tuple(
         Event(FORGET, event.item, number=event.number) if event.item in items else event
         for event in record.events
         if not (event.kind in MARKERS and event.item in items)
     )
-    return replace(
-        record,
-        turn=record.turn and replace(record.turn, text=""),
-        events=events,
-        refusals=tuple(replace(refusal, raw="") for refusal in record.refusals),
-        completion="",
-    )
+    turn = record.turn and replace(record.turn, text="")
+    return _without_completion(replace(record, turn=turn, events=events))
+
+
+def _without_completion(record: Record) -> Record:
+    refusals = tuple(replace(refusal, raw="") for refusal in record.refusals)
+    return replace(record, refusals=refusals, completion="")
+
+
+def _carried_out(record: Record) -> bool:
+    """Whether all that the model wrote became events: it was readable, nothing was refused, no rules stood in."""
+    written = (event.payload for event in record.events if event.kind == WRITTEN)
+    in_part = any(payload["by"] == "rules" or payload.get("refused") for payload in written)
+    return not (record.failure or record.refusals or in_part)
 
 
 def _entry_named_by(refusal: Refusal) -> int | None:

@@ -110,9 +110,11 @@ class HierarchicalGraph(EmbeddedSystem):
         tensors = {text: self.event_tensor(row) for text, row in zip([summary, *texts], rows, strict=True)}
 
         def decide(held: ScopeState) -> Record:
-            events = [Event(SESSION_END, payload={"now": now})]
             state = cast(HierarchicalState, held)
-            if not all(state.holds(entry.entry_id) for entry in (*said, *shown)):  # erased since it was read
+            left = {*read.running}.intersection(state.running)
+            # Without a turn left, another writer may have ended this session, and the next one is running.
+            events = [Event(SESSION_END, payload={"now": now})] if left else []
+            if len(left) < len(said) or not all(state.holds(entry.entry_id) for entry in shown):  # erased, or ended
                 return replace(cost, events=(*events, *cost.events), completion="")
             session = state.bank.highest_id + 1
             event = self._with_vector(state.session_event(summary, node, self._edge_similarity, now), tensors)

@@ -135,6 +135,8 @@ class MemoryBankSystem(EmbeddedSystem):
 
         def decide(held: ScopeState) -> Record:
             events = [Event(SESSION_END, payload={"now": now})]
+            if not all(held.holds(entry.entry_id) for entry in state.bank.entries()):  # erased since it was read
+                return replace(cost, events=(*events, *cost.events), completion="")
             for new, row in zip(derived, rows, strict=True):
                 before = cast(MemoryBankState, held.after(Record(events=tuple(events[1:]))))
                 events.append(replace(self._event(before, new, now), tensor=self.event_tensor(row)))

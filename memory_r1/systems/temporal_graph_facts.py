@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy as np
@@ -149,7 +149,7 @@ class FactFinder:
             lines.append([*_numbered(known), f"New: {_named(fact.triple, end)}"])
         written = self._writer.write(ENTITY_MERGE, lines, [{"same": []} for _ in asked])
         for (fact, end, shown), writing in zip(asked.values(), written, strict=True):
-            writings[fact.place].append(_without_quotes(writing))
+            writings[fact.place].append(writing)
             for place in _chosen(shown, writing.value["same"]):
                 fact.merges[fact.name(end)] = place
 
@@ -179,7 +179,7 @@ class FactFinder:
                 lines.append([*_numbered(known), f"New: {fact.sentence}"])
                 rules.append({"same": _places(shown, same), "ended": _places(shown, against)})
         for (fact, shown), writing in zip(asked, self._writer.write(CONTRADICTIONS, lines, rules), strict=True):
-            writings[fact.place].append(_without_quotes(writing))
+            writings[fact.place].append(writing)
             same = [item for item in _chosen(shown, writing.value["same"]) if _may_repeat(fact, item)]
             fact.same = next(iter(same), None)
             fact.contradicts = [item for item in _chosen(shown, writing.value["ended"]) if item not in same]
@@ -197,13 +197,6 @@ def _may_repeat(fact: Fact, item: int) -> bool:
 def sentence(triple: Triple) -> str:
     """Return a fact as a sentence, with the time since when it holds if that was told."""
     return f"{triple.text} (since {triple.time})" if triple.time else triple.text
-
-
-def _without_quotes(writing: Writing) -> Writing:
-    """Drop a reply that is not the numbers asked for, which may quote facts that are forgotten one day."""
-    if any(event.payload["by"] == "model" for event in writing.record.events):
-        return writing
-    return replace(writing, record=replace(writing.record, completion=""))
 
 
 def _named(triple: Triple, end: str) -> str:

@@ -36,10 +36,10 @@ _DETERMINER = re.compile(r"^(?:an?|the|my|our|his|her|their|this|that) (?=.)")
 _DATE_START = "0000-01-01"
 _BEING = r"(?:is |are |am |has |has been )?(?:now |currently )?"
 _ONE_AT_A_TIME = {
-    "home": rf"{_BEING}(?:liv(?:es?|ing|ed) (?:in|at)|resid(?:es?|ing) (?:in|at)|moved (?:in)?to|moving (?:in)?to)",
-    "work": rf"{_BEING}(?:work(?:s|ing|ed)? (?:at|for)|employed (?:at|by))",
-    "job": rf"{_BEING}work(?:s|ing|ed)? as",
-    "name": r"(?:is |are |am )?(?:called|named)",
+    "home": rf"{_BEING}(?:liv(?:es?|ing) (?:in|at)|resid(?:es?|ing) (?:in|at)|moved (?:in)?to|moving (?:in)?to)",
+    "work": rf"{_BEING}(?:work(?:s|ing)? (?:at|for)|employed (?:at|by))",
+    "job": rf"{_BEING}work(?:s|ing)? as",
+    "name": r"(?:is |are |am )(?:called|named)",
     "partner": rf"{_BEING}(?:married to|engaged to|dating)",
 }
 _SLOT = re.compile(r"(?P<whose>.*?)\b(?:" + "|".join(f"(?P<{n}>{p})" for n, p in _ONE_AT_A_TIME.items()) + ")")
@@ -53,9 +53,9 @@ def moment(text: str) -> str:
     text = text.strip()
     try:
         time = datetime.fromisoformat(text + _DATE_START[len(text) :] if len(text) in (4, 7) else text)
-    except ValueError:
+        return (time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time).isoformat()
+    except (ValueError, OverflowError):  # an overflow in UTC: of the first or the last hours that there are
         return ""
-    return (time.astimezone(UTC).replace(tzinfo=None) if time.tzinfo else time).isoformat()
 
 
 def plain_name(name: str) -> str:
@@ -67,7 +67,8 @@ def plain_name(name: str) -> str:
 def slot_of(relation: str) -> str:
     """Return what a relation states if it holds for one thing at a time, such as a home; empty for all others.
 
-    The list is short on purpose: a relation that is not on it, such as "likes", may hold for many things at once.
+    The list is short on purpose: a relation that is not on it, such as "likes", may hold for many things at once, and
+    "lived in" or "called" may speak of the past or of a telephone.
     """
     found = _SLOT.fullmatch(plain_name(relation))
     return f"{found['whose']}{found.lastgroup}" if found else ""

@@ -140,6 +140,11 @@ def test_links_make_one_entity_of_many_names() -> None:
     assert merged(bank.entries()) == {**groups, "old gus": "old gus", "gustav": "old gus"}
 
 
+def test_names_of_which_nothing_would_be_left_stay_apart() -> None:
+    bank = bank_of(Edge("The", "is", "a"), same("!", "Gus"), Edge("?", "likes", "fish"))
+    assert merged(bank.entries()) == {"the": "the", "a": "a", "!": "!", "gus": "!", "?": "?", "fish": "fish"}
+
+
 def recalled(bank: MemoryBank, query: str, k: int, speakers: Sequence[str] = ()) -> list[str]:
     return [entry.text for entry in Retriever(FakeEmbedder()).retrieve(query, bank.entries(), k, speakers)]
 

@@ -18,7 +18,7 @@ from memory_r1.errors import ScopeError, StoreError
 from memory_r1.memory.bank import MemoryBank
 from memory_r1.memory.list_log import ListLog
 from memory_r1.memory.log import Log
-from memory_r1.memory.record import Event, Record, Refusal
+from memory_r1.memory.record import WRITTEN, Event, Record, Refusal
 from memory_r1.memory.sqlite_log import SqliteLog, save_log
 from memory_r1.systems.state import ScopeState
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Turn
@@ -325,11 +325,29 @@ def test_forgetting_an_entry_takes_what_was_refused_about_it_too(log: AnyLog) ->
     edit(log, "ann", Operation(ADD, "dog"))
     raw = '{"op": "UPDATE", "entry": 1, "text": "SECRET"}'
     refused = Record(LATER, refusals=(Refusal(0, "conflict", raw),), completion="SECRET")
-    other = Record(LATER, refusals=(Refusal(0, "unknown_id", '{"id": 1}'),), completion="kept")
-    log.write([("ann", lambda _: refused), ("ann", lambda _: other)])
+    log.write([("ann", lambda _: refused)])
     log.forget("ann", [1])
     assert "SECRET" not in str(log.records("ann"))
-    assert log.records("ann")[2].completion == "kept"  # that number was a prompt's
+
+
+def test_forgetting_takes_the_replies_that_were_not_carried_out_since_they_may_quote_anything(log: AnyLog) -> None:
+    edit(log, "ann", Operation(ADD, "a SECRET"))
+    reply = Record(replace(LATER, text="kept turn"), completion="the SECRET")
+    unread = [
+        replace(reply, failure="not_json"),
+        replace(reply, refusals=(Refusal(0, "unknown_id", '{"op": "UPDATE", "id": 7, "text": "the SECRET"}'),)),
+        replace(reply, events=(Event(WRITTEN, payload={"task": "facts", "by": "rules"}),)),
+        replace(reply, events=(Event(WRITTEN, payload={"task": "insights", "by": "model", "refused": 1}),)),
+    ]
+    carried_out = replace(reply, completion="kept", events=(Event(WRITTEN, payload={"task": "facts", "by": "model"}),))
+    for record in (*unread, carried_out):
+        log.write([("ann", lambda _, record=record: record), ("ben", lambda _, record=record: record)])
+    log.forget("ann", [1])
+    assert "SECRET" not in str(log.records("ann"))
+    later = log.records("ann")[1:]
+    assert [record.turn.text for record in later if record.turn] == ["kept turn"] * 5
+    assert (later[0].failure, later[1].refusals[0].reason, later[-1].completion) == ("not_json", "unknown_id", "kept")
+    assert "SECRET" in str(log.records("ben"))
 
 
 def test_vectors_of_what_was_forgotten_meanwhile_are_not_kept(tmp_path: Path) -> None:

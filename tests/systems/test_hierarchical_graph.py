@@ -251,6 +251,27 @@ def test_what_is_forgotten_while_a_session_is_written_does_not_come_back() -> No
     assert sessions.memory.state("a").ended
 
 
+def test_a_session_that_another_writer_ends_in_between_is_one_node_and_can_be_forgotten(tmp_path: Path) -> None:
+    sessions, other = Sessions(), HierarchicalGraph(Compass(), recall_per_speaker=3)
+    for memory in (sessions.memory, other):
+        memory.load(tmp_path / "memory", create=True)
+    reply = sessions.model.script
+
+    def interrupted(prompt: Messages, adapter: str | None) -> str:
+        if '"operations"' in prompt[0]["content"]:
+            other.end_session("a", "2023-05-01T10:00:00")
+            other.observe(Turn("D2:1", "Ann", "7", "s2", "2023-05-02T10:00:00"), "a")
+        return reply(prompt, adapter)
+
+    sessions.model.script = interrupted
+    sessions.play("1 secretcats", operations=[add("owns secretcats")])
+    state = sessions.memory.state("a")
+    assert dict(state.chains) == {2: (1,)}
+    assert [state.bank.get(item).text for item in state.running] == ["7"]  # the next session is still running
+    sessions.memory.forget("a", {1})
+    assert [entry.text for entry in sessions.memory.entries("a")] == ["7"]
+
+
 @pytest.mark.parametrize("options", [{"hit_sessions": 0}, {"edge_similarity": 2.0}, {"turn_similarity": -1.1}])
 def test_what_is_out_of_range_is_refused(options: dict[str, object]) -> None:
     (name,) = options

@@ -239,10 +239,18 @@ def test_only_some_relations_hold_for_one_thing_at_a_time() -> None:
     assert slot_of("likes") == slot_of("saw") == slot_of("is") == ""
 
 
+def test_what_is_past_or_only_sounds_like_a_name_ends_nothing() -> None:
+    told = ["I live in Oslo.", "I lived in Rome as a child.", "I work at Solmark.", "I worked for Acme, once."]
+    graph = tell(system(), *((text, MAY) for text in (*told, "I called Ben.", "I called the doctor.")))
+    assert {end for _, end in intervals(graph).values()} == {None}
+    assert slot_of("cat is called") == "cat name"
+
+
 def test_times_are_compared_in_utc_and_a_year_is_its_first_day() -> None:
     assert moment("2023-05-01T10:00:00+02:00") == moment("2023-05-01T08:00:00Z") == "2023-05-01T08:00:00"
     assert (moment("2019"), moment("2019-05")) == ("2019-01-01T00:00:00", "2019-05-01T00:00:00")
     assert moment("") == moment("last summer") == moment("2023-02-30") == ""
+    assert moment("0001-01-01T00:00+14:00") == moment("9999-12-31T23:00-10:00") == ""  # in UTC there is no such year
 
 
 def test_three_searches_are_fused_by_reciprocal_rank() -> None:
@@ -315,7 +323,7 @@ def test_no_reply_outlives_the_fact_that_it_quotes(tmp_path: Path) -> None:
     told = system(judge)
     tell(told, ("Ann | owns | secretcats", MARCH))
     judge.model.script = lambda prompt, adapter: prompt[-1]["content"]  # a model that echoes, so that rules write
-    tell(told, ("I like fish.", MAY))
+    tell(told, ("I like fish.", MARCH))  # in the same session, so that the prompt shows the turn before
     told.forget("a", {1})
     told.save(tmp_path / "memory")
     assert b"secretcats" not in (tmp_path / "memory").read_bytes()
