@@ -77,7 +77,8 @@ def insights_by_rules(said: Sequence[MemoryEntry]) -> list[dict[str, str]]:
 def checked(operations: Sequence[Mapping[str, str]], shown: Sequence[MemoryEntry]) -> tuple[list[Change], int]:
     """Return the operations that can be carried out, and the number of the others.
 
-    Refused are a number that was not shown, a second operation on one insight, and an `ADD` or `EDIT` without a text.
+    Refused are a number that was not shown, a second operation on one insight, a second `ADD` of one text, and an `ADD`
+    or `EDIT` without a text.
     """
     ids = {str(number): entry.entry_id for number, entry in enumerate(shown, 1)}
     changes: list[Change] = []
@@ -85,5 +86,7 @@ def checked(operations: Sequence[Mapping[str, str]], shown: Sequence[MemoryEntry
         kind, text = operation["operation"], operation.get("text", "").strip()
         item = 0 if kind == ADD else ids.pop(operation.get("insight", ""), None)
         if item is not None and (text or kind in (REMOVE, AGREE)):
-            changes.append(Change(kind, item, text if kind in (ADD, EDIT) else ""))
+            change = Change(kind, item, text if kind in (ADD, EDIT) else "")
+            if change not in changes:
+                changes.append(change)
     return changes, len(operations) - len(changes)

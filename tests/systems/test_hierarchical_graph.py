@@ -123,6 +123,9 @@ def test_what_is_known_is_agreed_with_and_what_cannot_be_done_is_refused_and_cou
     assert sessions.scores() == {"likes fish": 3}
     *_, event = sessions.memory.records("a")[-1].events
     assert event.payload == {"task": "insights", "by": "model", "refused": 4}
+    sessions.play("3", operations=[add("owns a goat")] * 5)  # a model that repeats itself does not raise a score
+    assert sessions.scores() == {"likes fish": 3, "owns a goat": 2}
+    assert sessions.memory.records("a")[-1].events[-1].payload["refused"] == 4
 
 
 def test_a_question_goes_up_from_the_sessions_it_finds_and_down_through_their_neighbours() -> None:
