@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from memory_r1.adapter_settings import BASE
+from memory_r1.cli.memory_options import Answer, Endpoint, Manager, Model
+from memory_r1.packaged_adapters import choose
+from memory_r1.packaged_models import LANGUAGE_MODEL
+
+if TYPE_CHECKING:
+    from memory_r1.assistant.loading import Agents
+    from memory_r1.inspector.store import Answered, StoreFile
 
 
-def inspect(store: Path, writable: bool = False, port: int = 0, browser: bool = True) -> None:
+def inspect(
+    store: Annotated[Path, typer.Argument(metavar="FILE", help="A memory's file, or memory.db of an evaluation.")],
+    writable: Annotated[bool, typer.Option("--writable", help="Allow to undo the last edit.")] = False,
+    port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
+    browser: Annotated[bool, typer.Option(help="Open the page, or only print its address.")] = True,
+    manager: Manager = None,
+    answer: Answer = None,
+    model: Model = None,
+    endpoint: Endpoint = None,
+) -> None:
     """Open a local page that shows what a memory store holds and how it came to hold it.
 
-    The page steps through the log: the memories after each turn, what the turn changed, every version of a memory,
-    and a search. Only this machine can reach it. The store is read-only unless --writable allows to undo the last edit.
-    --port 0 takes a free port; --no-browser only prints the address.
+    The page steps through the log: the memories after each turn, what the turn changed, every version of a memory, and
+    a search. If agents are named or come with this installation, it also answers questions, and shows what was recalled
+    and relied on. Only this machine can reach it. Without --writable, nothing is written.
 
     Example: memory-r1 inspect outputs/eval/memory.db
     """
@@ -19,5 +41,30 @@ def inspect(store: Path, writable: bool = False, port: int = 0, browser: bool = 
     from memory_r1.inspector.server import inspect as serve
     from memory_r1.inspector.store import StoreFile
 
+    named = endpoint or model or LANGUAGE_MODEL.name
+    folders = choose({"manager": manager, "answer": answer}, named)
+
+    @cache
+    def agents() -> Agents:  # at the first question, so that the page opens at once
+        from memory_r1.assistant.loading import load_agents
+
+        return load_agents(folders["manager"] or BASE, folders["answer"] or BASE, named)
+
     with closing(StoreFile(store, writable=writable)) as opened:
+        if manager or answer or any(folders.values()):
+            opened.answer = lambda question, scope: _answered(opened, agents(), question, scope)
         serve(opened, port=port, open_browser=browser)
+
+
+def _answered(opened: StoreFile, agents: Agents, question: str, scope: str) -> Answered:
+    """Answer from the memories as they are now, without a write to their file."""
+    from memory_r1.inspector.store import answering
+    from memory_r1.systems.manager import ManagedMemory
+
+    system = ManagedMemory(
+        agents.manager,
+        agents.manager.retriever,
+        recall_per_speaker=agents.recall_per_speaker,
+        states={scope: opened.state(scope)},
+    )
+    return answering(system, agents.answer)(question, scope)

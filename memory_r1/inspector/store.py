@@ -105,12 +105,16 @@ class StoreFile:
     def records(self, scope: str) -> Sequence[Record]:
         return self._log.records(scope)
 
+    def state(self, scope: str) -> ScopeState:
+        """Return what a scope holds now."""
+        return self._log.state(scope)
+
     def search(self, query: str, scope: str) -> Sequence[MemoryEntry]:
         """Search the live entries by their words."""
         from memory_r1.memory.retriever import Retriever  # loads FAISS
 
         with self._searching:
-            return Retriever(None, "bm25").retrieve(query, self._log.state(scope).bank.entries(), _FOUND)
+            return Retriever(None, "bm25").retrieve(query, self.state(scope).bank.entries(), _FOUND)
 
     def undo(self, scope: str) -> int:
         return self._log.undo(scope)

@@ -13,6 +13,8 @@ import pytest
 
 from memory_r1.cli.inspect import inspect
 from memory_r1.errors import StoreError
+from memory_r1.inspector.store import StoreFile
+from tests.assistant.memories import scripted_agents
 from tests.inspector.stores import write_store
 
 # A shell that starts the tests in the background makes them ignore Ctrl-C, and their children too.
@@ -36,6 +38,30 @@ def test_the_page_is_served_until_ctrl_c(tmp_path: Path) -> None:
             assert running.wait(60) == 0 and running.stderr.read() == ""
         finally:
             running.kill()
+
+
+def test_named_agents_answer_from_the_memories_and_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_store(tmp_path / "memory.db", "lives in Rome")
+    written, shown = path.read_bytes(), list[StoreFile]()
+    monkeypatch.setattr("memory_r1.inspector.server.inspect", lambda opened, **_: shown.append(answers(opened)))
+    monkeypatch.setattr("memory_r1.assistant.loading.load_agents", lambda *_: scripted_agents())
+
+    def answers(opened: StoreFile) -> StoreFile:
+        assert opened.answer is not None
+        (scope,) = opened.scopes()
+        said = opened.answer("Where does she live?", scope)
+        assert [entry.text for entry in said.recalled] == [entry.text for entry in opened.state(scope).bank.entries()]
+        assert said.recalled and {*said.distilled} <= {entry.entry_id for entry in said.recalled}
+        return opened
+
+    inspect(path, manager="base", answer="base")
+    assert shown and path.read_bytes() == written
+    monkeypatch.setattr("memory_r1.inspector.server.inspect", lambda opened, **_: shown.append(opened))
+    monkeypatch.setattr("memory_r1.packaged_adapters.has_packaged_pair", lambda: False)
+    inspect(path)
+    assert shown[-1].answer is None
 
 
 def test_a_missing_store_is_one_line_and_makes_no_file(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from memory_r1.inspector.timeline import Timeline
 from memory_r1.types import OperationKind
 from tests.inspector.stores import SAID, open_system, turns
 
-ADD, UPDATE, DELETE, _ = OperationKind
+ADD, UPDATE, DELETE, *_ = OperationKind
 
 
 @pytest.mark.parametrize("seed", range(5))
