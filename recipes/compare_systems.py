@@ -26,7 +26,7 @@ from recipes.commands import run_python
 from recipes.evaluation_options import complete
 
 if TYPE_CHECKING:
-    from memory_r1.systems.table import SystemSpec
+    from memory_r1.systems.spec import SystemSpec
 
 console = Console()
 

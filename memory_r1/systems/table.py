@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder
-from memory_r1.memory.forms import FLAT, GRAPH
+from memory_r1.memory.forms import GRAPH
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import (
     MemorySystem,
@@ -29,64 +27,11 @@ from memory_r1.systems.memorybank import MemoryBankSystem
 from memory_r1.systems.plain_tokens import PlainTokens
 from memory_r1.systems.profile import Profile
 from memory_r1.systems.retrieval import Bm25, Rag
+from memory_r1.systems.spec import Setting, SystemParts, SystemSpec
 from memory_r1.systems.temporal_graph import TemporalGraph
 from memory_r1.systems.token_retention import TokenRetention
 from memory_r1.systems.token_slots import SlotPolicy
 from memory_r1.systems.writer import Writer
-
-Setting = int | float | str
-
-
-@dataclass(frozen=True, slots=True)
-class SystemParts:
-    """The parts that a system may need.
-
-    `recall_per_speaker` is per speaker, no `slot_policy` is the published one, `settings` are the system's own.
-    """
-
-    retriever: Retriever | None = None
-    manager: MemoryManager | None = None
-    writer: Writer | None = None
-    weaver: TokenWeaver | None = None
-    recall_per_speaker: int = 30
-    count_tokens: TokenCounter = approximate_tokens
-    slot_policy: SlotPolicy | None = None
-    settings: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class SystemSpec:
-    """How to build a system.
-
-    Attributes:
-        build: Builds an empty one.
-        needs_retriever: Whether it needs a retriever, or that retriever's embedder.
-        needs_manager: Whether it needs a Memory Manager.
-        needs_weaver: Whether it needs a weaver of memory tokens.
-        takes_slot_policy: Whether a trained policy decides what it holds; without one it takes the published policy.
-        prompted: Whether its manager is the untrained base model, which reads worked examples.
-        operations: The form of its manager's operations, a key of `FORMS`.
-        writes: Whether it writes with a `Writer`; without a model, by rules.
-        settings: The settings of its own, with their defaults.
-        ranks: Whether it recalls best first, so that "the first k" means something; others keep the order of time.
-    """
-
-    build: Callable[[SystemParts], MemorySystem]
-    needs_retriever: bool = False
-    needs_manager: bool = False
-    needs_weaver: bool = False
-    takes_slot_policy: bool = False
-    prompted: bool = False
-    operations: str = FLAT.name
-    writes: bool = False
-    settings: Mapping[str, Setting] = field(default_factory=dict)
-    ranks: bool = True
-
-    @property
-    def takes_manager_adapter(self) -> bool:
-        """Whether its manager may be a trained one."""
-        return self.needs_manager and not self.prompted
-
 
 SYSTEMS: dict[str, SystemSpec] = {
     "none": SystemSpec(lambda parts: NoMemory(count_tokens=parts.count_tokens)),
