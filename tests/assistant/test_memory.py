@@ -14,7 +14,6 @@ import pytest
 from memory_r1 import Guards, Memory
 from memory_r1.assistant.loading import load_agents
 from memory_r1.errors import ConfigurationError, DataError, ModelError, PromptTooLongError, ScopeError
-from memory_r1.packaged_adapters import has_packaged_pair
 from tests.assistant.memories import scripted_agents, scripted_memory, texts
 from tests.fakes import ScriptedLanguageModel, keeping_script
 
@@ -271,8 +270,8 @@ def test_errors_are_one_line(call: Any, error: type[Exception], message: str) ->
     assert texts(memory, "a") == []
 
 
-@pytest.mark.skipif(has_packaged_pair(), reason="the adapters come with this installation")
-def test_without_packaged_adapters_one_line_names_the_way_out(tmp_path: Path) -> None:
+def test_without_packaged_adapters_one_line_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("memory_r1.packaged_adapters.FOLDER", tmp_path / "none")
     with pytest.raises(ModelError, match=r"Memory\.from_adapters"):
         Memory(tmp_path / "memory.db")
 

@@ -15,7 +15,6 @@ from memory_r1.assistant import memory as library
 from memory_r1.cli.app import app
 from memory_r1.dialogue_file import write_dialogues
 from memory_r1.errors import ConfigurationError, DataError, ModelError, StoreError
-from memory_r1.packaged_adapters import has_packaged_pair
 from memory_r1.types import Dialogue, Session, Turn
 from tests.assistant.memories import scripted_agents, scripted_memory, texts
 from tests.fakes import ScriptedLanguageModel
@@ -169,8 +168,10 @@ def test_the_first_use_says_what_it_prepares(store: Path, tmp_path: Path, monkey
     assert result.stdout.startswith("unknown\n  from none of 0 recalled memories\n")
 
 
-@pytest.mark.skipif(has_packaged_pair(), reason="the adapters come with this installation")
-def test_without_agents_one_line_names_the_way_out(store: Path, tmp_path: Path) -> None:
+def test_without_agents_one_line_names_the_way_out(
+    store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memory_r1.packaged_adapters.FOLDER", tmp_path / "none")
     write_dialogues(tmp_path / "own.jsonl", [dialogue("d1", "lives in Rome", "hm")])
     for words in (("ask", "Where?"), ("import", tmp_path / "own.jsonl")):
         with pytest.raises(ModelError, match="--manager FOLDER --answer FOLDER"):
