@@ -9,11 +9,7 @@ from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder
 from memory_r1.memory.forms import GRAPH
 from memory_r1.memory.retriever import Retriever
-from memory_r1.systems.base import (
-    MemorySystem,
-    TokenCounter,
-    approximate_tokens,
-)
+from memory_r1.systems.base import MemorySystem, TokenCounter, approximate_tokens
 from memory_r1.systems.baselines import FullContext, NoMemory, Oracle, SlidingWindow
 from memory_r1.systems.graph_manager import GraphMemory
 from memory_r1.systems.hierarchical_graph import HierarchicalGraph
