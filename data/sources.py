@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from data.banks import Observation
 from data.everyday import load_everyday
 from data.locomo import load_locomo, locomo_observations, locomo_split
 from data.synthetic.generator import SHAPES, generate_split
+from data.synthetic.scenes import generate_scenes
 from data.tuples import check_disjoint
 from memory_r1.dialogue_file import read_dialogues
 from memory_r1.errors import DataError
@@ -31,9 +33,10 @@ def training_sources(
     """Return the training and validation dialogues of a dataset.
 
     Args:
-        dataset: "synthetic" and its other shapes ("synthetic-aliases", "synthetic-two-hop"), "everyday" (without gold
-            operations; "everyday-labelled" has them), "locomo" (the paper's split: conv-26 trains, conv-30 validates)
-            or a JSONL file, whose last `validation` dialogues validate.
+        dataset: "synthetic" and its other shapes ("synthetic-aliases", "synthetic-two-hop"), "scenes" (without
+            questions), "everyday" (without gold operations; "everyday-labelled" has them), "locomo" (the paper's split:
+            conv-26 trains, conv-30 validates) or a JSONL file, whose last `validation` dialogues validate. Several
+            joined by "+" each give an equal part of `count` and `validation`.
         seed: Seed of the synthetic generator.
         first: Index of the first training dialogue.
         count: Number of training dialogues; None for all (required for synthetic).
@@ -42,14 +45,24 @@ def training_sources(
     Raises:
         DataError: There are too few dialogues.
     """
-    if dataset in SHAPES:
+    if "+" in dataset and not Path(dataset).is_file():
+        names = dataset.split("+")
+        each = [
+            training_sources(
+                name,
+                seed=seed,
+                first=first,
+                count=None if count is None else count // len(names),
+                validation=validation // len(names),
+            )
+            for name in names
+        ]
+        return [item for train, _ in each for item in train], [item for _, held in each for item in held]
+    if dataset in (*SHAPES, "scenes"):
         if count is None:
             raise DataError(f"dataset {dataset!r} has no end: set train_dialogues")
-        shape = SHAPES[dataset]
-        generated = [
-            generate_split("train", first + count, seed, shape)[first:],
-            generate_split("validation", validation, seed, shape),
-        ]
+        generate = generate_scenes if dataset == "scenes" else partial(generate_split, shape=SHAPES[dataset])
+        generated = [generate("train", first + count, seed)[first:], generate("validation", validation, seed)]
         train, held = ([Source(item.dialogue, item.gold) for item in split] for split in generated)
         return train, held
     if dataset in ("everyday", "everyday-labelled"):

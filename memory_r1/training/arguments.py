@@ -27,8 +27,9 @@ class MemoryArguments:
     dataset: str = field(
         default="synthetic",
         metadata={
-            "help": "'synthetic', 'synthetic-aliases' (pets told of by name), 'everyday' (without gold; "
-            "'everyday-labelled' has it), 'locomo', or a JSONL file of your own dialogues."
+            "help": "'synthetic', 'synthetic-aliases' (pets told of by name), 'scenes' (for SFT of the manager), "
+            "'everyday' (without gold; 'everyday-labelled' has it), 'locomo', a JSONL file of your own dialogues, or "
+            "several of these joined by +, in equal parts."
         },
     )
     dialogue_seed: int = field(default=0, metadata={"help": "Seed of the synthetic generator and of sampling."})
