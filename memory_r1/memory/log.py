@@ -40,7 +40,7 @@ class Folding(Protocol):
     def after(self, record: Record) -> Self:
         """Return the state after `record`; events of an unknown kind change nothing.
 
-        An undone or forgotten event arrives as `FORGET`, so that its id stays taken.
+        An undone event arrives as `UNDO` and a forgotten one as `FORGET`, so that its id stays taken.
         """
         ...
 

@@ -76,9 +76,9 @@ class Record:
 
 
 def standing_part(record: Record, standing: set[int]) -> Record:
-    """Turn a record's undone edits into `FORGET`, which changes nothing but keeps the ids taken."""
+    """Turn a record's undone edits into `UNDO`, which changes nothing but keeps the ids taken."""
     events = (
-        event if event.kind in NO_EDITS or event.number in standing else Event(FORGET, event.item)
+        event if event.kind in {*NO_EDITS, FORGET} or event.number in standing else Event(UNDO, event.item)
         for event in record.events
     )
     return replace(record, events=tuple(events))

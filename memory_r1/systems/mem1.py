@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, cast
 from memory_r1.agents.prompts import dialogue_lines
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.record import SESSION_END, Event, Record
-from memory_r1.systems.banked import BankedSystem, Proposal, record_of
+from memory_r1.systems.banked import BankedSystem, OutdatedError, Proposal, reading_again, record_of
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.rules import ended, newest, sentences, statements
 from memory_r1.systems.state import ScopeState
@@ -109,6 +109,14 @@ class Mem1(BankedSystem):
         proposals.update(zip(full, self._rewrite(list(full.values())), strict=True))
         return [proposals[place] for place in range(len(turns))]
 
+    def _record(self, turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
+        """Refuse a rewriting as a whole if another writer has changed what it replaces, for a part would lose turns."""
+        record = record_of(turn, proposal, read, now)
+        if record.refusals:
+            raise OutdatedError
+        return record
+
+    @reading_again
     def end_session(self, scope: str, now: str) -> None:
         read = self.state(scope)
         if read.ended:
@@ -117,7 +125,7 @@ class Mem1(BankedSystem):
         closing = Turn("", "", "", timestamp=now)
 
         def decide(held: ScopeState) -> Record:
-            record = record_of(closing, proposal, read, held)
+            record = self._record(closing, proposal, read, held)
             return replace(record, turn=None, events=(Event(SESSION_END, payload={"now": now}), *record.events))
 
         self._log.write([(scope, decide)])

@@ -14,7 +14,7 @@ from typing import ClassVar, cast
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder
 from memory_r1.memory.record import RECALLED, SESSION_END, Event, Record
-from memory_r1.systems.banked import Proposal
+from memory_r1.systems.banked import Proposal, check_not_erased, reading_again
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.baselines import add_every_turn
 from memory_r1.systems.embedded import EmbeddedSystem
@@ -122,6 +122,7 @@ class MemoryBankSystem(EmbeddedSystem):
             proposals.append(Proposal(added.operations, record, note, tensor))
         return proposals
 
+    @reading_again
     def end_session(self, scope: str, now: str) -> None:
         state = self.state(scope)
         if state.ended:
@@ -134,9 +135,8 @@ class MemoryBankSystem(EmbeddedSystem):
         cost = joined([*of_days, *of_speakers])
 
         def decide(held: ScopeState) -> Record:
+            check_not_erased(state, held)
             events = [Event(SESSION_END, payload={"now": now})]
-            if not all(held.holds(entry.entry_id) for entry in state.bank.entries()):  # erased since it was read
-                return replace(cost, events=(*events, *cost.events), completion="")
             for new, row in zip(derived, rows, strict=True):
                 before = cast(MemoryBankState, held.after(Record(events=tuple(events[1:]))))
                 events.append(replace(self._event(before, new, now), tensor=self.event_tensor(row)))
