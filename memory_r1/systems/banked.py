@@ -242,7 +242,7 @@ def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState)
             continue
         event = bank.event(operation, turn)
         payload = {**event.payload, **proposal.notes.get(number, {})}
-        event = replace(event, payload=payload, tensor=proposal.tensors.get(number))
+        event = bank.shortened(replace(event, payload=payload, tensor=proposal.tensors.get(number)))
         bank.play(event)
         events.append(event)
     ordered = tuple(sorted(refusals, key=lambda refusal: refusal.index))

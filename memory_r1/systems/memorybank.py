@@ -190,7 +190,7 @@ class MemoryBankSystem(EmbeddedSystem):
         payload = {"text": new.text, "speaker": new.speaker, "timestamp": now, "turn_ids": list(new.sources)}
         operation = OperationKind.UPDATE if live else OperationKind.ADD
         item = held if live else state.bank.highest_id + 1
-        return Event(operation.value, item, {**payload, **new.key, **self.encoder_note})
+        return state.bank.shortened(Event(operation.value, item, {**payload, **new.key, **self.encoder_note}))
 
     def _faded(self, scope: str, state: MemoryBankState, now: str) -> list[int]:
         """Return the ids of the entries to forget at the end of a session."""

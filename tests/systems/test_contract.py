@@ -163,6 +163,20 @@ def test_every_turn_is_reported(name: str) -> None:
 
 
 @every_system
+def test_the_log_names_each_source_of_an_entry_once(name: str) -> None:
+    system = new_system(name)
+    for number in range(1, 13):
+        system.observe(turn(number, ("Ann", "Ben")[number % 2], f"lives in {number}"), "a")
+        if number % 4 == 0:
+            system.end_session("a", "2023-05-01T11:00:00")
+    told: dict[int, list[str]] = {}
+    for event in (event for record in system.records("a") for event in record.events if "turn_ids" in event.payload):
+        told.setdefault(event.item or 0, []).extend(event.payload["turn_ids"])
+    assert all(len(ids) == len(set(ids)) for ids in told.values())
+    assert all([*entry.source_turn_ids] == told[entry.entry_id] for entry in system.entries("a"))
+
+
+@every_system
 def test_a_session_ends_once_and_what_is_said_then_is_not_read_on(name: str) -> None:
     system = new_system(name)
     system.end_session("a", "2023-05-01T11:00:00")
