@@ -31,7 +31,8 @@ from memory_r1.types import MemoryEntry, Operation, Recall, Turn
 # Entries are measured as rendered in the Answer Agent's prompt, where numbers rarely exceed three digits.
 _LONGEST_NUMBER = 999
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class OutdatedError(Exception):
@@ -202,12 +203,16 @@ class BankedSystem(MemorySystem):
         return self._log
 
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase a scope, or some of its entries with the text of their turns.
+        """Erase a scope, or some of its entries with the text of their turns and what was written from these.
 
         Raises:
             StoreError: An id belongs to no entry of this scope, live or deleted.
         """
-        return self._log.forget(scope, ids)
+        return self._log.forget(scope, ids, self._with_derived)
+
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Return the ids of entries with those of the entries to erase along with them."""
+        return ids
 
     def save(self, path: Path | str) -> None:
         save_log(self._log, path, system=self.name)

@@ -6,7 +6,7 @@ the agents' messages, and the reward of a recall that of the task's outcome.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, cast
 
@@ -170,11 +170,9 @@ class HierarchicalGraph(EmbeddedSystem):
         if any(entry.entry_id in self.state(recall.scope).insights for entry in recall.items):
             self._log.write([(recall.scope, decide)])
 
-    def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase entries, and with them the summaries and insights that were written from their turns."""
-        if ids is not None:
-            ids = written_from(self.records(scope), ids, {SESSION, INSIGHT})
-        return super().forget(scope, ids)
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Add the summaries and insights that were written from the turns of the entries."""
+        return written_from(records, ids, {SESSION, INSIGHT})
 
 
 def _summary_by_rules(said: Sequence[MemoryEntry]) -> str:

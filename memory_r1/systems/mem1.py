@@ -5,7 +5,7 @@ What the model reads is the state and the turns since it was last rewritten; eve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
@@ -147,16 +147,13 @@ class Mem1(BankedSystem):
     def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
         return tuple(sorted(kept, key=lambda entry: entry.entry_id))  # the state is older than the turns since
 
-    def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase entries: with a turn the state that was written from it, with the state all turns that are in it."""
-        if ids is not None:
-            records = self.records(scope)
-            versions = texts_of(records)
-            states = {item for item, version in versions if CARRIED in version}.intersection(ids)
-            sources = {turn_id for item, version in versions if item in states for turn_id in version["turn_ids"]}
-            inside = {item for item, version in versions if sources.intersection(version["turn_ids"])}
-            ids = written_from(records, inside.union(ids), {CARRIED})
-        return super().forget(scope, ids)
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Add to a turn the state that was written from it, and to the state all turns that are in it."""
+        versions = texts_of(records)
+        states = {item for item, version in versions if CARRIED in version}.intersection(ids)
+        sources = {turn_id for item, version in versions if item in states for turn_id in version["turn_ids"]}
+        inside = {item for item, version in versions if sources.intersection(version["turn_ids"])}
+        return written_from(records, inside.union(ids), {CARRIED})
 
 
 def state_lines(block: Sequence[MemoryEntry], state: str) -> list[str]:

@@ -7,7 +7,7 @@ original's chat does. A question's recall only reads, so an evaluation's order o
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
@@ -222,11 +222,9 @@ class MemoryBankSystem(EmbeddedSystem):
         """Return the state of a scope; a StoreError if another encoder wrote it."""
         return cast(MemoryBankState, self.embedded_state(scope))
 
-    def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase entries, and with them the summaries and portraits that were written from their turns."""
-        if ids is not None:
-            ids = written_from(self.records(scope), ids, {"day", "portrait"})
-        return super().forget(scope, ids)
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Add the summaries and portraits that were written from the turns of the entries."""
+        return written_from(records, ids, {"day", "portrait"})
 
 
 def _sources(entries: Sequence[MemoryEntry]) -> tuple[str, ...]:
