@@ -1,4 +1,4 @@
-"""Sentences of the generator as triples, from the person to the value and in their own words where that is possible."""
+"""Sentences of the generator as edges and triples, from the person to the value and in their own words if possible."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from datetime import date
 from data.synthetic.values import VALUES
 from data.synthetic.wording import phrases, with_article
 from memory_r1.errors import ConfigurationError
-from memory_r1.types import OperationKind
+from memory_r1.types import Edge, OperationKind
 
 ATTRIBUTES = {
     value: (attribute, split)
@@ -21,7 +21,7 @@ ATTRIBUTES = {
 }
 """The attribute and the split of each value."""
 _MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec"
-_DATE = re.compile(r",? (?:on )?(\d{1,2}) ([A-Z][a-z]+)$")
+_DATE = re.compile(r",? (?:on )?(\d{1,2} [A-Z][a-z]+)$")
 _NOUNS = (
     "class|workshops|tuition|club|society|subscription|lessons|vocabulary|evening|concert|recital|exam|test|finals|"
     "assessment|consultation"
@@ -37,13 +37,13 @@ _HAS_LEFT = {
 _REWORDED = {
     "{v} hired {n}": "was hired by",
     "{v} pays {n}'s salary": "is paid by",
-    "nothing beats {v} for {n}": "likes best",
-    "the best film {n} knows is {v}": "best film is",
-    "{v} is {n}'s favourite film": "favourite film is",
+    "nothing beats {v} for {n}": "thinks nothing beats",
+    "the best film {n} knows is {v}": "'s best film is",
+    "{v} is {n}'s favourite film": "'s favourite film is",
     "{n} thinks {v} is better": "prefers",
-    "{v} is {n}'s sister": "sister is",
+    "{v} is {n}'s sister": "'s sister is",
     "a friend got {n} into {v}": "got into",
-    "the phone {n} ordered is {v}": "ordered the phone",
+    "the phone {n} ordered is {v}": "ordered the phone,",
     "{v} club let {n} in": "was let into",
     "{v} took {n} on as a volunteer": "was taken on as a volunteer by",
     "{n} has an allergy: no {v}": "has an allergy to",
@@ -51,7 +51,7 @@ _REWORDED = {
     "a coach drills {n} in {v}": "is drilled in",
     "{v} society welcomed {n}": "was welcomed by",
     "{v} expects {n}": "is expected by",
-    "{n} asked {v} for a slot": "asked for a slot",
+    "{n} asked {v} for a slot": "asked for a slot with",
     "{n} put {v} on the shopping list": "put on the shopping list",
     "{n} added {v} to the wish list": "added to the wish list",
     "{n} rates {v} above all movies": "rates above all movies",
@@ -89,10 +89,47 @@ class Told:
     kind: OperationKind
 
 
-def told_of(text: str, speaker: str, today: str, entry_id: int, kind: OperationKind) -> Told:
-    """Take an entry of the generator apart.
+def edge_of(text: str, speaker: str) -> Edge:
+    """Cut an entry of the generator into an edge, from its speaker, or a pet by its name, to the value.
 
-    Words after the value are left out, unless they name it ("chess club").
+    Words after the value are left out, unless they name it ("the chess club"). The time is the day as it was said: a
+    manager can copy it, and questions ask for it.
+
+    Raises:
+        ConfigurationError: The text is no sentence of the generator.
+    """
+    dated = _DATE.search(text)
+    bare = text[: dated.start()] if dated else text
+    found = [*_THING.finditer(bare)]
+    if not found:
+        raise ConfigurationError(
+            f"gold operation {text!r} is no sentence of the generator, so it has no edge or triple; use dataset: "
+            "synthetic or synthetic-aliases, or (for a manager) banks: manager"
+        )
+    last = found[-1]
+    value, after = last[1], bare[last.end() :]
+    before = re.sub(r"\b(?:an?|the) $", "", bare[: last.start()], flags=re.IGNORECASE)
+    thing = bare[len(before) : last.start()].lower() + last[0]
+    plain = re.sub(rf"\b{re.escape(speaker)}\b", "{n}", f"{before}{{v}}{bare[last.end(1) :]}")
+    subject, _, relation = before.strip().partition(" ")
+    if reworded := _REWORDED.get(plain[:1].lower() + plain[1:]):
+        subject, relation = speaker, reworded
+    elif ATTRIBUTES[value][0] == "pet_name":  # what is named is told of itself: "Kim's poodle"
+        subject, _, relation = before.strip().partition(" is ")
+        relation = f"is {relation}"
+    elif subject.endswith("'s"):
+        subject = subject.removesuffix("'s")
+        if not after:
+            relation = f"'s {relation.replace(':', ' is')}"
+        elif relation:
+            relation = f"has {with_article(relation)}"
+        else:
+            relation, thing = "has", with_article(last[0])
+    return Edge(subject, relation, thing, dated[1] if dated else "")
+
+
+def told_of(text: str, speaker: str, today: str, entry_id: int, kind: OperationKind) -> Told:
+    """Return the triple of an entry: its edge without article and possessive, at the day that its time means.
 
     Args:
         text: The entry, as it can be told from the turn alone.
@@ -104,28 +141,11 @@ def told_of(text: str, speaker: str, today: str, entry_id: int, kind: OperationK
     Raises:
         ConfigurationError: The text is no sentence of the generator.
     """
-    dated = _DATE.search(text)
-    bare = text[: dated.start()] if dated else text
-    found = [*_THING.finditer(bare)]
-    if not found:
-        raise ConfigurationError(
-            f"gold operation {text!r} is no sentence of the generator, so it has no triple; use dataset: synthetic"
-        )
-    last = found[-1]
-    value, after = last[1], bare[last.end() :]
-    before = re.sub(r"\b(?:an?|the) $", "", bare[: last.start()], flags=re.IGNORECASE)
-    plain = re.sub(rf"\b{re.escape(speaker)}\b", "{n}", f"{before}{{v}}{bare[last.end(1) :]}")
-    subject, _, relation = before.strip(" ,").partition(" ")
-    if reworded := _REWORDED.get(plain[:1].lower() + plain[1:]):
-        subject, relation = speaker, reworded
-    elif ATTRIBUTES[value][0] == "pet_name":  # what is named is told of itself: "Kim's poodle"
-        subject, _, relation = before.strip().partition(" is ")
-        relation = f"is {relation}"
-    elif subject.endswith("'s"):
-        subject = subject.removesuffix("'s")
-        relation = f"has {relation}".strip() if after else relation.replace(":", " is")
-    time = _next(int(dated[1]), dated[2], today) if dated else ""
-    return Told(subject, relation, last[0], time, entry_id, kind)
+    edge = edge_of(text, speaker)
+    relation = edge.relation.removeprefix("'s ").rstrip(",")
+    thing = re.sub("^(?:an?|the) ", "", edge.object)
+    time = _next(edge.time, today) if edge.time else ""
+    return Told(edge.subject, relation, thing, time, entry_id, kind)
 
 
 def withdrawn(text: str, said: str, speaker: str, entry_id: int) -> Told:
@@ -156,10 +176,11 @@ def animals(entries: Iterable[str]) -> dict[str, str]:
     return {values["pet_name"]: values["pet"] for values in found if {"pet_name", "pet"} <= values.keys()}
 
 
-def _next(day: int, month: str, today: str) -> str:
-    """Return the next such day from today on; empty if today is unknown."""
+def _next(day: str, today: str) -> str:
+    """Return the next such day ("9 June") from today on, as ISO 8601; empty if today is unknown."""
     if not today:
         return ""
     now = date.fromisoformat(today[:10])
-    coming = (date(now.year + later, 1 + _MONTHS.index(month[:3]) // 3, day) for later in (0, 1))
+    number, month = day.split()
+    coming = (date(now.year + later, 1 + _MONTHS.index(month[:3]) // 3, int(number)) for later in (0, 1))
     return next(found for found in coming if found >= now).isoformat()

@@ -15,7 +15,7 @@ from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.assistant.guards import Guards
 from memory_r1.assistant.ids import new_key
 from memory_r1.memory.record import ID_KEY, SESSION_END, Event, Record, Refusal
-from memory_r1.systems.banked import Proposal, record_of
+from memory_r1.systems.banked import Proposal, reading_again, record_of
 from memory_r1.systems.base import TokenCounter
 from memory_r1.systems.manager import ManagedMemory
 from memory_r1.systems.state import ScopeState
@@ -117,6 +117,7 @@ class GuardedMemory(ManagedMemory):
         """Read the turns in one transaction: all are stored, or none."""
         return [written.record for written in self.write_turns(observations)]
 
+    @reading_again
     def write_turns(self, observations: Sequence[tuple[Turn, str]]) -> list[Written]:
         """Read the turns as `observe_many` does; return each record with the state before it.
 

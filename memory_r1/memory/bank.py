@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from immutables import Map
@@ -14,6 +14,8 @@ from memory_r1.memory.record import Event
 from memory_r1.types import ADDING, Edge, MemoryEntry, Operation, OperationKind, Turn
 
 _OF_GRAPHS = ("edge", "over")
+_MORE = "adds_sources"
+"""Marks a version whose `turn_ids` are only those that the version before it lacks."""
 
 
 class MemoryBank:
@@ -105,6 +107,17 @@ class MemoryBank:
         sources = dict.fromkeys((*old.source_turn_ids, turn.turn_id))
         return Event(kind, old.entry_id, _version(operation, turn, tuple(sources)))
 
+    def shortened(self, event: Event) -> Event:
+        """Return an event on this bank that names only the sources which are new to its entry, if it keeps the others.
+
+        A text that is rewritten again and again would otherwise repeat all of its sources each time.
+        """
+        held = self._entries.get(event.item or 0)
+        turn_ids = event.payload.get("turn_ids")
+        if held is None or turn_ids is None or tuple(turn_ids[: len(held.source_turn_ids)]) != held.source_turn_ids:
+            return event
+        return replace(event, payload={**event.payload, "turn_ids": turn_ids[len(held.source_turn_ids) :], _MORE: True})
+
     def play(self, event: Event) -> None:
         """Apply an event. An unknown kind changes nothing, but its id counts as used."""
         if event.item is None:
@@ -113,12 +126,13 @@ class MemoryBank:
         self._highest_id = max(self._highest_id, event.item)
         if event.kind in (*ADDING, OperationKind.UPDATE):
             version, edge = event.payload, event.payload.get("edge")
+            earlier = self._entries[event.item].source_turn_ids if _MORE in version else ()
             entry = MemoryEntry(
                 event.item,
                 version["text"],
                 version["speaker"],
                 version["timestamp"],
-                tuple(version["turn_ids"]),
+                (*earlier, *version["turn_ids"]),
                 Edge(**edge) if edge else None,
                 tuple(version.get("over", ())),
             )

@@ -40,7 +40,7 @@ class Folding(Protocol):
     def after(self, record: Record) -> Self:
         """Return the state after `record`; events of an unknown kind change nothing.
 
-        An undone or forgotten event arrives as `FORGET`, so that its id stays taken.
+        An undone event arrives as `UNDO` and a forgotten one as `FORGET`, so that its id stays taken.
         """
         ...
 
@@ -168,11 +168,16 @@ class Log(ABC, Generic[S]):
         """Return every event of one item with its record, oldest first."""
         return [(record, event) for record in self.records(scope) for event in record.events if event.item == item]
 
-    def forget(self, scope: str, items: Collection[int] | None = None) -> int:
+    def forget(
+        self,
+        scope: str,
+        items: Collection[int] | None = None,
+        widen: Callable[[Sequence[Record], set[int]], set[int]] = lambda _, items: items,
+    ) -> int:
         """Erase all versions of the items, or with None the whole scope, for good; this cannot be undone.
 
         The text of an item's turns and the model's completions on them go too. Its id stays taken. An erased scope
-        leaves nothing behind, not even its name.
+        leaves nothing behind, not even its name. `widen` adds the items that were written from these ones.
 
         Returns:
             The number of erased items that were live.
@@ -189,10 +194,9 @@ class Log(ABC, Generic[S]):
                 wanted = known if items is None else set(items)
                 if unknown := sorted(wanted - known):
                     raise StoreError(f"scope {scope!r} never held the entries {unknown}; see entries() for its ids")
-                if items is None:
-                    self._erase(scope, None, wanted)
-                else:
-                    self._erase(scope, [without_items(record, wanted) for record in records], wanted)
+                wanted = wanted if items is None else widen(records, wanted)
+                redacted = None if items is None else [without_items(record, wanted) for record in records]
+                self._erase(scope, redacted, wanted)
                 self._folded.pop(scope, None)
             self._scrub()
         return sum(state.holds(item) for item in wanted)

@@ -25,7 +25,7 @@ class Event:
         kind: Kind of change. `UNDO` and `REDO` name the event they take back or restore in `payload["target"]`;
             `FORGET` keeps the id of an erased item from being reused.
         item: Id of the changed item (an entry, later an edge or a node), counted from 1 in each scope.
-        payload: The whole new version of the item, as JSON values.
+        payload: The new version of the item, as JSON values; see `MemoryBank.shortened` for its sources.
         tensor: The part that JSON cannot hold, as safetensors bytes.
         number: Number among the scope's events, from 1; assigned by the log.
     """
@@ -76,9 +76,9 @@ class Record:
 
 
 def standing_part(record: Record, standing: set[int]) -> Record:
-    """Turn a record's undone edits into `FORGET`, which changes nothing but keeps the ids taken."""
+    """Turn a record's undone edits into `UNDO`, which changes nothing but keeps the ids taken."""
     events = (
-        event if event.kind in NO_EDITS or event.number in standing else Event(FORGET, event.item)
+        event if event.kind in {*NO_EDITS, FORGET} or event.number in standing else Event(UNDO, event.item)
         for event in record.events
     )
     return replace(record, events=tuple(events))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import lru_cache, partial, wraps
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec, TypeVar
 
 from memory_r1.agents.prompts import memory_line
 from memory_r1.errors import StoreError
@@ -30,6 +30,33 @@ from memory_r1.types import MemoryEntry, Operation, Recall, Turn
 
 # Entries are measured as rendered in the Answer Agent's prompt, where numbers rarely exceed three digits.
 _LONGEST_NUMBER = 999
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class OutdatedError(Exception):
+    """What a model has read is erased or replaced, so that nothing it wrote may be stored; raised while writing."""
+
+
+def reading_again(write: Callable[P, R]) -> Callable[P, R]:
+    """Call a function that reads, asks a model and writes once more if what it read is gone before it writes."""
+
+    @wraps(write)
+    def until_written(*args: P.args, **kwargs: P.kwargs) -> R:
+        while True:  # each time another `forget` came between
+            try:
+                return write(*args, **kwargs)
+            except OutdatedError:
+                continue
+
+    return until_written
+
+
+def check_not_erased(read: ScopeState, now: ScopeState) -> None:
+    """Raise an `OutdatedError` if `forget` has erased anything since a model read the state `read`."""
+    if now.erased_since(read):
+        raise OutdatedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +129,7 @@ class BankedSystem(MemorySystem):
         """Read the turns in waves: the first turn of every scope, then the second of every scope, and so on.
 
         Each wave is one transaction. If another writer changed an entry since the wave was read, the operation on it is
-        refused as a conflict.
+        refused as a conflict. If something of a scope was forgotten since, its wave is read again.
         """
         waves: dict[int, list[int]] = {}
         seen: dict[str, int] = {}
@@ -112,14 +139,18 @@ class BankedSystem(MemorySystem):
             waves.setdefault(wave, []).append(position)
         records: dict[int, Record] = {}
         for positions in waves.values():
-            wave_turns = [observations[position] for position in positions]
-            read = [(turn, self._log.state(scope)) for turn, scope in wave_turns]
-            decisions = [
-                (scope, partial(self._record, turn, proposal, before))
-                for (turn, scope), (_, before), proposal in zip(wave_turns, read, self._propose(read), strict=True)
-            ]
-            records.update(zip(positions, self._log.write(decisions), strict=True))
+            written = self._observe_wave([observations[position] for position in positions])
+            records.update(zip(positions, written, strict=True))
         return [records[position] for position in range(len(observations))]
+
+    @reading_again
+    def _observe_wave(self, wave: Sequence[tuple[Turn, str]]) -> list[Record]:
+        read = [(turn, self._log.state(scope)) for turn, scope in wave]
+        decisions = [
+            (scope, partial(self._record, turn, proposal, before))
+            for (turn, scope), (_, before), proposal in zip(wave, read, self._propose(read), strict=True)
+        ]
+        return self._log.write(decisions)
 
     def end_session(self, scope: str, now: str) -> None:
         if not self._log.state(scope).ended:
@@ -172,12 +203,16 @@ class BankedSystem(MemorySystem):
         return self._log
 
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase a scope, or some of its entries with the text of their turns.
+        """Erase a scope, or some of its entries with the text of their turns and what was written from these.
 
         Raises:
             StoreError: An id belongs to no entry of this scope, live or deleted.
         """
-        return self._log.forget(scope, ids)
+        return self._log.forget(scope, ids, self._with_derived)
+
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Return the ids of entries with those of the entries to erase along with them."""
+        return ids
 
     def save(self, path: Path | str) -> None:
         save_log(self._log, path, system=self.name)
@@ -193,7 +228,12 @@ class BankedSystem(MemorySystem):
 
 
 def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
-    """Return the record of a proposal, made on the state `read`, for the state `now`."""
+    """Return the record of a proposal, made on the state `read`, for the state `now`.
+
+    Raises:
+        OutdatedError: Something of the scope was forgotten in between; the proposal may quote it.
+    """
+    check_not_erased(read, now)
     bank, events = now.bank.view(), []
     refusals = list(proposal.record.refusals)
     refused = {refusal.index for refusal in refusals}
@@ -207,7 +247,7 @@ def record_of(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState)
             continue
         event = bank.event(operation, turn)
         payload = {**event.payload, **proposal.notes.get(number, {})}
-        event = replace(event, payload=payload, tensor=proposal.tensors.get(number))
+        event = bank.shortened(replace(event, payload=payload, tensor=proposal.tensors.get(number)))
         bank.play(event)
         events.append(event)
     ordered = tuple(sorted(refusals, key=lambda refusal: refusal.index))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 from memory_r1.memory.graph import Version, merged, versions
+from memory_r1.memory.record import Record
 from memory_r1.systems.manager import ManagedMemory
 
 
@@ -28,19 +29,13 @@ class GraphMemory(ManagedMemory):
             names.setdefault(stands_for, []).append(name)
         return [tuple(group) for group in names.values() if len(group) > 1]
 
-    def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase a scope, or some of its entries with the text of their turns and the summaries over them.
-
-        Raises:
-            StoreError: An id belongs to no entry of this scope, live or deleted.
-        """
-        if ids is None:
-            return super().forget(scope, None)
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Add the summaries over the entries."""
         gone = {*ids}
-        for record in self.records(scope):  # what a summary is over comes before it
+        for record in records:  # what a summary is over comes before it
             gone |= {
                 event.item
                 for event in record.events
                 if event.item is not None and not gone.isdisjoint(event.payload.get("over", ()))
             }
-        return super().forget(scope, gone)
+        return gone

@@ -6,14 +6,14 @@ the agents' messages, and the reward of a recall that of the task's outcome.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, cast
 
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder
 from memory_r1.memory.record import SESSION_END, Event, Record
-from memory_r1.systems.banked import Proposal
+from memory_r1.systems.banked import Proposal, check_not_erased, reading_again
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.baselines import add_every_turn
 from memory_r1.systems.embedded import EmbeddedSystem
@@ -91,6 +91,7 @@ class HierarchicalGraph(EmbeddedSystem):
             for added, row in zip(add_every_turn(turns), rows, strict=True)
         ]
 
+    @reading_again
     def end_session(self, scope: str, now: str) -> None:
         read = self.state(scope)
         said = [read.bank.get(item) for item in read.running]
@@ -110,11 +111,12 @@ class HierarchicalGraph(EmbeddedSystem):
         tensors = {text: self.event_tensor(row) for text, row in zip([summary, *texts], rows, strict=True)}
 
         def decide(held: ScopeState) -> Record:
+            check_not_erased(read, held)
             state = cast(HierarchicalState, held)
             left = {*read.running}.intersection(state.running)
             # Without a turn left, another writer may have ended this session, and the next one is running.
             events = [Event(SESSION_END, payload={"now": now})] if left else []
-            if len(left) < len(said) or not all(state.holds(entry.entry_id) for entry in shown):  # erased, or ended
+            if len(left) < len(said):  # ended, or undone
                 return replace(cost, events=(*events, *cost.events), completion="")
             session = state.bank.highest_id + 1
             event = self._with_vector(state.session_event(summary, node, self._edge_similarity, now), tensors)
@@ -168,11 +170,9 @@ class HierarchicalGraph(EmbeddedSystem):
         if any(entry.entry_id in self.state(recall.scope).insights for entry in recall.items):
             self._log.write([(recall.scope, decide)])
 
-    def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase entries, and with them the summaries and insights that were written from their turns."""
-        if ids is not None:
-            ids = written_from(self.records(scope), ids, {SESSION, INSIGHT})
-        return super().forget(scope, ids)
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Add the summaries and insights that were written from the turns of the entries."""
+        return written_from(records, ids, {SESSION, INSIGHT})
 
 
 def _summary_by_rules(said: Sequence[MemoryEntry]) -> str:

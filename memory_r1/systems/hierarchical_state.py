@@ -123,7 +123,8 @@ class HierarchicalState(EmbeddedState):
         if insight.score + weight <= 0:
             return Event(OperationKind.DELETE.value, item)
         version = {**self._version(entry.text, [item], entry.timestamp), "sessions": sorted(insight.sessions), **new}
-        return Event(OperationKind.UPDATE.value, item, {**version, INSIGHT: insight.score + weight})
+        event = Event(OperationKind.UPDATE.value, item, {**version, INSIGHT: insight.score + weight})
+        return self.bank.shortened(event)
 
     def _version(self, text: str, sources: Iterable[int], now: str) -> dict[str, Any]:
         """Return what the log says of a text written from the entries `sources`."""

@@ -5,14 +5,14 @@ What the model reads is the state and the turns since it was last rewritten; eve
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self, cast
 
 from memory_r1.agents.prompts import dialogue_lines
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.record import SESSION_END, Event, Record
-from memory_r1.systems.banked import BankedSystem, Proposal, record_of
+from memory_r1.systems.banked import BankedSystem, OutdatedError, Proposal, reading_again, record_of
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.rules import ended, newest, sentences, statements
 from memory_r1.systems.state import ScopeState
@@ -109,6 +109,14 @@ class Mem1(BankedSystem):
         proposals.update(zip(full, self._rewrite(list(full.values())), strict=True))
         return [proposals[place] for place in range(len(turns))]
 
+    def _record(self, turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
+        """Refuse a rewriting as a whole if another writer has changed what it replaces, for a part would lose turns."""
+        record = record_of(turn, proposal, read, now)
+        if record.refusals:
+            raise OutdatedError
+        return record
+
+    @reading_again
     def end_session(self, scope: str, now: str) -> None:
         read = self.state(scope)
         if read.ended:
@@ -117,7 +125,7 @@ class Mem1(BankedSystem):
         closing = Turn("", "", "", timestamp=now)
 
         def decide(held: ScopeState) -> Record:
-            record = record_of(closing, proposal, read, held)
+            record = self._record(closing, proposal, read, held)
             return replace(record, turn=None, events=(Event(SESSION_END, payload={"now": now}), *record.events))
 
         self._log.write([(scope, decide)])
@@ -139,16 +147,13 @@ class Mem1(BankedSystem):
     def _arrange(self, kept: tuple[MemoryEntry, ...]) -> tuple[MemoryEntry, ...]:
         return tuple(sorted(kept, key=lambda entry: entry.entry_id))  # the state is older than the turns since
 
-    def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase entries: with a turn the state that was written from it, with the state all turns that are in it."""
-        if ids is not None:
-            records = self.records(scope)
-            versions = texts_of(records)
-            states = {item for item, version in versions if CARRIED in version}.intersection(ids)
-            sources = {turn_id for item, version in versions if item in states for turn_id in version["turn_ids"]}
-            inside = {item for item, version in versions if sources.intersection(version["turn_ids"])}
-            ids = written_from(records, inside.union(ids), {CARRIED})
-        return super().forget(scope, ids)
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Add to a turn the state that was written from it, and to the state all turns that are in it."""
+        versions = texts_of(records)
+        states = {item for item, version in versions if CARRIED in version}.intersection(ids)
+        sources = {turn_id for item, version in versions if item in states for turn_id in version["turn_ids"]}
+        inside = {item for item, version in versions if sources.intersection(version["turn_ids"])}
+        return written_from(records, inside.union(ids), {CARRIED})
 
 
 def state_lines(block: Sequence[MemoryEntry], state: str) -> list[str]:

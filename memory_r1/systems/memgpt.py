@@ -8,11 +8,12 @@ question the model pages in what it finds there, by function calls again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder
+from memory_r1.memory.record import Record
 from memory_r1.systems.banked import Proposal
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.embedded import EmbeddedSystem
@@ -217,8 +218,6 @@ class MemGPT(EmbeddedSystem):
         """Put the entries in order of time, blocks and summary by their last edit."""
         return tuple(sorted(kept, key=lambda entry: (entry.timestamp, entry.entry_id)))
 
-    def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase entries, and with them the blocks, archival texts and summaries that were written from their turns."""
-        if ids is not None:
-            ids = written_from(self.records(scope), ids, {"block", "flushed", "archival"})
-        return super().forget(scope, ids)
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Add the blocks, archival texts and summaries that were written from the turns of the entries."""
+        return written_from(records, ids, {"block", "flushed", "archival"})

@@ -7,14 +7,14 @@ original's chat does. A question's recall only reads, so an evaluation's order o
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, cast
 
 from memory_r1.errors import ConfigurationError
 from memory_r1.memory.embedder import Embedder
 from memory_r1.memory.record import RECALLED, SESSION_END, Event, Record
-from memory_r1.systems.banked import Proposal
+from memory_r1.systems.banked import Proposal, check_not_erased, reading_again
 from memory_r1.systems.base import Capability, RecallRequest, TokenCounter, approximate_tokens
 from memory_r1.systems.baselines import add_every_turn
 from memory_r1.systems.embedded import EmbeddedSystem
@@ -122,6 +122,7 @@ class MemoryBankSystem(EmbeddedSystem):
             proposals.append(Proposal(added.operations, record, note, tensor))
         return proposals
 
+    @reading_again
     def end_session(self, scope: str, now: str) -> None:
         state = self.state(scope)
         if state.ended:
@@ -134,9 +135,8 @@ class MemoryBankSystem(EmbeddedSystem):
         cost = joined([*of_days, *of_speakers])
 
         def decide(held: ScopeState) -> Record:
+            check_not_erased(state, held)
             events = [Event(SESSION_END, payload={"now": now})]
-            if not all(held.holds(entry.entry_id) for entry in state.bank.entries()):  # erased since it was read
-                return replace(cost, events=(*events, *cost.events), completion="")
             for new, row in zip(derived, rows, strict=True):
                 before = cast(MemoryBankState, held.after(Record(events=tuple(events[1:]))))
                 events.append(replace(self._event(before, new, now), tensor=self.event_tensor(row)))
@@ -190,7 +190,7 @@ class MemoryBankSystem(EmbeddedSystem):
         payload = {"text": new.text, "speaker": new.speaker, "timestamp": now, "turn_ids": list(new.sources)}
         operation = OperationKind.UPDATE if live else OperationKind.ADD
         item = held if live else state.bank.highest_id + 1
-        return Event(operation.value, item, {**payload, **new.key, **self.encoder_note})
+        return state.bank.shortened(Event(operation.value, item, {**payload, **new.key, **self.encoder_note}))
 
     def _faded(self, scope: str, state: MemoryBankState, now: str) -> list[int]:
         """Return the ids of the entries to forget at the end of a session."""
@@ -222,11 +222,9 @@ class MemoryBankSystem(EmbeddedSystem):
         """Return the state of a scope; a StoreError if another encoder wrote it."""
         return cast(MemoryBankState, self.embedded_state(scope))
 
-    def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
-        """Erase entries, and with them the summaries and portraits that were written from their turns."""
-        if ids is not None:
-            ids = written_from(self.records(scope), ids, {"day", "portrait"})
-        return super().forget(scope, ids)
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        """Add the summaries and portraits that were written from the turns of the entries."""
+        return written_from(records, ids, {"day", "portrait"})
 
 
 def _sources(entries: Sequence[MemoryEntry]) -> tuple[str, ...]:

@@ -19,16 +19,24 @@ class ScopeState:
         speakers: Announced or heard, in that order.
         recent: The last turns of the current session, oldest first.
         ended: Whether no turn followed the end of the last session.
+        began: Time of the first record, which a scope forgotten as a whole gets anew.
+        forgotten: Number of events that `forget` has erased.
     """
 
     bank: MemoryBank = field(default_factory=MemoryBank)
     speakers: tuple[str, ...] = ()
     recent: tuple[Turn, ...] = ()
     ended: bool = True
+    began: str = ""
+    forgotten: int = 0
 
     def previous(self, turn: Turn) -> tuple[Turn, ...]:
         """Return the last turns before `turn` in its session, oldest first."""
         return tuple(before for before in self.recent if before.session_id == turn.session_id)
+
+    def erased_since(self, read: ScopeState) -> bool:
+        """Return whether `forget` has erased anything since `read`, an earlier state of the scope, was the latest."""
+        return self.forgotten > read.forgotten or (read.began != "" and read.began != self.began)
 
     def holds(self, item: int) -> bool:
         return item in self.bank
@@ -47,7 +55,9 @@ class ScopeState:
             speakers, ended = _joined(speakers, [turn.speaker]), False
             if turn.text or not any(event.kind == FORGET for event in record.events):  # otherwise its text was erased
                 recent = (*self.previous(turn), turn)[-PREVIOUS_TURNS:]
-        return replace(self, bank=bank, speakers=speakers, recent=recent, ended=ended)
+        began = self.began or record.written_at
+        forgotten = self.forgotten + sum(event.kind == FORGET for event in record.events)
+        return replace(self, bank=bank, speakers=speakers, recent=recent, ended=ended, began=began, forgotten=forgotten)
 
 
 def _joined(names: tuple[str, ...], more: object) -> tuple[str, ...]:

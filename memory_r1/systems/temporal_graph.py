@@ -209,11 +209,12 @@ class TemporalGraph(EmbeddedSystem):
 
     def forget(self, scope: str, ids: Collection[int] | None = None) -> int:
         """Erase facts, and with them all others of their turns; a fact that one of them had ended holds again."""
-        if ids is not None:
-            versions = texts_of(self.records(scope))
-            turns = {turn_id for item, version in versions if item in ids for turn_id in version["turn_ids"]}
-            ids = {*ids, *(item for item, version in versions if turns.intersection(version["turn_ids"]))}
         try:
             return super().forget(scope, ids)
         finally:
             self._indexes.pop(scope, None)
+
+    def _with_derived(self, records: Sequence[Record], ids: set[int]) -> set[int]:
+        versions = texts_of(records)
+        turns = {turn_id for item, version in versions if item in ids for turn_id in version["turn_ids"]}
+        return {*ids, *(item for item, version in versions if turns.intersection(version["turn_ids"]))}

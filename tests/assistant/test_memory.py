@@ -14,6 +14,7 @@ import pytest
 from memory_r1 import Guards, Memory
 from memory_r1.assistant.loading import load_agents
 from memory_r1.errors import ConfigurationError, DataError, ModelError, PromptTooLongError, ScopeError
+from memory_r1.inference.language_model import Messages
 from tests.assistant.memories import scripted_agents, scripted_memory, texts
 from tests.fakes import ScriptedLanguageModel, keeping_script
 
@@ -130,6 +131,23 @@ def test_forget_erases_texts_from_the_file(tmp_path: Path) -> None:
         assert (texts(memory, "ann"), texts(memory, "ben")) == ([], ["User likes figs"])
     found = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert b"likes tea" not in found and b"likes figs" in found
+
+
+def test_what_another_process_forgets_while_the_model_reads_does_not_come_back(tmp_path: Path) -> None:
+    model = ScriptedLanguageModel()
+    with scripted_memory(tmp_path / "memory.db", model) as memory, scripted_memory(tmp_path / "memory.db") as other:
+        (added,) = memory.add("lives in Quetzaltenango", user_id="ann")["results"]
+
+        def forgetting(prompt: Messages, adapter: str | None) -> str:
+            model.script = keeping_script
+            other.forget(added["id"])
+            return '[{"op": "ADD", "text": "User left Quetzaltenango"}]'
+
+        model.script = forgetting
+        said = [{"role": "user", "content": content} for content in ("likes tea", "plays chess")]
+        memory.add(said, user_id="ann")
+        assert texts(memory, "ann") == ["User likes tea", "User plays chess"]
+    assert not any(b"Quetzaltenango" in path.read_bytes() for path in tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

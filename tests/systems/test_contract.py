@@ -9,6 +9,7 @@ import pytest
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.errors import ConfigurationError, ScopeError, StoreError
+from memory_r1.inference.language_model import Messages
 from memory_r1.memory.forms import FORMS
 from memory_r1.memory.retriever import Retriever
 from memory_r1.systems.base import Capability, MemorySystem, RecallRequest
@@ -16,7 +17,7 @@ from memory_r1.systems.baselines import Oracle
 from memory_r1.systems.table import SYSTEMS, build_system
 from memory_r1.systems.writer import Writer
 from memory_r1.types import Turn
-from tests.fakes import FakeEmbedder, FakeWeaver, KeepNewest, ScriptedLanguageModel
+from tests.fakes import FakeEmbedder, FakeWeaver, KeepNewest, ScriptedLanguageModel, keeping_script
 
 QUERY = "where does Ann live"
 SMALL = {"memgpt": {"context_tokens": 40}}
@@ -69,6 +70,10 @@ def played(name: str) -> MemorySystem:
 
 def whole(system: MemorySystem, scope: str) -> tuple[object, ...]:
     return system.entries(scope), system.records(scope), system.recall(QUERY, scope)
+
+
+def asks_a_model_to_write(name: str) -> bool:
+    return Capability.MODEL_WRITES in new_system(name).capabilities and not SYSTEMS[name].needs_weaver
 
 
 every_system = pytest.mark.parametrize("name", SYSTEMS)
@@ -158,6 +163,20 @@ def test_every_turn_is_reported(name: str) -> None:
 
 
 @every_system
+def test_the_log_names_each_source_of_an_entry_once(name: str) -> None:
+    system = new_system(name)
+    for number in range(1, 13):
+        system.observe(turn(number, ("Ann", "Ben")[number % 2], f"lives in {number}"), "a")
+        if number % 4 == 0:
+            system.end_session("a", "2023-05-01T11:00:00")
+    told: dict[int, list[str]] = {}
+    for event in (event for record in system.records("a") for event in record.events if "turn_ids" in event.payload):
+        told.setdefault(event.item or 0, []).extend(event.payload["turn_ids"])
+    assert all(len(ids) == len(set(ids)) for ids in told.values())
+    assert all([*entry.source_turn_ids] == told[entry.entry_id] for entry in system.entries("a"))
+
+
+@every_system
 def test_a_session_ends_once_and_what_is_said_then_is_not_read_on(name: str) -> None:
     system = new_system(name)
     system.end_session("a", "2023-05-01T11:00:00")
@@ -244,6 +263,37 @@ def test_a_turn_behind_a_forgotten_entry_is_no_longer_held_as_the_running_sessio
     system.save(tmp_path / "memory")
     content = (tmp_path / "memory").read_bytes()
     assert (b"secretcats" in content, b"plays chess" in content) == (False, True)
+
+
+@pytest.mark.parametrize("name", [name for name in SYSTEMS if asks_a_model_to_write(name)])
+@pytest.mark.parametrize("everything", [False, True], ids=["entry", "scope"])
+def test_what_is_forgotten_while_the_model_writes_does_not_come_back(
+    name: str, everything: bool, tmp_path: Path
+) -> None:
+    interrupted: list[str] = []
+
+    def forgetting(prompt: Messages, adapter: str | None) -> str:
+        reply = keeping_script(prompt, adapter)
+        secrets = {entry.entry_id for entry in system.entries("a") if "secretcats" in entry.text}
+        if secrets and said and not interrupted:
+            interrupted.append(said[-1])
+            system.forget("a", None if everything else secrets)
+            reply = reply.replace("tea", "tea with secretcats")
+            assert "secretcats" in reply
+        return reply
+
+    system, said = new_system(name, ScriptedLanguageModel(forgetting)), list[str]()
+    system.observe(turn(1, "Ann", "owns secretcats"), "a")
+    for number, verb in enumerate(("brews", "pours", "sells", "loves", "hates"), 2):
+        said.append(verb)
+        system.observe(turn(number, "Ben", f"{verb} tea"), "a")
+    system.end_session("a", "2023-05-01T11:00:00")
+    system.save(tmp_path / "memory")
+    (during,) = interrupted
+    left = f"{system.entries('a')} {system.records('a')} {system.recall(QUERY, 'a')}"
+    assert ("secretcats" in left, b"secretcats" in (tmp_path / "memory").read_bytes()) == (False, False)
+    if not everything or during != said[-1]:  # otherwise the turn was stored before the scope was forgotten
+        assert f"{during} tea" in str(system.entries("a"))
 
 
 @remembering

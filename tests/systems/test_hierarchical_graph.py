@@ -238,22 +238,6 @@ def test_a_forgotten_turn_takes_along_its_session_and_insights(tmp_path: Path) -
     assert sessions.recall() == ["plays chess", "3", "2"]
 
 
-def test_what_is_forgotten_while_a_session_is_written_does_not_come_back() -> None:
-    sessions = Sessions()
-    reply = sessions.model.script
-
-    def forgetting(prompt: Messages, adapter: str | None) -> str:
-        if '"operations"' in prompt[0]["content"]:
-            sessions.memory.forget("a", {1})
-        return reply(prompt, adapter)
-
-    sessions.model.script = forgetting
-    assert sessions.play("1", "2 secretcats", operations=[add("owns secretcats")]) == 0
-    assert [entry.text for entry in sessions.memory.entries("a")] == ["2 secretcats"]
-    assert sessions.memory.records("a")[-1].completion == ""
-    assert sessions.memory.state("a").ended
-
-
 def test_a_session_that_another_writer_ends_in_between_is_one_node_and_can_be_forgotten(tmp_path: Path) -> None:
     sessions, other = Sessions(), HierarchicalGraph(Compass(), recall_per_speaker=3)
     for memory in (sessions.memory, other):

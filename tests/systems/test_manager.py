@@ -120,6 +120,24 @@ def test_an_entry_that_another_writer_changed_meanwhile_is_left_to_that_writer(t
     assert "Ann lives in Bern" in record.refusals[0].raw
 
 
+def test_what_another_writer_deletes_or_undoes_meanwhile_costs_no_second_reading(tmp_path: Path) -> None:
+    first = build(ManagedMemory)
+    tell(first, turn(1, "Ann", "lives in Rome"), turn(2, "Ben", "plays chess"))
+    first.save(tmp_path / "memory.db")
+    first.load(tmp_path / "memory.db")
+
+    def interrupted(prompt: Messages, adapter: str | None) -> str:
+        first.log.undo("a")
+        tell(first, turn(3, "Ann", "never mind"))
+        return '[{"op": "ADD", "text": "Cleo paints"}]'
+
+    model = ScriptedLanguageModel(interrupted)
+    second = build(ManagedMemory, model)
+    second.load(tmp_path / "memory.db")
+    tell(second, turn(4, "Cleo", "paints"))
+    assert (texts(second), len(model.prompts)) == (["Cleo paints"], 1)
+
+
 def test_scopes_are_managed_in_lockstep_and_their_turns_in_order() -> None:
     model = ScriptedLanguageModel()
     system = build(ManagedMemory, model)

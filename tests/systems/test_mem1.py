@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
 from memory_r1.errors import ConfigurationError
+from memory_r1.inference.language_model import Messages
+from memory_r1.memory.record import Record
 from memory_r1.systems.mem1 import LONGEST, Mem1
 from memory_r1.systems.writer import Writer, count_writings
 from memory_r1.types import Turn
@@ -95,6 +98,42 @@ def test_a_forgotten_turn_takes_the_state_along_and_a_forgotten_state_its_turns(
     for erased in (1, 2):  # the turn, of which only a tombstone is left, and the state
         content = saved(erased)
         assert (b"secretcats" in content, b"plays chess" in content) == (False, True)
+
+
+def test_what_another_thread_writes_from_a_turn_that_is_being_forgotten_goes_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system = told(Mem1(Writer(ScriptedLanguageModel()), block_turns=2), "secretcats")
+    read, writing = system.log.records, Thread(target=lambda: told(system, "b", first=2))
+
+    def reading(scope: str, since: int = 0) -> tuple[Record, ...]:
+        records = read(scope, since)
+        if writing.ident is None and not since:
+            writing.start()
+            writing.join(0.5)  # until the state is written, or waits for the erasure
+        return records
+
+    monkeypatch.setattr(system.log, "records", reading)
+    system.forget("a", {1})
+    writing.join()
+    assert held(system) == ["b"]
+    assert "secretcats" not in str(system.records("a"))
+
+
+def test_a_turn_is_kept_when_another_writer_rewrites_the_state_meanwhile(tmp_path: Path) -> None:
+    first = told(Mem1(Writer(ScriptedLanguageModel()), block_turns=2), "a", "b", "c")
+    first.save(tmp_path / "memory")
+    first.load(tmp_path / "memory")
+
+    def interrupted(prompt: Messages, adapter: str | None) -> str:
+        told(first, "e", first=5)  # while the other writer's model thinks
+        return '{"state": "of c and d"}'
+
+    second = Mem1(Writer(ScriptedLanguageModel(interrupted)), block_turns=2)
+    second.load(tmp_path / "memory")
+    told(second, "d", first=4)
+    state, turn = held(second)
+    assert ("Ann: c Ann: e" in state, turn) == (True, "d")
 
 
 def test_a_block_of_nothing_is_refused() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
 import pytest
 
 from memory_r1.errors import ConfigurationError
-from memory_r1.inference.language_model import Messages
 from memory_r1.systems.memorybank import MemoryBankSystem
 from memory_r1.systems.memorybank_state import days_between, retention
 from memory_r1.systems.writer import Writer, count_writings
@@ -131,21 +129,6 @@ def test_a_forgotten_turn_takes_along_what_was_written_from_it(tmp_path: Path) -
     assert (b"secretcats" in content, b"plays chess" in content) == (False, True)
     play(memory, (3, ("paints boats",)))
     assert "secretcats" not in str(memory.entries("a"))
-
-
-def test_what_is_forgotten_while_a_session_is_written_does_not_come_back() -> None:
-    memory = system(writer=Writer(ScriptedLanguageModel(lambda prompt, adapter: forgetting(prompt))))
-
-    def forgetting(prompt: Messages) -> str:
-        if any(entry.entry_id == 1 for entry in memory.entries("a")):
-            memory.forget("a", {1})
-        name = "summary" if '"summary"' in prompt[0]["content"] else "portrait"
-        return json.dumps({name: "owns secretcats"})
-
-    play(memory, (1, ("owns secretcats", "plays chess")))
-    assert [entry.text for entry in memory.entries("a")] == ["plays chess"]
-    assert "secretcats" not in str(memory.records("a"))
-    assert memory.state("a").ended
 
 
 @pytest.mark.parametrize("options", [{"forgetting": "never"}, {"forget_below": 1.5}])

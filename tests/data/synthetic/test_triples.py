@@ -4,11 +4,31 @@ from __future__ import annotations
 
 import pytest
 
-from data.synthetic.triples import told_of
+from data.synthetic.triples import edge_of, told_of
 from data.synthetic.values import VALUES
 from data.synthetic.wording import phrases, with_article
 from memory_r1.errors import ConfigurationError
-from memory_r1.types import OperationKind
+from memory_r1.types import Edge, OperationKind
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Ann's flat is in Lyon", Edge("Ann", "'s flat is in", "Lyon")),
+        ("Ann shares a sofa with a pug", Edge("Ann", "shares a sofa with", "a pug")),
+        ("Ann bought a new phone, a Redmi", Edge("Ann", "bought a new phone,", "a Redmi")),
+        ("Ann plays the cello in an orchestra", Edge("Ann", "plays", "the cello")),
+        ("Lumitech pays Ann's salary", Edge("Ann", "is paid by", "Lumitech")),
+        ("The chess club let Ann in", Edge("Ann", "was let into", "the chess club")),
+        ("Ann flies to Norway on 8 May", Edge("Ann", "flies to", "Norway", "8 May")),
+        ("Ann attends the Paganini recital, 3 October", Edge("Ann", "attends", "the Paganini recital", "3 October")),
+        ("Ann's holiday in Malta starts on 8 May", Edge("Ann", "has a holiday in", "Malta", "8 May")),
+        ("Ann's law exam is on 9 June", Edge("Ann", "has", "a law exam", "9 June")),
+        ("Momo has a basket in the attic", Edge("Momo", "has a basket in", "the attic")),
+    ],
+)
+def test_an_edge_is_the_entry_cut_in_parts(text: str, expected: Edge) -> None:
+    assert edge_of(text, "Ann") == expected
 
 
 def triple(text: str, today: str = "") -> tuple[str, str, str, str]:
