@@ -1,12 +1,12 @@
 """Generated dialogues of written scenes: natural talk with its gold memory operations, for a manager's warm start.
 
-The templates of `generator` state facts in a few hundred ways. The scenes in `phrases/scenes_*.txt` are each worded once,
-as people chat: facts between jokes, over two messages, several in one, or about somebody else. A dialogue deals the parts
-of some scenes out to its sessions and draws their names, values and dates.
+The templates of `generator` state facts in a few hundred ways. The scenes in `phrases/scenes_*.txt` are worded as people
+chat: facts between jokes, over two messages, several in one, or about somebody else. A dialogue deals the parts of some
+scenes out to its sessions and draws their names, values and dates.
 
-A scene is a block of lines: `A:` and `B:` talk, `+` adds an entry, `~1` rewords the scene's first entry, `-1` deletes it,
-and `==` begins a part that belongs to a later session. `{shop=Blue Door|Old Mill}` draws a value, `{shop}` repeats it,
-`{a}` and `{b}` are the speakers, `{date}` and `{date2}` days of the coming months, and `{day+1}` and `{friday}` days
+A scene is a block of lines: `A:` and `B:` talk, `+` adds an entry, `~1` rewords the scene's first entry, `-1` deletes
+it, and `==` begins a part that belongs to a later session. `{shop=Blue Door|Old Mill}` draws a value, `{shop}` repeats
+it, `{a}` and `{b}` are the speakers, `{date}` and `{date2}` days of the coming months, and `{day+1}` and `{friday}` days
 counted from the session's.
 """
 
@@ -68,7 +68,9 @@ def scenes() -> tuple[Scene, ...]:
     Raises:
         DataError: A line is none of a scene, or names an entry that the scene has not made.
     """
-    return tuple(_scene(path, block) for path in _FILES for block in path.read_text(encoding="utf-8").strip().split("\n\n"))
+    return tuple(
+        _scene(path, block) for path in _FILES for block in path.read_text(encoding="utf-8").strip().split("\n\n")
+    )
 
 
 def generate_scenes(split: str, n_dialogues: int, seed: int) -> list[LabelledDialogue]:
@@ -109,7 +111,9 @@ def _scene(path: Path, block: str) -> Scene:
         else:
             raise DataError(f"{path}: {text!r} is no line of a scene; data/synthetic/scenes.py says what is")
     if len(parts) > SESSIONS or not all(parts):
-        raise DataError(f"{path}: {block.splitlines()[0]!r} begins a scene of {len(parts)} parts; allowed are {SESSIONS}")
+        raise DataError(
+            f"{path}: {block.splitlines()[0]!r} begins a scene of {len(parts)} parts; allowed are {SESSIONS}"
+        )
     return tuple(map(tuple, parts))
 
 
@@ -171,7 +175,8 @@ class _Telling:
 
 def _dialogue(split: str, dialogue_id: str, told: Sequence[Scene]) -> LabelledDialogue:
     rng = random.Random(dialogue_id)
-    speakers = (*rng.sample(NAMES[split], 2),)
+    first, second = rng.sample(NAMES[split], 2)
+    speakers = (first, second)
     now = _FIRST_DAY + timedelta(days=rng.randrange(300), hours=rng.randrange(8, 21))
     coming = [written(now.date() + timedelta(days=days)) for days in rng.sample(range(50, 170), 2 * len(told))]
     tellings = [
@@ -183,9 +188,7 @@ def _dialogue(split: str, dialogue_id: str, told: Sequence[Scene]) -> LabelledDi
     sessions = []
     for number, parts in enumerate(_dealt(told, rng), 1):
         session_id, turns = f"s{number}", []
-        parts_told = (
-            [tellings[scene].message(line, now.date(), made, rng) for line in part] for scene, part in parts
-        )
+        parts_told = ([tellings[scene].message(line, now.date(), made, rng) for line in part] for scene, part in parts)
         for position, message in enumerate(_joined(parts_told, speakers, talk(split), rng), 1):
             turn_id = f"{session_id}:{position}"
             gold[turn_id] = message.operations or (Operation(OperationKind.NOOP),)
