@@ -1,13 +1,13 @@
 """Generated dialogues of written scenes: natural talk with its gold memory operations, for a manager's warm start.
 
-The templates of `generator` state facts in a few hundred ways. The scenes in `phrases/scenes_*.txt` are worded as people
-chat: facts between jokes, over two messages, several in one, or about somebody else. A dialogue deals the parts of some
-scenes out to its sessions and draws their names, values and dates.
+The templates of `generator` state facts in a few hundred ways. The scenes in `phrases/scenes_*.txt` are worded as
+people chat: facts between jokes, over two messages, several in one, or about somebody else. A dialogue deals the parts
+of some scenes out to its sessions and draws their names, values and dates.
 
 A scene is a block of lines: `A:` and `B:` talk, `+` adds an entry, `~1` rewords the scene's first entry, `-1` deletes
-it, and `==` begins a part that belongs to a later session. `{shop=Blue Door|Old Mill}` draws a value, `{shop}` repeats
-it, `{a}` and `{b}` are the speakers, `{date}` and `{date2}` days of the coming months, and `{day+1}` and `{friday}` days
-counted from the session's.
+it, and `==` begins a part of a later session. `{shop=Blue Door|Old Mill}` draws a value, and `{shop}` repeats it; `{a}`
+and `{b}` are the speakers, `{date}` and `{date2}` days of the coming months, and `{day+1}` and `{friday}` days counted
+from the session's.
 """
 
 from __future__ import annotations
