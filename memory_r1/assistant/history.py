@@ -34,7 +34,7 @@ def changes_of(memory_id: str, history: Sequence[tuple[Record, Event]]) -> list[
                 event=str(event.kind),
                 created_at=created,
                 updated_at=happened,
-                is_deleted=int(event.kind == OperationKind.DELETE),
+                is_deleted=event.kind == OperationKind.DELETE,
                 actor_id=record.turn.speaker if record.turn else None,
                 source=(record.turn.text or None) if record.turn else None,
             )

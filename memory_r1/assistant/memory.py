@@ -17,6 +17,7 @@ from memory_r1.assistant.messages import (
     read_limit,
     read_messages,
     read_metadata,
+    read_question,
     read_text,
     read_time,
     scope_of,
@@ -177,9 +178,9 @@ class Memory:
             limit: Most memories to return, by default 20; `top_k` is the same.
 
         Raises:
-            DataError: The query is no text, or the limit is no number.
+            DataError: The query is no text or empty, or the limit is no number.
         """
-        scope, query = scope_of(user_id, filters), read_text("query", query)
+        scope, query = scope_of(user_id, filters), read_question("query", query)
         most = read_limit(limit, top_k)
         with self._work.lock:
             found = self._system.search(query, scope, 20 if most is None else most)
@@ -203,9 +204,7 @@ class Memory:
         """
         started = time.perf_counter()
         scope, asked_at = scope_of(user_id), read_time(at)
-        asked = self.guards.line(read_text("question", question))
-        if not asked.strip():
-            raise DataError("the question is empty: give a text")
+        asked = read_question("question", self.guards.line(read_text("question", question)))
         recall, answer = self._work.answer(Query(asked, scope, scope, now=asked_at, asked_at=asked_at))
         recalled = {entry.entry_id: entry for entry in recall.items}
         return Answered(
@@ -234,24 +233,32 @@ class Memory:
         return self._view.items(found[0], [entry])[0] if found and entry else None
 
     def update(
-        self, memory_id: str, data: str, metadata: Mapping[str, Any] | None = None, *, user_id: str | None = None
+        self,
+        memory_id: str,
+        text: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        *,
+        data: str | None = None,
+        user_id: str | None = None,
     ) -> Message:
-        """Replace the text of a memory, and add to its metadata.
+        """Replace the text of a memory, add to its metadata, or both; `data` is the older name of `text`.
 
         Raises:
-            DataError: No live memory has this id, the text is none, empty or too long, or the metadata is not JSON.
+            DataError: No live memory has this id, neither text nor metadata is given, the text is empty or too long, or
+                the metadata is not JSON.
         """
-        data, added = read_text("data", data), read_metadata(metadata)
+        if text is not None and data is not None:
+            raise DataError("text and data are two names of one text: give one of them")
+        said, added = (text if data is None else data), read_metadata(metadata)
+        if said is None and metadata is None:
+            raise DataError("there is nothing to update: give a text, metadata, or both")
+        new = None if said is None else self._memory_text(said)
         scope, item = self._view.known(memory_id, user_id)
-        longest = self.guards.max_memory_characters
-        text = self.guards.memory(data) if longest is None or len(data) <= longest else ""
-        if not text.strip():
-            raise DataError(f"data has {len(data)} characters: give from 1 to {longest or 'any number'}")
         now = read_time(None)
 
         def decide(entry: MemoryEntry) -> Event:
             version = {
-                "text": text,
+                "text": entry.text if new is None else new,
                 "speaker": entry.speaker,
                 "timestamp": now,
                 "turn_ids": list(entry.source_turn_ids),
@@ -271,7 +278,7 @@ class Memory:
         self._edit(memory_id, scope, item, lambda entry: Event(OperationKind.DELETE, item))
         return Message(message="Memory deleted successfully!")
 
-    def delete_all(self, *, user_id: str) -> Message:
+    def delete_all(self, user_id: str) -> Message:
         """Delete all memories of a user; histories stay, and `undo` brings back one at a time."""
         scope = scope_of(user_id)
         if self._system.entries(scope):
@@ -324,6 +331,14 @@ class Memory:
         for scope in self._system.log.scopes():
             self.forget(user_id=scope)
         return Message(message="All memories erased for good.")
+
+    def _memory_text(self, text: object) -> str:
+        """Return a caller's text as it is stored."""
+        said, longest = read_text("text", text), self.guards.max_memory_characters
+        stored = self.guards.memory(said) if longest is None or len(said) <= longest else ""
+        if not stored.strip():
+            raise DataError(f"text has {len(said)} characters: give from 1 to {longest or 'any number'}")
+        return stored
 
     def _edit(self, memory_id: str, scope: str, item: int, event: Callable[[MemoryEntry], Event]) -> None:
         """Write the event that `event` makes of the live entry, in one transaction."""

@@ -128,6 +128,14 @@ def read_text(what: str, text: object) -> str:
     return text
 
 
+def read_question(what: str, text: object) -> str:
+    """Return a text as `read_text` does, which is not empty."""
+    asked = read_text(what, text)
+    if not asked.strip():
+        raise DataError(f"the {what} is empty: give a text")
+    return asked
+
+
 def read_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a copy of a caller's metadata as JSON holds it.
 
