@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_r1.assistant.messages import SPEAKERS
-from memory_r1.assistant.system import AssistantState, GuardedMemory
-from memory_r1.errors import DataError, MemoryR1Error, StoreError
+from memory_r1.assistant.system import AssistantState
+from memory_r1.errors import DataError, MemoryR1Error
 from memory_r1.json_field import JsonField, parse_json, read_bytes, text_lines
 from memory_r1.jsonl import rewrite_rows
 from memory_r1.memory.list_log import ListLog
@@ -27,19 +27,6 @@ if TYPE_CHECKING:
 
 FORMAT = "memory-r1 log"
 VERSION = 1
-
-
-def open_log(path: Path, *, create: bool = False) -> SqliteLog[AssistantState]:
-    """Open the log of a `Memory`'s file.
-
-    Raises:
-        StoreError: The file is missing and is not to be made, or is no memory's.
-    """
-    if create:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    elif not path.is_file():
-        raise StoreError(f"{path}: no such file; name the memory's file with --store, or add something first")
-    return SqliteLog(path, AssistantState(), system=GuardedMemory.name)
 
 
 def export_log(log: SqliteLog[AssistantState], user: str, path: Path) -> int:

@@ -102,7 +102,7 @@ def undo(
 
     Example: memory-r1 undo --count 2
     """
-    from memory_r1.assistant.transfer import open_log
+    from memory_r1.assistant.stored import open_log
     from memory_r1.cli.memory_lines import changed_lines
 
     with open_log(store_path(store)) as log:
@@ -123,7 +123,8 @@ def export(
 
     Example: memory-r1 export me.jsonl
     """
-    from memory_r1.assistant.transfer import export_log, open_log
+    from memory_r1.assistant.stored import open_log
+    from memory_r1.assistant.transfer import export_log
 
     path = store_path(store)
     if out.absolute() == path.absolute():
@@ -153,7 +154,8 @@ def import_file(
 
     Example: memory-r1 import own.jsonl
     """
-    from memory_r1.assistant.transfer import heard_turns, is_export, open_log, play_dialogues, read_export
+    from memory_r1.assistant.stored import open_log
+    from memory_r1.assistant.transfer import heard_turns, is_export, play_dialogues, read_export
     from memory_r1.dialogue_file import read_dialogues
     from memory_r1.evaluation.progress import progress_bars
 
