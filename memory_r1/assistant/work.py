@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from memory_r1.agents.answer_agent import AnswerAgent
 from memory_r1.assistant.system import GuardedMemory, Said, Written, key_of
-from memory_r1.errors import MemoryR1Error, PromptTooLongError
-from memory_r1.systems.window import Query, recall_within
+from memory_r1.errors import MemoryR1Error
+from memory_r1.systems.window import Query, fitted, recall_within
 from memory_r1.types import Answer, Recall
 
 Request = TypeVar("Request")
@@ -108,21 +108,16 @@ class Work:
         return [[next(written) for _ in write.turns] for write in writes]
 
     def _answer_batch(self, queries: Sequence[Query]) -> list[tuple[Recall, Answer] | Exception]:
-        agent = self._agent
-        rooms = [agent.room(query.request(Recall(()))) for query in queries]
-        fit = [
-            replace(query, budget_tokens=room)
-            for query, room in zip(queries, rooms, strict=True)
-            if room is None or room > 0
-        ]
-        recalls = recall_within(self._system, agent, fit)
-        answers = agent.try_answer([query.request(recall) for query, recall in zip(fit, recalls, strict=True)])
+        fit = [fitted(query, self._agent) for query in queries]
+        asked = [query for query in fit if isinstance(query, Query)]
+        recalls = recall_within(self._system, self._agent, asked)
+        answers = self._agent.try_answer([query.request(recall) for query, recall in zip(asked, recalls, strict=True)])
         done = iter(zip(recalls, answers, strict=True))
         results: list[tuple[Recall, Answer] | Exception] = []
-        for room in rooms:
-            if room is not None and room < 1:
-                results.append(PromptTooLongError("the question fills the model's window: ask a shorter one"))
-                continue
-            recall, answer = next(done)
-            results.append(answer if isinstance(answer, MemoryR1Error) else (recall, answer))
+        for query in fit:
+            if isinstance(query, Query):
+                recall, answer = next(done)
+                results.append(answer if isinstance(answer, MemoryR1Error) else (recall, answer))
+            else:
+                results.append(query)
         return results

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -50,9 +51,15 @@ def inspect(
 
         return load_agents(folders["manager"] or BASE, folders["answer"] or BASE, named)
 
+    asking = Lock()  # the agents serve one thread at a time
+
+    def ask(question: str, scope: str) -> Answered:
+        with asking:
+            return _answered(opened, agents(), question, scope)
+
     with closing(StoreFile(store, writable=writable)) as opened:
         if manager or answer or any(folders.values()):
-            opened.answer = lambda question, scope: _answered(opened, agents(), question, scope)
+            opened.answer = ask
         serve(opened, port=port, open_browser=browser)
 
 
@@ -65,6 +72,7 @@ def _answered(opened: StoreFile, agents: Agents, question: str, scope: str) -> A
         agents.manager,
         agents.manager.retriever,
         recall_per_speaker=agents.recall_per_speaker,
+        count_tokens=agents.answer.model.count_tokens,
         states={scope: opened.state(scope)},
     )
     return answering(system, agents.answer)(question, scope)
