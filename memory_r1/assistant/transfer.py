@@ -94,7 +94,8 @@ def play_dialogues(
         advance: Called after each turn.
 
     Returns:
-        The numbers of operations by kind, of refused ones ("refused"), and of turns heard "before".
+        The numbers of operations by kind, of refused ones ("refused"), of secrets "masked", of turns "shortened", and of
+        turns heard "before".
     """
     counts: Counter[str] = Counter()
     for dialogue in dialogues:
@@ -111,6 +112,8 @@ def play_dialogues(
                     added = memory.add(message, user_id=user, at=turn.timestamp)
                     counts.update(operation["event"] for operation in added["results"])
                     counts["refused"] += len(added["refused"])
+                    counts["masked"] += len(added["masked"])
+                    counts["shortened"] += added["shortened"]
                 advance()
     return counts
 

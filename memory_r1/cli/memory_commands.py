@@ -183,6 +183,8 @@ def import_file(
         live = len(memory.get_all(user_id=user)["results"])
     typer.echo(f"turns {turns}, of which {done['before']} were told before")
     typer.echo(f"added {done['ADD']}, changed {done['UPDATE']}, removed {done['DELETE']}, refused {done['refused']}")
+    if done["masked"] or done["shortened"]:
+        typer.echo(f"secrets masked {done['masked']}, turns cut to the longest that is read {done['shortened']}")
     typer.echo(f"{path}: memories of {user} {live}")
 
 

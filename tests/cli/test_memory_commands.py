@@ -161,6 +161,13 @@ def test_dialogues_are_played_once_though_the_import_was_killed(
         assert {item["updated_at"][:10] for item in items} == {"2026-05-08"}
 
 
+def test_an_import_says_what_it_masked_and_cut(store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    write_dialogues(file, [dialogue("d1", "eats figs", "has AKIAIOSFODNN7EXAMPLE", "word " * 1000, "lives in Rome")])
+    told = run("import", file, "--store", store, "--quiet")
+    assert "secrets masked 1, turns cut to the longest that is read 1\n" in told
+
+
 def test_the_first_use_says_what_it_prepares(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMORY_R1_CACHE", str(tmp_path / "cache"))
     result = CliRunner().invoke(app, ["ask", "Where?", "--store", str(store), *UNTRAINED])
