@@ -167,6 +167,17 @@ def read_limit(limit: int | None, top_k: int | None) -> int | None:
     return most
 
 
+def read_count(count: int) -> int:
+    """Return a number of operations.
+
+    Raises:
+        DataError: It is none from 1.
+    """
+    if type(count) is not int or count < 1:
+        raise DataError(f"count is {count!r}: give a whole number from 1")
+    return count
+
+
 def seconds_between(first: str, second: str) -> float:
     """Return the seconds between two ISO 8601 times, in either order; one without an offset is local."""
     times = [datetime.fromisoformat(time).astimezone() for time in (first, second)]

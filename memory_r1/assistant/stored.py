@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from memory_r1.assistant.guards import Guards
-from memory_r1.assistant.messages import read_limit, read_metadata, read_text, read_time, scope_of
+from memory_r1.assistant.messages import read_count, read_limit, read_metadata, read_text, read_time, scope_of
 from memory_r1.assistant.results import Change, Count, MemoryItem, MemoryList, Message
 from memory_r1.assistant.system import AssistantState, GuardedMemory
 from memory_r1.assistant.view import View, changes_of, unknown_id
@@ -147,12 +147,12 @@ class StoredMemory:
 
     def undo(self, *, user_id: str, count: int = 1) -> Count:
         """Take back the latest `count` operations on the user's memories, newest first, and say how many stood."""
-        undone = self.log.undo(scope_of(user_id), count)
+        undone = self.log.undo(scope_of(user_id), read_count(count))
         return Count(message="Operations undone.", count=undone)
 
     def redo(self, *, user_id: str, count: int = 1) -> Count:
         """Restore the latest undone operations, if nothing was done since."""
-        return Count(message="Operations restored.", count=self.log.redo(scope_of(user_id), count))
+        return Count(message="Operations restored.", count=self.log.redo(scope_of(user_id), read_count(count)))
 
     def forget(self, memory_id: str | None = None, *, user_id: str | None = None) -> Count:
         """Erase a memory, or all of a user's, for good: texts, history, source messages, down to the file's bytes.

@@ -94,8 +94,8 @@ def play_dialogues(
         advance: Called after each turn.
 
     Returns:
-        The numbers of operations by kind, of refused ones ("refused"), of secrets "masked", of turns "shortened", and of
-        turns heard "before".
+        The numbers of operations by kind, of "refused" ones, of secrets "masked", of turns "shortened", and of turns
+        heard "before".
     """
     counts: Counter[str] = Counter()
     for dialogue in dialogues:

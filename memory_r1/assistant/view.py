@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from copy import deepcopy
+from datetime import datetime
 
 from memory_r1.assistant.ids import is_genuine, make_id, read_id
 from memory_r1.assistant.results import Change, MemoryItem, OperationDone, OperationRefused
@@ -116,7 +117,9 @@ def changes_of(memory_id: str, history: Sequence[tuple[Record, Event]]) -> list[
         else:
             text = event.payload.get("text")  # a DELETE or FORGET has none
             around[event.number] = (old, text)
-        happened = record.turn.timestamp if record.turn else record.written_at
+        happened = event.payload.get("timestamp") or (
+            record.turn.timestamp if record.turn else _local(record.written_at)
+        )
         created = created or happened
         changes.append(
             Change(
@@ -133,3 +136,8 @@ def changes_of(memory_id: str, history: Sequence[tuple[Record, Event]]) -> list[
             )
         )
     return changes
+
+
+def _local(time: str) -> str:
+    """Return a log's UTC time in the local zone, in which a memory's own times are."""
+    return datetime.fromisoformat(time).astimezone().isoformat(timespec="seconds") if time else time

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,28 @@ def test_undo_history_and_redo() -> None:
     assert memory.redo(user_id="ann", count=99)["count"] == 3
     assert memory.history(added["id"])[:6] == history  # ids outlive the undo of everything
     assert (history[1]["created_at"], history[1]["updated_at"]) == ("2026-05-08T10:00:00", "2026-05-09T10:00:00")
+
+
+@pytest.fixture
+def east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let local time be five hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "XST-5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("east")
+def test_a_history_tells_the_times_that_its_memory_tells() -> None:
+    memory = scripted_memory()
+    (added,) = memory.add("lives in Rome", user_id="ann")["results"]
+    memory.update(added["id"], "lives in Oslo")
+    item, history = memory.get(added["id"]), memory.history(added["id"])
+    assert item and [change["updated_at"] for change in history] == [item["created_at"], item["updated_at"]]
+    memory.undo(user_id="ann")
+    memory.delete(added["id"])
+    assert {change["updated_at"][-6:] for change in memory.history(added["id"])} == {"+05:00"}
 
 
 def test_forget_erases_texts_from_the_file(tmp_path: Path) -> None:
@@ -263,6 +287,8 @@ def test_recall_fits_the_window() -> None:
         (lambda m: m.update("mem_x", data="\ud800"), DataError, "text holds half a surrogate pair"),
         (lambda m: m.update("mem_x", "x", {"a": {1}}), DataError, "no JSON values"),
         (lambda m: m.forget(), ScopeError, "name the user"),
+        (lambda m: m.undo(user_id="a", count="1"), DataError, "count is '1': give a whole number from 1"),
+        (lambda m: m.redo(user_id="a", count=0), DataError, "count is 0: give a whole number from 1"),
     ],
 )
 def test_errors_are_one_line(call: Any, error: type[Exception], message: str) -> None:
