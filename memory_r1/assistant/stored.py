@@ -7,15 +7,18 @@ from pathlib import Path
 from typing import Any, Self
 
 from memory_r1.assistant.guards import Guards
+from memory_r1.assistant.ids import make_id
 from memory_r1.assistant.messages import read_count, read_limit, read_metadata, read_text, read_time, scope_of
 from memory_r1.assistant.results import Change, Count, MemoryItem, MemoryList, Message
-from memory_r1.assistant.system import AssistantState, GuardedMemory
-from memory_r1.assistant.view import View, changes_of, unknown_id
+from memory_r1.assistant.system import AssistantState, GuardedMemory, key_of
+from memory_r1.assistant.view import View, changes_of
 from memory_r1.errors import DataError, StoreError
 from memory_r1.memory.log import Log
 from memory_r1.memory.record import Event, Record
 from memory_r1.memory.sqlite_log import SqliteLog
 from memory_r1.types import MemoryEntry, OperationKind
+
+_NAMED = 5  # users that an error lists
 
 
 def open_log(path: Path, *, create: bool = False) -> SqliteLog[AssistantState]:
@@ -26,9 +29,24 @@ def open_log(path: Path, *, create: bool = False) -> SqliteLog[AssistantState]:
     """
     if create:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    elif not path.is_file():
-        raise StoreError(f"{path}: no such file; name the memory's file with --store, or add something first")
+    else:
+        check_exists(path)
     return SqliteLog(path, AssistantState(), system=GuardedMemory.name)
+
+
+def check_exists(path: Path) -> None:
+    """Raise a StoreError if there is no such file."""
+    if not path.is_file():
+        raise StoreError(f"{path}: no such file; name the memory's file with --store, or add something first")
+
+
+def check_user(log: SqliteLog[AssistantState], user: str) -> None:
+    """Raise a DataError if the log knows no such user."""
+    if not log.records(user):
+        known = log.scopes()
+        named = ", ".join(known[:_NAMED]) or "nobody yet"
+        others = f" and {len(known) - _NAMED} others" if len(known) > _NAMED else ""
+        raise DataError(f"{log.path} knows no user {user!r}: it knows {named}{others}; name one with --user")
 
 
 class StoredMemory:
@@ -145,6 +163,17 @@ class StoredMemory:
         scope, item = self._view.known(memory_id, user_id)
         return changes_of(memory_id, self.log.history(scope, item))
 
+    def numbered(self, number: int, *, user_id: str) -> str:
+        """Return the id of a user's memory by its number, which counts them from 1, deleted ones too.
+
+        Raises:
+            DataError: The user never had so many.
+        """
+        scope = scope_of(user_id)
+        if not self.log.history(scope, number):
+            raise DataError(f"{scope} has no memory #{number}: memory-r1 list shows the numbers")
+        return make_id(scope, number, key_of(self.log, scope))
+
     def undo(self, *, user_id: str, count: int = 1) -> Count:
         """Take back the latest `count` operations on the user's memories, newest first, and say how many stood."""
         undone = self.log.undo(scope_of(user_id), read_count(count))
@@ -185,7 +214,7 @@ class StoredMemory:
         def decide(now: AssistantState) -> Record:
             entry = now.bank.find(item)
             if entry is None:
-                raise unknown_id(memory_id)
+                raise DataError(f"memory {memory_id!r} is deleted: undo brings it back, unless it was forgotten")
             return Record(events=(event(entry),))
 
         self.log.write([(scope, decide)])

@@ -18,8 +18,8 @@ from memory_r1.errors import DataError, MemoryR1Error
 from memory_r1.json_field import JsonField, parse_json, read_bytes, text_lines
 from memory_r1.jsonl import rewrite_rows
 from memory_r1.memory.list_log import ListLog
+from memory_r1.memory.log import Log
 from memory_r1.memory.record import Event, Record, Refusal
-from memory_r1.memory.sqlite_log import SqliteLog
 from memory_r1.types import Dialogue, Turn
 
 if TYPE_CHECKING:
@@ -29,16 +29,9 @@ FORMAT = "memory-r1 log"
 VERSION = 1
 
 
-def export_log(log: SqliteLog[AssistantState], user: str, path: Path) -> int:
-    """Write all records of a user to a file, replacing it atomically; return their number.
-
-    Raises:
-        DataError: There are none.
-    """
+def export_log(log: Log[AssistantState], user: str, path: Path) -> int:
+    """Write all records of a user to a file, replacing it atomically; return their number."""
     records = log.records(user)
-    if not records:
-        known = ", ".join(log.scopes()) or "nobody yet"
-        raise DataError(f"{log.path} knows no user {user!r}: it knows {known}; name one with --user")
     rewrite_rows(path, [{"format": FORMAT, "version": VERSION, "user": user}, *map(_row, records)])
     return len(records)
 
@@ -118,7 +111,7 @@ def play_dialogues(
     return counts
 
 
-def heard_turns(log: SqliteLog[AssistantState], user: str) -> set[str]:
+def heard_turns(log: Log[AssistantState], user: str) -> set[str]:
     """Return the ids of the turns that a user's log holds, without the numbers of their sessions."""
     return {record.turn.turn_id.partition(":")[2] for record in log.records(user) if record.turn}
 

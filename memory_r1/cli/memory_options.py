@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,6 +18,7 @@ from memory_r1.packaged_models import EMBEDDER, LANGUAGE_MODEL, cache_folder, is
 
 if TYPE_CHECKING:
     from memory_r1.assistant.memory import Memory
+    from memory_r1.assistant.stored import StoredMemory
 
 SOMEBODY = "me"
 _PANEL = "Who remembers and answers"
@@ -56,16 +58,39 @@ def store_path(store: Path | None) -> Path:
     return default_store() if store is None else store.expanduser()
 
 
+@contextmanager
+def stored_memory(store: Path | None, user: str) -> Iterator[StoredMemory]:
+    """Open the memory that the options name, without a model.
+
+    Raises:
+        DataError: It does not know the user.
+        StoreError: There is none.
+    """
+    from memory_r1.assistant.stored import StoredMemory, check_user, open_log
+
+    with open_log(store_path(store)) as log:
+        check_user(log, user)
+        yield StoredMemory(log)
+
+
 def open_memory(
-    store: Path | None, manager: str | None, answer: str | None, model: str | None, endpoint: str | None
+    store: Path | None,
+    manager: str | None,
+    answer: str | None,
+    model: str | None,
+    endpoint: str | None,
+    *,
+    create: bool = True,
 ) -> Memory:
     """Open the memory that the options name, and say on a terminal what takes so long.
 
-    An agent that is not named is the packaged one if neither is, else the untrained model.
+    An agent that is not named is the packaged one if neither is, else the untrained model. Without `create`, the file
+    must be there.
 
     Raises:
         ConfigurationError: --model and --endpoint are both given, or a server has no adapters to serve.
         ModelError: No agent is named and none comes with this installation, or a model cannot be loaded.
+        StoreError: The file is missing, or no memory's.
     """
     if model is not None and endpoint is not None:
         raise ConfigurationError("--model is for local models, but --endpoint is given: leave one of them out")
@@ -79,7 +104,11 @@ def open_memory(
     from rich.console import Console
     from rich.markup import escape
 
+    from memory_r1.assistant.stored import check_exists
+
     console, path = Console(stderr=True), store_path(store)
+    if not create:
+        check_exists(path)  # before the model is loaded
     models = cache_folder() / "models"
     unprepared = [each.name for each in (LANGUAGE_MODEL, EMBEDDER) if not is_prepared(models / each.name, full=False)]
     first = may_be_packaged(name) and bool(unprepared)

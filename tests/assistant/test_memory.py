@@ -92,6 +92,8 @@ def test_undo_history_and_redo() -> None:
     (added,) = memory.add("lives in Rome", user_id="ann", at="2026-05-08T10:00:00")["results"]
     memory.add("lives in Oslo", user_id="ann", at="2026-05-09T10:00:00")
     memory.delete(added["id"])
+    with pytest.raises(DataError, match="is deleted: undo brings it back"):
+        memory.update(added["id"], "lives in Ulm")
     assert memory.undo(user_id="ann", count=2)["count"] == 2
     assert texts(memory, "ann") == ["User lives in Rome"]
     assert memory.redo(user_id="ann")["count"] == 1

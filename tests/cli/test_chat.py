@@ -84,11 +84,18 @@ def test_a_chat_from_a_pipe_reads_like_one(tmp_path: Path) -> None:
 
 def test_an_error_ends_its_line_alone(tmp_path: Path) -> None:
     told = chat(tmp_path / "memory.db", "/history 7", "/undo", "/ask", "/forget", "eats figs", "/forget 1", "/memories")
-    assert told[1].startswith("error: no memory is called '7' here")
+    assert told[1] == "error: me has no memory #7: memory-r1 list shows the numbers"
     assert told[3] == "error: nothing is left to undo"
     assert told[5] == "error: nothing is asked: write /ask QUESTION"
     assert told[7].startswith("error: no memory is called ''")
     assert told[8:] == ["> eats figs", "+ #1 Ann eats figs", "> /forget 1", "erased for good", "> /memories"]
+
+
+def test_a_number_names_its_memory_in_later_chats_too(tmp_path: Path) -> None:
+    chat(tmp_path / "memory.db", "eats figs", "never mind")
+    told = chat(tmp_path / "memory.db", "/history 1", "/forget #1", "/history 1")
+    assert "ADD    Ann eats figs  because Ann said: eats figs" in told[1] and "DELETE Ann eats figs" in told[2]
+    assert told[4] == "erased for good" and not any("figs" in line for line in told[5:])
 
 
 class Terminal:

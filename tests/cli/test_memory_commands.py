@@ -1,4 +1,4 @@
-"""`memory-r1 add`, `search`, `ask`, `undo`, `export` and `import`, with scripted agents."""
+"""The commands on a memory, with scripted agents."""
 
 from __future__ import annotations
 
@@ -53,10 +53,58 @@ def test_the_verbs_in_turn(store: Path) -> None:
     assert run("search", "Oslo", "--store", store).startswith("#1 Ann lives in Oslo")
     (found,) = json.loads(run("search", "Oslo", "--json", "--store", store))
     assert (found["memory"], found["user_id"]) == ("Ann lives in Oslo", "me")
-    assert run("search", "Oslo", "--store", store, "--user", "ben") == ""
+    assert run("search", "Oslo", "--store", store, "--user", "ben") == "nothing is remembered of ben\n"
     undone = run("undo", "--store", store, agents=False)
     assert undone == "~ #1 Ann lives in Oslo -> Ann lives in Rome\noperations undone: 1\n"
     assert run("undo", "--count", "9", "--store", store, agents=False).endswith("operations undone: 1\n")
+
+
+def test_memories_are_listed_explained_and_forgotten_without_a_model(store: Path, tmp_path: Path) -> None:
+    with scripted_memory(store) as memory:
+        memory.add("lives in Rome", user_id="me", at="2026-05-08T10:00:00")
+        memory.add("lives in Oslo", user_id="me", at="2026-05-09T10:00:00")
+        memory.add("hides gold", user_id="me", at="2026-05-09T10:00:00")
+        memory.undo(user_id="me")
+    of = ("--store", store)
+    assert run("list", *of, agents=False) == "#1 User lives in Oslo  2026-05-09\n"
+    (item,) = json.loads(run("list", "--json", *of, agents=False))
+    assert run("history", item["id"], *of, agents=False) == run("history", "1", *of, agents=False)
+    assert run("history", "#1", *of, agents=False).splitlines() == [
+        "2026-05-08T10:00 ADD    User lives in Rome  because User said: lives in Rome",
+        "2026-05-09T10:00 UPDATE User lives in Rome -> User lives in Oslo  because User said: lives in Oslo",
+    ]
+    assert "hides gold" in run("history", "2", *of, agents=False)  # an undone memory is in the file still
+    assert run("forget", "2", "--yes", *of, agents=False) == "#2 of me: erased for good\n"
+    assert not any(b"gold" in path.read_bytes() for path in tmp_path.iterdir())
+    asked = CliRunner().invoke(app, ["forget", "--all", "--store", str(store)], input="n\n")
+    assert "Erase all 1 memories of me and the history for good?" in asked.output and asked.exit_code == 1
+    assert run("list", *of, agents=False)
+    assert run("forget", "--all", "--yes", *of, agents=False) == "all 1 memories of me: erased for good\n"
+    with pytest.raises(DataError, match="knows no user 'me': it knows nobody yet"):
+        run("list", *of, agents=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (("history", "9"), DataError, "me has no memory #9: memory-r1 list shows the numbers"),
+        (("history", "mine"), DataError, "no memory is called 'mine': give the number that memory-r1 list shows"),
+        (("forget",), ConfigurationError, "give the NUMBER of a memory, or --all"),
+        (("forget", "1", "--all"), ConfigurationError, "give the NUMBER of a memory, or --all"),
+        (("undo", "--user", "typo"), DataError, "knows no user 'typo': it knows me; name one with --user"),
+        (("ask", "Where?", "--store", "typo.db", *UNTRAINED), StoreError, "typo.db: no such file; name the memory's"),
+        (("search", "Rome", "--store", "typo.db", *UNTRAINED), StoreError, "typo.db: no such file"),
+    ],
+)
+def test_what_is_not_there_is_one_line_and_makes_no_file(
+    store: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], error: type[Exception], message: str
+) -> None:
+    monkeypatch.chdir(store.parent)
+    with scripted_memory(store) as memory:
+        memory.add("lives in Rome", user_id="me")
+    with pytest.raises(error, match=message):
+        run(*words, *(() if "typo.db" in words else ("--store", store)), agents=False)
+    assert not Path("typo.db").exists()
 
 
 def test_secrets_and_terminal_codes_do_not_reach_the_screen(store: Path) -> None:
@@ -170,9 +218,9 @@ def test_an_import_says_what_it_masked_and_cut(store: Path, tmp_path: Path) -> N
 
 def test_the_first_use_says_what_it_prepares(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMORY_R1_CACHE", str(tmp_path / "cache"))
-    result = CliRunner().invoke(app, ["ask", "Where?", "--store", str(store), *UNTRAINED])
+    result = CliRunner().invoke(app, ["add", "hm", "--store", str(store), *UNTRAINED])
     assert "First use: preparing SmolLM2-135M-Instruct and all-MiniLM-L6-v2 in" in result.stderr.replace("\n", " ")
-    assert result.stdout.startswith("unknown\n  from none of 0 recalled memories\n")
+    assert result.stdout == "nothing to store\n"
 
 
 def test_without_agents_one_line_names_the_way_out(
@@ -191,12 +239,13 @@ def test_a_server_has_no_base_model(store: Path) -> None:
         run("ask", "Where?", "--store", store, "--model", "m", "--endpoint", "http://127.0.0.1:1/v1")
 
 
-def test_undo_and_transfer_need_no_torch(store: Path, tmp_path: Path) -> None:
+def test_what_asks_no_model_needs_no_torch(store: Path, tmp_path: Path) -> None:
     with scripted_memory(store) as memory:
         memory.add("lives in Rome", user_id="me")
     code = (
         "import sys\nfrom memory_r1.cli.app import main\n"
-        "assert not any(main([*words, '--store', sys.argv[1]]) for words in (['export', sys.argv[2]], ['undo']))\n"
+        "for words in (['export', sys.argv[2]], ['history', '1'], ['undo'], ['list'], ['forget', '1', '--yes']):\n"
+        "    assert not main([*words, '--store', sys.argv[1]])\n"
         "assert not main(['import', sys.argv[2], '--user', 'ben', '--store', sys.argv[1]])\n"
         "print({'torch', 'transformers'} & {*sys.modules})"
     )
