@@ -22,7 +22,7 @@ from memory_r1.assistant.messages import (
     seconds_between,
 )
 from memory_r1.assistant.results import Added, Answered, MemoryList
-from memory_r1.assistant.stored import StoredMemory
+from memory_r1.assistant.stored import StoredMemory, make_file
 from memory_r1.assistant.system import GuardedMemory
 from memory_r1.assistant.view import refused
 from memory_r1.assistant.work import Work
@@ -51,7 +51,7 @@ class Memory(StoredMemory):
 
     Raises:
         ModelError: No adapters come with this installation.
-        StoreError: The file is not a memory's.
+        StoreError: The file cannot be made, or is not a memory's.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Memory(StoredMemory):
         )
         if store != IN_MEMORY:
             path = default_store() if store is None else Path(store).expanduser()
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            make_file(path)
             self._system.load(path, create=True)
         super().__init__(self._system.assistant_log, guards)
         self._work = Work(self._system, agents.answer)

@@ -28,10 +28,24 @@ def open_log(path: Path, *, create: bool = False) -> SqliteLog[AssistantState]:
         StoreError: The file is missing and is not to be made, or is no memory's.
     """
     if create:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_file(path)
     else:
         check_exists(path)
     return SqliteLog(path, AssistantState(), system=GuardedMemory.name)
+
+
+def make_file(path: Path) -> None:
+    """Make a memory's file if it is missing; only its user can read it.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not path.exists():
+            path.touch(mode=0o600)  # SQLite gives its files beside this one the same mode
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be made ({error.strerror}); name another file") from error
 
 
 def check_exists(path: Path) -> None:

@@ -209,3 +209,11 @@ def test_only_shown_entries_are_reached() -> None:
 def test_a_limit_is_a_number() -> None:
     with pytest.raises(ConfigurationError, match="max_deletions is -1"):
         Guards(max_deletions=-1)
+
+
+def test_a_message_is_called_shortened_only_if_something_was_cut() -> None:
+    guards = Guards(max_message_characters=20)
+    assert not guards.message("eats figs" + " " * 90, []).shortened
+    assert guards.message("eats figs and more than that", []).shortened
+    masked = guards.message("password: hunter2abc", [])  # the mask is longer than the secret
+    assert masked.shortened and len(masked.text) == 20

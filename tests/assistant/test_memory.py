@@ -15,7 +15,7 @@ import pytest
 
 from memory_r1 import Guards, Memory
 from memory_r1.assistant.loading import load_agents
-from memory_r1.errors import ConfigurationError, DataError, ModelError, PromptTooLongError, ScopeError
+from memory_r1.errors import ConfigurationError, DataError, ModelError, PromptTooLongError, ScopeError, StoreError
 from tests.assistant.memories import scripted_agents, scripted_memory, texts
 from tests.fakes import ScriptedLanguageModel, keeping_script
 
@@ -312,6 +312,15 @@ def test_the_default_file_lies_in_the_users_data_folder(tmp_path: Path, monkeypa
     with Memory(agents=scripted_agents()) as memory:
         memory.add("lives in Rome", user_id="ann")
     assert (tmp_path / "memory_r1" / "memory.db").is_file()
+
+
+def test_only_its_user_can_read_a_memorys_file(tmp_path: Path) -> None:
+    with scripted_memory(tmp_path / "memory.db") as memory:
+        memory.add("lives in Rome", user_id="ann")
+        assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+    (tmp_path / "text").touch()
+    with pytest.raises(StoreError, match=r"text/memory\.db: cannot be made \(.*\); name another file"):
+        scripted_memory(tmp_path / "text" / "memory.db")
 
 
 def test_a_server_needs_both_adapters() -> None:
