@@ -6,6 +6,7 @@ Nothing here loads a model, so that undoing, exporting and importing a log are q
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -142,19 +143,18 @@ def _record(field: JsonField) -> Record:
         completion_tokens=_number(members["completion_tokens"]),
         model_calls=_number(members["model_calls"]),
         cut=_number(members["cut"]),
-        written_at=members["written_at"].text(blank=True),
+        written_at=_time(members["written_at"]),
     )
 
 
 def _turn(field: JsonField) -> Turn:
     members = field.members(("turn_id", "speaker", "text", "session_id", "timestamp"), closed=False)
-    said_at = members["timestamp"]
     return Turn(
         members["turn_id"].text(),
         members["speaker"].text(blank=True),
         members["text"].text(blank=True),
         members["session_id"].text(blank=True),
-        said_at.timestamp() if said_at.value else "",
+        _time(members["timestamp"]),
     )
 
 
@@ -163,6 +163,10 @@ def _event(field: JsonField) -> Event:
     payload = members["payload"].members((), closed=False)
     for name in {"text", "speaker"} & payload.keys():
         payload[name].text(blank=True)
+    if "timestamp" in payload:
+        _time(payload["timestamp"])
+    for turn_id in payload["turn_ids"].items() if "turn_ids" in payload else ():
+        turn_id.text()
     item = None if members["item"].value is None else _number(members["item"])
     values = {name: member.value for name, member in payload.items()}
     return Event(members["kind"].text(), item, values, number=_number(members["number"]))
@@ -170,7 +174,16 @@ def _event(field: JsonField) -> Event:
 
 def _refusal(field: JsonField) -> Refusal:
     members = field.members(("index", "reason", "raw"))
-    return Refusal(_number(members["index"]), members["reason"].text(), members["raw"].text(blank=True))
+    raw = members["raw"].text(blank=True)
+    try:
+        json.loads(raw or "null")
+    except (ValueError, RecursionError):
+        members["raw"].fail("JSON, or nothing")
+    return Refusal(_number(members["index"]), members["reason"].text(), raw)
+
+
+def _time(field: JsonField) -> str:
+    return field.timestamp() if field.value != "" else ""
 
 
 def _number(field: JsonField) -> int:

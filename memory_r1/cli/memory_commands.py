@@ -200,6 +200,7 @@ def import_file(
 
     Example: memory-r1 import own.jsonl
     """
+    from memory_r1.assistant.messages import scope_of
     from memory_r1.assistant.stored import open_log
     from memory_r1.assistant.transfer import heard_turns, is_export, play_dialogues, read_export
     from memory_r1.dialogue_file import read_dialogues
@@ -208,7 +209,7 @@ def import_file(
     path = store_path(store)
     if is_export(file):
         exporter, records = read_export(file)
-        user = user or exporter
+        user = scope_of(exporter if user is None else user)
         with open_log(path, create=True) as log:
             if log.records(user):
                 raise StoreError(f"{path}: {user} has a memory already: name another user with --user, or a --store")
@@ -218,7 +219,7 @@ def import_file(
         return
     dialogues = read_dialogues(file)
     turns = sum(len(dialogue.turns()) for dialogue in dialogues)
-    user = user or SOMEBODY
+    user = scope_of(SOMEBODY if user is None else user)
     heard: set[str] = set()
     if path.is_file():
         with open_log(path) as log:

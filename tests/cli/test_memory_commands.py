@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from memory_r1.assistant import memory as library
 from memory_r1.cli.app import app
 from memory_r1.dialogue_file import write_dialogues
-from memory_r1.errors import ConfigurationError, DataError, ModelError, StoreError
+from memory_r1.errors import ConfigurationError, DataError, ModelError, ScopeError, StoreError
 from memory_r1.types import Dialogue, Session, Turn
 from tests.assistant.memories import scripted_agents, scripted_memory, texts
 from tests.fakes import ScriptedLanguageModel
@@ -155,6 +155,10 @@ def test_an_export_brings_back_the_memory_with_its_history(store: Path, tmp_path
         (2, {"events": []}, "not numbered from 1 without a gap"),
         (2, {"events": [{"number": 2, "kind": "UNDO", "item": 1, "payload": {"target": 9}}]}, "cannot be replayed"),
         (2, {"events": [{"number": 2, "kind": "ADD", "item": 1, "payload": {}}]}, "cannot be replayed"),
+        (2, {"events": [{"number": 2, "kind": "ADD", "item": 1, "payload": {"timestamp": 7}}]}, "timestamp: found 7"),
+        (2, {"events": [{"number": 2, "kind": "ADD", "item": 1, "payload": {"turn_ids": "s1"}}]}, "turn_ids: found"),
+        (2, {"written_at": "yesterday"}, 'written_at: found "yesterday", allowed: a string with an ISO 8601 time'),
+        (2, {"refusals": [{"index": 0, "reason": "echo", "raw": "{"}]}, 'raw: found "{", allowed: JSON'),
     ],
 )
 def test_a_malformed_export_is_refused_and_changes_nothing(
@@ -171,6 +175,19 @@ def test_a_malformed_export_is_refused_and_changes_nothing(
     with pytest.raises(DataError, match=message):
         run("import", file, "--store", other, agents=False)
     assert not other.exists()
+
+
+def test_an_import_is_for_a_user_who_can_be_named_later(store: Path, tmp_path: Path) -> None:
+    with scripted_memory(store) as memory:
+        memory.add("lives in Rome", user_id="ann")
+    file, other = tmp_path / "ann.jsonl", tmp_path / "other.db"
+    run("export", file, "--user", "ann", "--store", store, agents=False)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))  # as an editor on Windows saves it
+    for user in ("", "x" * 300):
+        with pytest.raises(ScopeError):
+            run("import", file, "--user", user, "--store", other, agents=False)
+    assert not other.exists()
+    assert "memories of ben 1" in run("import", file, "--user", "ben", "--store", other, agents=False)
 
 
 def dialogue(name: str, *said: str) -> Dialogue:
