@@ -145,7 +145,7 @@ def read_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(metadata, Mapping | None):
         raise DataError(f"metadata is of type {type(metadata).__name__}: give a dictionary")
     try:
-        text = json.dumps(dict(metadata or {}), ensure_ascii=False)
+        text = json.dumps(dict(metadata or {}), ensure_ascii=False, allow_nan=False)
         text.encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"metadata holds no JSON values ({error}): give texts, numbers, lists and the like") from error

@@ -275,6 +275,7 @@ def test_recall_fits_the_window() -> None:
         (lambda m: m.add("x", user_id="a", at="yesterday"), DataError, "ISO 8601"),
         (lambda m: m.add("x", user_id="a", at="0001-01-01"), DataError, "ISO 8601"),
         (lambda m: m.add("x", user_id="a", metadata={"a": {1}}), DataError, "no JSON values"),
+        (lambda m: m.add("x", user_id="a", metadata={"a": float("nan")}), DataError, "no JSON values"),
         (lambda m: m.add("x", user_id="a", metadata=["a"]), DataError, "metadata is of type list"),
         (lambda m: m.add([{"role": "human", "content": "x"}], user_id="a"), DataError, "has the role 'human'"),
         (lambda m: m.add([{"role": "user", "content": b"x"}], user_id="a"), DataError, "content of type bytes"),
