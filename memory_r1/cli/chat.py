@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from memory_r1.assistant.results import MemoryItem
 
 PROMPT = "> "
+QUESTION_MARKS = ("?", "\uff1f", "\u061f")
+"""Of Latin, Chinese and Arabic script."""
 
 
 def chat(
@@ -97,7 +99,7 @@ class Conversation:
         elif word.startswith("/"):
             act, said = self._help, ""
         else:
-            act, said = (self._ask if line.endswith("?") else self._tell), line
+            act, said = (self._ask if line.endswith(QUESTION_MARKS) else self._tell), line
         try:
             with self._console.status("..."):
                 lines = list(act(said))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memory_r1.adapter_settings import BASE
-from memory_r1.cli.memory_options import Answer, Endpoint, Manager, Model
+from memory_r1.cli.memory_options import Answer, Endpoint, Manager, Model, store_path
 from memory_r1.packaged_adapters import choose
 from memory_r1.packaged_models import LANGUAGE_MODEL
 
@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    store: Annotated[Path, typer.Argument(metavar="FILE", help="A memory's file, or memory.db of an evaluation.")],
+    store: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[FILE]", help="A memory's file, or memory.db of an evaluation. Default: in your data folder."
+        ),
+    ] = None,
     writable: Annotated[bool, typer.Option("--writable", help="Allow to undo the last edit.")] = False,
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page, or only print its address.")] = True,
@@ -57,7 +62,7 @@ def inspect(
         with asking:
             return _answered(opened, agents(), question, scope)
 
-    with closing(StoreFile(store, writable=writable)) as opened:
+    with closing(StoreFile(store_path(store), writable=writable)) as opened:
         if manager or answer or any(folders.values()):
             opened.answer = ask
         serve(opened, port=port, open_browser=browser)

@@ -74,6 +74,7 @@ def search(
 
 def ask(
     question: Annotated[list[str], typer.Argument(help="The question.")],
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="When it is asked, in ISO 8601. Default: now.")] = None,
     store: Store = None,
     user: User = SOMEBODY,
     manager: Manager = None,
@@ -88,7 +89,7 @@ def ask(
     from memory_r1.cli.memory_lines import answer_lines
 
     with open_memory(store, manager, answer, model, endpoint, create=False) as memory:
-        _print(answer_lines(memory.answer(" ".join(question), user_id=user), timed=True))
+        _print(answer_lines(memory.answer(" ".join(question), user_id=user, at=at), timed=True))
 
 
 def list_memories(

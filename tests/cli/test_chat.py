@@ -91,6 +91,11 @@ def test_an_error_ends_its_line_alone(tmp_path: Path) -> None:
     assert told[8:] == ["> eats figs", "+ #1 Ann eats figs", "> /forget 1", "erased for good", "> /memories"]
 
 
+def test_question_marks_of_other_scripts_ask_too(tmp_path: Path) -> None:
+    told = chat(tmp_path / "memory.db", "eats figs", "\u5979\u5403\u4ec0\u4e48\uff1f", "\u0645\u0627\u0630\u0627\u061f")
+    assert [line for line in told if line.startswith("Ann eats figs")] == ["Ann eats figs"] * 2
+
+
 def test_a_number_names_its_memory_in_later_chats_too(tmp_path: Path) -> None:
     chat(tmp_path / "memory.db", "eats figs", "never mind")
     told = chat(tmp_path / "memory.db", "/history 1", "/forget #1", "/history 1")

@@ -102,6 +102,18 @@ def test_questions_at_the_same_time_share_one_model_and_what_fits_its_window(
     assert all(re.search(r"Question \[\w+ \d+ \w+ \d{4}\]: ", prompt) for prompt in model.prompts)  # as `ask` asks
 
 
+def test_without_a_file_the_memory_of_the_other_commands_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = list[Path]()
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    monkeypatch.setattr("memory_r1.inspector.server.inspect", lambda opened, **_: shown.append(opened.path))
+    (tmp_path / "memory_r1").mkdir()
+    path = write_store(tmp_path / "memory_r1" / "memory.db", "lives in Rome")
+    inspect()
+    assert shown == [path]
+
+
 def test_a_missing_store_is_one_line_and_makes_no_file(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="no such file; give the path of a memory store"):
         inspect(tmp_path / "memory.db", browser=False)

@@ -107,6 +107,12 @@ def test_what_is_not_there_is_one_line_and_makes_no_file(
     assert not Path("typo.db").exists()
 
 
+def test_a_question_can_be_asked_at_another_time(store: Path, model: ScriptedLanguageModel) -> None:
+    run("add", "lives in Rome", "--store", store)
+    run("ask", "Where?", "--at", "2026-05-08T10:00:00", "--store", store)
+    assert "Question [Friday 8 May 2026]: Where?" in model.prompts[-1]
+
+
 def test_secrets_and_terminal_codes_do_not_reach_the_screen(store: Path) -> None:
     shown = run("add", "lives in \x1b[31mRome with AKIAIOSFODNN7EXAMPLE", "--store", store)
     assert "\x1b" not in shown and "AKIA" not in shown
