@@ -138,6 +138,8 @@ class GuardedMemory(ManagedMemory):
 
         def decide(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
             befores.append(now)
+            if now is not read:  # guard it again, since another writer may have used up a limit or stored the text
+                proposal = self._guarded(turn, now, proposal)
             return record_of(turn, proposal, read, now)
 
         records = self._log.write(

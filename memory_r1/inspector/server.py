@@ -1,8 +1,8 @@
 """The web server of the page: this machine only, nothing but its own paths, and no trust in any text it sends.
 
 A store holds what people said, so the address carries a secret of this run: other users of the machine can connect to
-the port, but see nothing. They can read the command line of the browser that is started, so it gets an address that works
-once. Undoing and answering take another secret, in a header that no other site's page can send.
+the port, but see nothing. They can read the browser's command line, so that gets an address that works once. Undoing
+and answering take another secret, in a header that no other site's page can send.
 """
 
 from __future__ import annotations

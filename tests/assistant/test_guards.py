@@ -35,6 +35,24 @@ def test_deletions_of_a_session_are_limited(guards: Guards, left: int) -> None:
     assert len(texts(memory, "ann")) == left - 2
 
 
+def test_limits_count_what_another_process_did_while_the_model_read(tmp_path: Path) -> None:
+    guards, model = Guards(max_deletions=1), ScriptedLanguageModel()
+    other = scripted_memory(tmp_path / "memory.db", model=ObedientModel(), guards=guards)
+    memory = scripted_memory(tmp_path / "memory.db", model=model, guards=guards)
+    facts = ["has a red cat", "has a red dog", "has a blue fish"]
+    memory.add([{"role": "user", "content": fact} for fact in facts], user_id="ann", infer=False)
+
+    def meanwhile(prompt: Messages, adapter: str | None) -> str:
+        other.add(DELETE_FIRST, user_id="ann")
+        other.add('[{"op": "ADD", "text": "likes tea"}]', user_id="ann")
+        return '[{"op": "DELETE", "id": 2}, {"op": "ADD", "text": "likes tea"}]'
+
+    model.script = meanwhile
+    refused = memory.add("hm", user_id="ann")["refused"]
+    assert [refusal["reason"] for refusal in refused] == ["over_deletions", "echo"]
+    assert len(texts(memory, "ann")) == 3 and texts(memory, "ann").count("likes tea") == 1
+
+
 @pytest.mark.parametrize(("guards", "stored"), [(Guards(max_operations=2), 2), (OFF, 5)])
 def test_operations_of_a_turn_are_limited(guards: Guards, stored: int) -> None:
     memory = scripted_memory(model=ObedientModel(), guards=guards)
