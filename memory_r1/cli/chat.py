@@ -173,8 +173,11 @@ class Conversation:
 def _lines(console: Console) -> Iterator[str]:
     """Yield the lines typed, or those of a pipe, which are echoed so that the output reads like a chat."""
     if not sys.stdin.isatty():
+        from memory_r1.cli.memory_lines import plain
+
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # a text file, or the test's
         for line in sys.stdin:
-            console.print(f"{PROMPT}{line.strip()}", markup=False, highlight=False)
+            console.print(plain(f"{PROMPT}{line.strip()}"), markup=False, highlight=False)
             yield line.strip()
         return
     with suppress(ImportError):

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from memory_r1.adapter_settings import BASE
-from memory_r1.cli.memory_options import Answer, Endpoint, Manager, Model, store_path
-from memory_r1.packaged_adapters import choose
-from memory_r1.packaged_models import LANGUAGE_MODEL
+from memory_r1.cli.memory_options import Answer, Endpoint, Manager, Model, named_agents, store_path
 
 if TYPE_CHECKING:
     from memory_r1.assistant.loading import Agents
@@ -47,8 +45,7 @@ def inspect(
     from memory_r1.inspector.server import inspect as serve
     from memory_r1.inspector.store import StoreFile
 
-    named = endpoint or model or LANGUAGE_MODEL.name
-    folders = choose({"manager": manager, "answer": answer}, named)
+    named, folders = named_agents(manager, answer, model, endpoint)
 
     @cache
     def agents() -> Agents:  # at the first question, so that the page opens at once

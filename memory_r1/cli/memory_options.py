@@ -58,6 +58,23 @@ def store_path(store: Path | None) -> Path:
     return default_store() if store is None else store.expanduser()
 
 
+def named_agents(
+    manager: str | None, answer: str | None, model: str | None, endpoint: str | None
+) -> tuple[str, dict[str, str | None]]:
+    """Return the model or server that the options name, and each agent's adapter, None for the untrained model.
+
+    Raises:
+        ConfigurationError: An option is empty, as if a variable of the shell is unset, or two exclude each other.
+    """
+    options = {"--manager": manager, "--answer": answer, "--model": model, "--endpoint": endpoint}
+    if empty := next((option for option, value in options.items() if value == ""), None):
+        raise ConfigurationError(f"{empty} is empty: name one, or leave it out")
+    if model is not None and endpoint is not None:
+        raise ConfigurationError("--model is for local models, but --endpoint is given: leave one of them out")
+    name = endpoint or model or LANGUAGE_MODEL.name
+    return name, choose({"manager": manager, "answer": answer}, name)
+
+
 @contextmanager
 def stored_memory(store: Path | None, user: str) -> Iterator[StoredMemory]:
     """Open the memory that the options name, without a model.
@@ -88,14 +105,11 @@ def open_memory(
     must be there.
 
     Raises:
-        ConfigurationError: --model and --endpoint are both given, or a server has no adapters to serve.
+        ConfigurationError: `named_agents` raises it, or a server has no adapters to serve.
         ModelError: No agent is named and none comes with this installation, or a model cannot be loaded.
         StoreError: The file is missing, or no memory's.
     """
-    if model is not None and endpoint is not None:
-        raise ConfigurationError("--model is for local models, but --endpoint is given: leave one of them out")
-    name = endpoint or model or LANGUAGE_MODEL.name
-    agents = choose({"manager": manager, "answer": answer}, name)
+    name, agents = named_agents(manager, answer, model, endpoint)
     if manager is answer is None and None in agents.values():
         raise ModelError(
             f"no trained adapters for {name} come with this installation: name your own with --manager FOLDER --answer "

@@ -91,6 +91,12 @@ def test_an_error_ends_its_line_alone(tmp_path: Path) -> None:
     assert told[8:] == ["> eats figs", "+ #1 Ann eats figs", "> /forget 1", "erased for good", "> /memories"]
 
 
+def test_a_pipe_in_another_encoding_stops_nothing(tmp_path: Path) -> None:
+    arguments = ["chat", "--store", str(tmp_path / "memory.db"), "--manager", "base", "--answer", "base"]
+    told = CliRunner().invoke(app, arguments, input=b"visits a caf\xe9\x1b[2J\n", catch_exceptions=False).stdout
+    assert "+ #1 User visits a caf\ufffd" in told and "\x1b" not in told
+
+
 def test_question_marks_of_other_scripts_ask_too(tmp_path: Path) -> None:
     told = chat(tmp_path / "memory.db", "eats figs", "\u5979\u5403\u4ec0\u4e48\uff1f", "\u0645\u0627\u0630\u0627\u061f")
     assert [line for line in told if line.startswith("Ann eats figs")] == ["Ann eats figs"] * 2

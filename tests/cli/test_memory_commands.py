@@ -257,6 +257,14 @@ def test_without_agents_one_line_names_the_way_out(
     assert not store.exists()
 
 
+@pytest.mark.parametrize("option", ["--manager", "--answer", "--model", "--endpoint"])
+def test_an_empty_option_is_no_default(store: Path, option: str) -> None:
+    scripted_memory(store).close()
+    for command in (("ask", "Where?", "--store"), ("inspect",)):
+        with pytest.raises(ConfigurationError, match=f"{option} is empty: name one, or leave it out"):
+            run(*command, store, option, "", agents=False)  # as with an unset variable of the shell
+
+
 def test_a_server_has_no_base_model(store: Path) -> None:
     with pytest.raises(ConfigurationError, match="leave one of them out"):
         run("ask", "Where?", "--store", store, "--model", "m", "--endpoint", "http://127.0.0.1:1/v1")
