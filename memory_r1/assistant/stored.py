@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from memory_r1.assistant.guards import Guards
-from memory_r1.assistant.ids import make_id
 from memory_r1.assistant.messages import read_count, read_limit, read_metadata, read_text, read_time, scope_of
 from memory_r1.assistant.results import Change, Count, MemoryItem, MemoryList, Message
-from memory_r1.assistant.system import AssistantState, GuardedMemory, key_of
+from memory_r1.assistant.system import AssistantState, GuardedMemory
 from memory_r1.assistant.view import View, changes_of
 from memory_r1.errors import DataError, StoreError
 from memory_r1.memory.log import Log
@@ -176,17 +175,6 @@ class StoredMemory:
         """
         scope, item = self._view.known(memory_id, user_id)
         return changes_of(memory_id, self.log.history(scope, item))
-
-    def numbered(self, number: int, *, user_id: str) -> str:
-        """Return the id of a user's memory by its number, which counts them from 1, deleted ones too.
-
-        Raises:
-            DataError: The user never had so many.
-        """
-        scope = scope_of(user_id)
-        if not self.log.history(scope, number):
-            raise DataError(f"{scope} has no memory #{number}: memory-r1 list shows the numbers")
-        return make_id(scope, number, key_of(self.log, scope))
 
     def undo(self, *, user_id: str, count: int = 1) -> Count:
         """Take back the latest `count` operations on the user's memories, newest first, and say how many stood."""

@@ -21,7 +21,7 @@ def inspect(
     store: Annotated[
         Path | None,
         typer.Argument(
-            metavar="[FILE]", help="A memory's file, or memory.db of an evaluation. Default: in your data folder."
+            metavar="FILE", help="A memory's file, or memory.db of an evaluation. Default: in your data folder."
         ),
     ] = None,
     writable: Annotated[bool, typer.Option("--writable", help="Allow to undo the last edit.")] = False,

@@ -139,7 +139,7 @@ def undo(
 
 
 def forget(
-    number: Annotated[str | None, typer.Argument(metavar="[NUMBER]", help="The memory, as list numbers it.")] = None,
+    number: Annotated[str | None, typer.Argument(metavar="NUMBER", help="The memory, as list numbers it.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="Forget all of the user.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     store: Store = None,

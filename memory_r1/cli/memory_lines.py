@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from memory_r1.assistant.ids import read_id
+from memory_r1.assistant.ids import make_id, read_id
 from memory_r1.errors import DataError
 
 if TYPE_CHECKING:
@@ -33,9 +33,13 @@ def id_of(name: str, memory: StoredMemory, user: str) -> str:
     Raises:
         DataError: It is none of these, or the user never had a memory of this number.
     """
+    from memory_r1.assistant.system import key_of
+
     digits = name.removeprefix("#")
     if digits.isdecimal() and len(digits) < 10:
-        return memory.numbered(int(digits), user_id=user)
+        if not memory.log.history(user, int(digits)):
+            raise DataError(f"{user} has no memory #{digits}: memory-r1 list shows the numbers")
+        return make_id(user, int(digits), key_of(memory.log, user))
     if read_id(name) is None:
         raise DataError(f"no memory is called {name!r}: give the number that memory-r1 list shows, such as 3")
     return name
