@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -22,19 +21,13 @@ from memory_r1.assistant.messages import (
     seconds_between,
 )
 from memory_r1.assistant.results import Added, Answered, MemoryList
-from memory_r1.assistant.stored import StoredMemory, make_file
+from memory_r1.assistant.stored import StoredMemory, default_store, make_file
 from memory_r1.assistant.system import GuardedMemory
 from memory_r1.assistant.view import refused
 from memory_r1.assistant.work import Work
 from memory_r1.systems.window import Query
 
 IN_MEMORY = ":memory:"
-
-
-def default_store() -> Path:
-    """Return `memory_r1/memory.db` in the user's data folder (`XDG_DATA_HOME`, else `~/.local/share`)."""
-    data = os.environ.get("XDG_DATA_HOME")
-    return (Path(data) if data else Path.home() / ".local" / "share") / "memory_r1" / "memory.db"
 
 
 class Memory(StoredMemory):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -18,6 +19,12 @@ from memory_r1.memory.sqlite_log import SqliteLog
 from memory_r1.types import MemoryEntry, OperationKind
 
 _NAMED = 5  # users that an error lists
+
+
+def default_store() -> Path:
+    """Return `memory_r1/memory.db` in the user's data folder (`XDG_DATA_HOME`, else `~/.local/share`)."""
+    data = os.environ.get("XDG_DATA_HOME")
+    return (Path(data) if data else Path.home() / ".local" / "share") / "memory_r1" / "memory.db"
 
 
 def open_log(path: Path, *, create: bool = False) -> SqliteLog[AssistantState]:

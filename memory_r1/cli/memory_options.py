@@ -53,7 +53,7 @@ Endpoint = Annotated[
 
 def store_path(store: Path | None) -> Path:
     """Return the file that --store names, else the one in the user's data folder."""
-    from memory_r1.assistant.memory import default_store
+    from memory_r1.assistant.stored import default_store
 
     return default_store() if store is None else store.expanduser()
 
