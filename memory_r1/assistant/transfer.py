@@ -20,7 +20,7 @@ from memory_r1.json_field import JsonField, parse_json, read_bytes, text_lines
 from memory_r1.jsonl import rewrite_rows
 from memory_r1.memory.list_log import ListLog
 from memory_r1.memory.log import Log
-from memory_r1.memory.record import Event, Record, Refusal
+from memory_r1.memory.record import FORGET, Event, Record, Refusal
 from memory_r1.types import Dialogue, Turn
 
 if TYPE_CHECKING:
@@ -63,9 +63,13 @@ def read_export(path: Path) -> tuple[str, list[Record]]:
     if head["version"].value != VERSION:
         head["version"].fail(f"{VERSION}, the version that this release writes")
     user, records = head["user"].text(), [_record(field) for field in rest]
-    numbers = [event.number for record in records for event in record.events]
-    if numbers != list(range(1, len(numbers) + 1)):
-        raise DataError(f"{path}: events are not numbered from 1 without a gap; export the memory again")
+    events = [event for record in records for event in record.events]
+    numbers = [event.number for event in events]
+    whole = list(range(1, len(numbers) + 1))
+    if any(event.kind == FORGET for event in events):  # the undoing of what is forgotten is gone without a trace
+        whole = sorted({*numbers})
+    if numbers != whole:
+        raise DataError(f"{path}: an event is missing or out of order; export the memory again")
     try:
         with ListLog(AssistantState()) as rehearsal:
             rehearsal.extend(user, records)
