@@ -20,6 +20,7 @@ from memory_r1.cli.memory_options import (
     open_memory,
     store_path,
 )
+from memory_r1.entry import plain
 from memory_r1.errors import DataError, MemoryR1Error
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Conversation:
             with self._console.status("..."):
                 lines = list(act(said))
         except MemoryR1Error as error:
-            self._console.print(f"error: {error}", style="red", markup=False, highlight=False)
+            self._console.print(plain(f"error: {error}"), style="red", markup=False, highlight=False)
         except KeyboardInterrupt:
             self._console.print("interrupted")
         else:
@@ -173,8 +174,6 @@ class Conversation:
 def _lines(console: Console) -> Iterator[str]:
     """Yield the lines typed, or those of a pipe, which are echoed so that the output reads like a chat."""
     if not sys.stdin.isatty():
-        from memory_r1.cli.memory_lines import plain
-
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # a text file, or the test's
         for line in sys.stdin:
             console.print(plain(f"{PROMPT}{line.strip()}"), markup=False, highlight=False)

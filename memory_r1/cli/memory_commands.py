@@ -20,6 +20,7 @@ from memory_r1.cli.memory_options import (
     store_path,
     stored_memory,
 )
+from memory_r1.entry import plain
 from memory_r1.errors import ConfigurationError, StoreError
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ def import_file(
                 raise StoreError(f"{path}: {user} has a memory already: name another user with --user, or a --store")
             log.extend(user, records)
             live = len(log.state(user).bank)
-        typer.echo(f"{path}: memories of {user} {live}, records {len(records)}")
+        typer.echo(plain(f"{path}: memories of {user} {live}, records {len(records)}"))
         return
     dialogues = read_dialogues(file)
     turns = sum(len(dialogue.turns()) for dialogue in dialogues)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from memory_r1.assistant.ids import make_id, read_id
+from memory_r1.entry import plain
 from memory_r1.errors import DataError
 
 if TYPE_CHECKING:
@@ -99,11 +100,6 @@ def history_line(change: Change) -> Text:
     if change["source"]:
         line.append(plain(f"  because {change['actor_id']} said: {change['source']}"))
     return line
-
-
-def plain(text: str) -> str:
-    """Return a text on one line, without characters that steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _change(number: int, old: str | None, new: str | None) -> Text:

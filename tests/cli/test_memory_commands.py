@@ -113,7 +113,12 @@ def test_a_question_can_be_asked_at_another_time(store: Path, model: ScriptedLan
     assert "Question [Friday 8 May 2026]: Where?" in model.prompts[-1]
 
 
-def test_secrets_and_terminal_codes_do_not_reach_the_screen(store: Path) -> None:
+def test_secrets_and_terminal_codes_do_not_reach_the_screen(store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.jsonl"
+    with scripted_memory(tmp_path / "theirs.db") as memory:
+        memory.add("lives in Rome", user_id="\x07ann")
+    run("export", file, "--user", "\x07ann", "--store", tmp_path / "theirs.db", agents=False)
+    assert "\x07" not in run("import", file, "--store", store, agents=False)
     shown = run("add", "lives in \x1b[31mRome with AKIAIOSFODNN7EXAMPLE", "--store", store)
     assert "\x1b" not in shown and "AKIA" not in shown
     assert "! masked" in shown
