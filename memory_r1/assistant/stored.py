@@ -35,8 +35,8 @@ def open_log(path: Path, *, create: bool = False) -> SqliteLog[AssistantState]:
     """
     if create:
         make_file(path)
-    else:
-        check_exists(path)
+    elif not path.is_file():
+        raise StoreError(f"{path}: no such file; name the memory's file with --store, or add something first")
     return SqliteLog(path, AssistantState(), system=GuardedMemory.name)
 
 
@@ -52,12 +52,6 @@ def make_file(path: Path) -> None:
             path.touch(mode=0o600)  # SQLite gives its files beside this one the same mode
     except OSError as error:
         raise StoreError(f"{path}: cannot be made ({error.strerror}); name another file") from error
-
-
-def check_exists(path: Path) -> None:
-    """Raise a StoreError if there is no such file."""
-    if not path.is_file():
-        raise StoreError(f"{path}: no such file; name the memory's file with --store, or add something first")
 
 
 def check_user(log: SqliteLog[AssistantState], user: str) -> None:

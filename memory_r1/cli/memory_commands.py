@@ -68,7 +68,7 @@ def search(
 
     Example: memory-r1 search "where Ann lives" --limit 3
     """
-    with open_memory(store, manager, answer, model, endpoint, create=False) as memory:
+    with open_memory(store, manager, answer, model, endpoint, known=user) as memory:
         found = memory.search(" ".join(query), user_id=user, limit=limit)["results"]
     _print_memories(found, as_json, user)
 
@@ -89,7 +89,7 @@ def ask(
     """
     from memory_r1.cli.memory_lines import answer_lines
 
-    with open_memory(store, manager, answer, model, endpoint, create=False) as memory:
+    with open_memory(store, manager, answer, model, endpoint, known=user) as memory:
         _print(answer_lines(memory.answer(" ".join(question), user_id=user, at=at), timed=True))
 
 

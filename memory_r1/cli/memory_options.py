@@ -97,16 +97,17 @@ def open_memory(
     model: str | None,
     endpoint: str | None,
     *,
-    create: bool = True,
+    known: str | None = None,
 ) -> Memory:
     """Open the memory that the options name, and say on a terminal what takes so long.
 
-    An agent that is not named is the packaged one if neither is, else the untrained model. Without `create`, the file
-    must be there.
+    An agent that is not named is the packaged one if neither is, else the untrained model. The file is made if missing,
+    unless `known` names a user whom it must know.
 
     Raises:
         ConfigurationError: `named_agents` raises it, or a server has no adapters to serve.
         ModelError: No agent is named and none comes with this installation, or a model cannot be loaded.
+        DataError: It does not know the user.
         StoreError: The file is missing, or no memory's.
     """
     name, agents = named_agents(manager, answer, model, endpoint)
@@ -118,11 +119,10 @@ def open_memory(
     from rich.console import Console
     from rich.markup import escape
 
-    from memory_r1.assistant.stored import check_exists
-
     console, path = Console(stderr=True), store_path(store)
-    if not create:
-        check_exists(path)  # before the model is loaded
+    if known is not None:
+        with stored_memory(store, known):
+            pass  # a wrong name is told before the model is loaded
     models = cache_folder() / "models"
     unprepared = [each.name for each in (LANGUAGE_MODEL, EMBEDDER) if not is_prepared(models / each.name, full=False)]
     first = may_be_packaged(name) and bool(unprepared)
