@@ -36,7 +36,7 @@ def read_dialogues(path: Path | str) -> list[Dialogue]:
     path = Path(path)
     first_line: dict[str, int] = {}
     dialogues: list[Dialogue] = []
-    content = read_bytes(path, "a JSONL file of dialogues").removeprefix(b"\xef\xbb\xbf")
+    content = read_bytes(path, "a JSONL file of dialogues")
     for number, line in text_lines(content, path):
         if not dialogues and line.lstrip().startswith("["):
             _refuse_array(path, number)

@@ -57,11 +57,16 @@ def run_main(
     except (MemoryR1Error, OSError) as error:
         if "--debug" in arguments:
             raise
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {' '.join(plain(str(error)).split())}\n")
         return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return INTERRUPTED
+
+
+def plain(text: str) -> str:
+    """Return a text on one line, without characters that steer a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def keep_freed_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -90,8 +91,11 @@ def read_bytes(path: Path, give: str) -> bytes:
 
 
 def text_lines(content: bytes, path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the non-blank lines of a file with their numbers; as in JSONL, only line feeds end a line."""
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    """Yield the non-blank lines of a file with their numbers; as in JSONL, only line feeds end a line.
+
+    A byte order mark, which programs on Windows write first, is no part of them.
+    """
+    for number, line in enumerate(content.removeprefix(codecs.BOM_UTF8).split(b"\n"), start=1):
         try:
             text = line.decode("utf-8")
         except UnicodeDecodeError as error:

@@ -37,9 +37,9 @@ def test_main_gets_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_an_error_made_on_purpose_is_one_line_and_status_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_main(failing(ConfigurationError("limit is 0:\n  give 1")), []) == 1
+    assert run_main(failing(ConfigurationError("limit is \x1b[2J0:\n  give 1")), []) == 1
     captured = capsys.readouterr()
-    assert (captured.err, captured.out) == ("error: limit is 0: give 1\n", "")
+    assert (captured.err, captured.out) == ("error: limit is [2J0: give 1\n", "")
 
 
 def test_debug_shows_where_it_happened() -> None:

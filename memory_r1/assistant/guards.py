@@ -84,14 +84,13 @@ class Guards:
         """Return what the model may read of a message, given the user's live `memories`."""
         longest = self.max_message_characters
         # Twice the length, so that a secret across the limit is seen whole.
-        shortened, text = (
-            (longest is not None and len(text) > longest),
-            text[: None if longest is None else 2 * longest],
-        )
+        unread = "" if longest is None else text[2 * longest :]
+        text = text[: None if longest is None else 2 * longest]
         if self.refuse_echoes:
             text = without_echoes(text, memories, by_assistant=by_assistant)
         text, masked = self._masked(text)
-        return Cleaned(self.line(text)[:longest], tuple(masked), shortened)
+        line = self.line(text)
+        return Cleaned(line[:longest], tuple(masked), bool(unread.strip()) or line[:longest] != line)
 
     def line(self, text: str) -> str:
         """Return a text on one line, without a template's marks, if `plain_text` is on."""

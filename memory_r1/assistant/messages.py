@@ -128,6 +128,14 @@ def read_text(what: str, text: object) -> str:
     return text
 
 
+def read_question(what: str, text: object) -> str:
+    """Return a text as `read_text` does, which is not empty."""
+    asked = read_text(what, text)
+    if not asked.strip():
+        raise DataError(f"the {what} is empty: give a text")
+    return asked
+
+
 def read_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return a copy of a caller's metadata as JSON holds it.
 
@@ -137,7 +145,7 @@ def read_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     if not isinstance(metadata, Mapping | None):
         raise DataError(f"metadata is of type {type(metadata).__name__}: give a dictionary")
     try:
-        text = json.dumps(dict(metadata or {}), ensure_ascii=False)
+        text = json.dumps(dict(metadata or {}), ensure_ascii=False, allow_nan=False)
         text.encode()
     except (TypeError, ValueError) as error:
         raise DataError(f"metadata holds no JSON values ({error}): give texts, numbers, lists and the like") from error
@@ -157,6 +165,17 @@ def read_limit(limit: int | None, top_k: int | None) -> int | None:
     if most is not None and (type(most) is not int or most < 0):
         raise DataError(f"limit is {most!r}: give a whole number from 0")
     return most
+
+
+def read_count(count: int) -> int:
+    """Return a number of operations.
+
+    Raises:
+        DataError: It is none from 1.
+    """
+    if type(count) is not int or count < 1:
+        raise DataError(f"count is {count!r}: give a whole number from 1")
+    return count
 
 
 def seconds_between(first: str, second: str) -> float:

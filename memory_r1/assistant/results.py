@@ -90,7 +90,7 @@ class Change(TypedDict):
     event: str
     created_at: str
     updated_at: str
-    is_deleted: int
+    is_deleted: bool
     actor_id: str | None
     source: str | None
 

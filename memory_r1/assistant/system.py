@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from immutables import Map
 
 from memory_r1.agents.memory_manager import MemoryManager
 from memory_r1.assistant.guards import Guards
 from memory_r1.assistant.ids import new_key
+from memory_r1.memory.log import Log
 from memory_r1.memory.record import ID_KEY, SESSION_END, Event, Record, Refusal
 from memory_r1.systems.banked import Proposal, reading_again, record_of
 from memory_r1.systems.base import TokenCounter
@@ -81,6 +82,14 @@ class AssistantState(ScopeState):
         )
 
 
+def key_of(log: Log[AssistantState], scope: str) -> str:
+    """Return the key of the ids of a scope; make it if the scope has none yet."""
+    if not log.state(scope).key:
+        record = Record(events=(Event(ID_KEY, payload={"key": new_key()}),))
+        log.write([(scope, lambda _: record)])  # if another process was quicker, its key stays
+    return log.state(scope).key
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """The record of a turn, and the bank's state before it."""
@@ -100,18 +109,10 @@ class GuardedMemory(ManagedMemory):
         super().__init__(manager, manager.retriever, recall_per_speaker=recall_per_speaker, count_tokens=count_tokens)
         self._guards = guards
 
-    def state(self, scope: str) -> AssistantState:
-        """Return the state of a scope; one that was never written to is empty."""
-        state = self._log.state(scope)
-        assert isinstance(state, AssistantState), "the log starts from `start`"
-        return state
-
-    def key(self, scope: str) -> str:
-        """Return the key of the ids of a scope; make it if the scope has none yet."""
-        if not self.state(scope).key:
-            record = Record(events=(Event(ID_KEY, payload={"key": new_key()}),))
-            self._log.write([(scope, lambda _: record)])  # if another process was quicker, its key stays
-        return self.state(scope).key
+    @property
+    def assistant_log(self) -> Log[AssistantState]:
+        """The log, whose states are all `AssistantState`s, since it starts from one."""
+        return cast("Log[AssistantState]", self._log)
 
     def observe_many(self, observations: Sequence[tuple[Turn, str]]) -> list[Record]:
         """Read the turns in one transaction: all are stored, or none."""
@@ -138,6 +139,8 @@ class GuardedMemory(ManagedMemory):
 
         def decide(turn: Turn, proposal: Proposal, read: ScopeState, now: ScopeState) -> Record:
             befores.append(now)
+            if now is not read:  # guard it again, since another writer may have used up a limit or stored the text
+                proposal = self._guarded(turn, now, proposal)
             return record_of(turn, proposal, read, now)
 
         records = self._log.write(

@@ -6,6 +6,7 @@ Nothing here loads a model, so that undoing, exporting and importing a log are q
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -13,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from memory_r1.assistant.messages import SPEAKERS
-from memory_r1.assistant.system import AssistantState, GuardedMemory
-from memory_r1.errors import DataError, MemoryR1Error, StoreError
+from memory_r1.assistant.system import AssistantState
+from memory_r1.errors import DataError, MemoryR1Error
 from memory_r1.json_field import JsonField, parse_json, read_bytes, text_lines
 from memory_r1.jsonl import rewrite_rows
 from memory_r1.memory.list_log import ListLog
-from memory_r1.memory.record import Event, Record, Refusal
-from memory_r1.memory.sqlite_log import SqliteLog
+from memory_r1.memory.log import Log
+from memory_r1.memory.record import FORGET, Event, Record, Refusal
 from memory_r1.types import Dialogue, Turn
 
 if TYPE_CHECKING:
@@ -29,29 +30,9 @@ FORMAT = "memory-r1 log"
 VERSION = 1
 
 
-def open_log(path: Path, *, create: bool = False) -> SqliteLog[AssistantState]:
-    """Open the log of a `Memory`'s file.
-
-    Raises:
-        StoreError: The file is missing and is not to be made, or is no memory's.
-    """
-    if create:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    elif not path.is_file():
-        raise StoreError(f"{path}: no such file; name the memory's file with --store, or add something first")
-    return SqliteLog(path, AssistantState(), system=GuardedMemory.name)
-
-
-def export_log(log: SqliteLog[AssistantState], user: str, path: Path) -> int:
-    """Write all records of a user to a file, replacing it atomically; return their number.
-
-    Raises:
-        DataError: There are none.
-    """
+def export_log(log: Log[AssistantState], user: str, path: Path) -> int:
+    """Write all records of a user to a file, replacing it atomically; return their number."""
     records = log.records(user)
-    if not records:
-        known = ", ".join(log.scopes()) or "nobody yet"
-        raise DataError(f"{log.path} knows no user {user!r}: it knows {known}; name one with --user")
     rewrite_rows(path, [{"format": FORMAT, "version": VERSION, "user": user}, *map(_row, records)])
     return len(records)
 
@@ -82,9 +63,13 @@ def read_export(path: Path) -> tuple[str, list[Record]]:
     if head["version"].value != VERSION:
         head["version"].fail(f"{VERSION}, the version that this release writes")
     user, records = head["user"].text(), [_record(field) for field in rest]
-    numbers = [event.number for record in records for event in record.events]
-    if numbers != list(range(1, len(numbers) + 1)):
-        raise DataError(f"{path}: events are not numbered from 1 without a gap; export the memory again")
+    events = [event for record in records for event in record.events]
+    numbers = [event.number for event in events]
+    whole = list(range(1, len(numbers) + 1))
+    if any(event.kind == FORGET for event in events):  # the undoing of what is forgotten is gone without a trace
+        whole = sorted({*numbers})
+    if numbers != whole:
+        raise DataError(f"{path}: an event is missing or out of order; export the memory again")
     try:
         with ListLog(AssistantState()) as rehearsal:
             rehearsal.extend(user, records)
@@ -107,7 +92,8 @@ def play_dialogues(
         advance: Called after each turn.
 
     Returns:
-        The numbers of operations by kind, of refused ones ("refused"), and of turns heard "before".
+        The numbers of operations by kind, of "refused" ones, of secrets "masked", of turns "shortened", and of turns
+        heard "before".
     """
     counts: Counter[str] = Counter()
     for dialogue in dialogues:
@@ -124,11 +110,13 @@ def play_dialogues(
                     added = memory.add(message, user_id=user, at=turn.timestamp)
                     counts.update(operation["event"] for operation in added["results"])
                     counts["refused"] += len(added["refused"])
+                    counts["masked"] += len(added["masked"])
+                    counts["shortened"] += added["shortened"]
                 advance()
     return counts
 
 
-def heard_turns(log: SqliteLog[AssistantState], user: str) -> set[str]:
+def heard_turns(log: Log[AssistantState], user: str) -> set[str]:
     """Return the ids of the turns that a user's log holds, without the numbers of their sessions."""
     return {record.turn.turn_id.partition(":")[2] for record in log.records(user) if record.turn}
 
@@ -159,19 +147,18 @@ def _record(field: JsonField) -> Record:
         completion_tokens=_number(members["completion_tokens"]),
         model_calls=_number(members["model_calls"]),
         cut=_number(members["cut"]),
-        written_at=members["written_at"].text(blank=True),
+        written_at=_time(members["written_at"]),
     )
 
 
 def _turn(field: JsonField) -> Turn:
     members = field.members(("turn_id", "speaker", "text", "session_id", "timestamp"), closed=False)
-    said_at = members["timestamp"]
     return Turn(
         members["turn_id"].text(),
         members["speaker"].text(blank=True),
         members["text"].text(blank=True),
         members["session_id"].text(blank=True),
-        said_at.timestamp() if said_at.value else "",
+        _time(members["timestamp"]),
     )
 
 
@@ -180,6 +167,10 @@ def _event(field: JsonField) -> Event:
     payload = members["payload"].members((), closed=False)
     for name in {"text", "speaker"} & payload.keys():
         payload[name].text(blank=True)
+    if "timestamp" in payload:
+        _time(payload["timestamp"])
+    for turn_id in payload["turn_ids"].items() if "turn_ids" in payload else ():
+        turn_id.text()
     item = None if members["item"].value is None else _number(members["item"])
     values = {name: member.value for name, member in payload.items()}
     return Event(members["kind"].text(), item, values, number=_number(members["number"]))
@@ -187,7 +178,16 @@ def _event(field: JsonField) -> Event:
 
 def _refusal(field: JsonField) -> Refusal:
     members = field.members(("index", "reason", "raw"))
-    return Refusal(_number(members["index"]), members["reason"].text(), members["raw"].text(blank=True))
+    raw = members["raw"].text(blank=True)
+    try:
+        json.loads(raw or "null")
+    except (ValueError, RecursionError):
+        members["raw"].fail("JSON, or nothing")
+    return Refusal(_number(members["index"]), members["reason"].text(), raw)
+
+
+def _time(field: JsonField) -> str:
+    return field.timestamp() if field.value != "" else ""
 
 
 def _number(field: JsonField) -> int:

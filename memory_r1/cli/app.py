@@ -5,7 +5,7 @@ Each command is a function in a module of its own. What needs torch is imported 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated
 
 import typer
@@ -14,7 +14,17 @@ from memory_r1.cli.chat import chat
 from memory_r1.cli.convert import convert
 from memory_r1.cli.doctor import doctor
 from memory_r1.cli.inspect import inspect
-from memory_r1.cli.memory_commands import add, ask, export, import_file, search, undo
+from memory_r1.cli.memory_commands import (
+    add,
+    ask,
+    export,
+    forget,
+    history,
+    import_file,
+    list_memories,
+    search,
+    undo,
+)
 from memory_r1.cli.merge import merge
 from memory_r1.cli.push import push
 from memory_r1.cli.questions import questions
@@ -31,12 +41,23 @@ def root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback
     """
 
 
-for verb in (chat, add, ask, search, undo, export):
-    app.command(rich_help_panel="Your memory")(verb)
-app.command("import", rich_help_panel="Your memory")(import_file)
+_ON_A_MEMORY: dict[str, Callable[..., None]] = {
+    "chat": chat,
+    "add": add,
+    "ask": ask,
+    "search": search,
+    "list": list_memories,
+    "history": history,
+    "undo": undo,
+    "forget": forget,
+    "export": export,
+    "import": import_file,
+    "inspect": inspect,
+}
+for name, command in _ON_A_MEMORY.items():
+    app.command(name, rich_help_panel="Your memory")(command)
 app.command(rich_help_panel="Your data")(convert)
 app.command(rich_help_panel="Your data")(questions)
-app.command(rich_help_panel="Your memory")(inspect)
 app.command(rich_help_panel="Adapters")(merge)
 app.command(rich_help_panel="Adapters")(push)
 app.command(rich_help_panel="This machine")(doctor)

@@ -20,6 +20,7 @@ from memory_r1.cli.memory_options import (
     open_memory,
     store_path,
 )
+from memory_r1.entry import plain
 from memory_r1.errors import DataError, MemoryR1Error
 
 if TYPE_CHECKING:
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from memory_r1.assistant.memory import Memory
+    from memory_r1.assistant.results import MemoryItem
 
 PROMPT = "> "
+QUESTION_MARKS = ("?", "\uff1f", "\u061f")
+"""Of Latin, Chinese and Arabic script."""
 
 
 def chat(
@@ -76,7 +80,6 @@ class Conversation:
         self._user = user
         self._speaker = speaker
         self._console = console
-        self._ids: dict[int, str] = {}  # of the memories seen so far, deleted ones too
         self._commands: dict[str, tuple[str, Callable[[str], Iterable[Text]]]] = {
             "/ask": ("QUESTION: answer it, whatever it ends in", self._ask),
             "/search": ("WORDS: find memories", self._search),
@@ -97,12 +100,12 @@ class Conversation:
         elif word.startswith("/"):
             act, said = self._help, ""
         else:
-            act, said = (self._ask if line.endswith("?") else self._tell), line
+            act, said = (self._ask if line.endswith(QUESTION_MARKS) else self._tell), line
         try:
             with self._console.status("..."):
                 lines = list(act(said))
         except MemoryR1Error as error:
-            self._console.print(f"error: {error}", style="red", markup=False, highlight=False)
+            self._console.print(plain(f"error: {error}"), style="red", markup=False, highlight=False)
         except KeyboardInterrupt:
             self._console.print("interrupted")
         else:
@@ -113,7 +116,6 @@ class Conversation:
         from memory_r1.cli.memory_lines import added_lines
 
         added = self._memory.add({"role": "user", "name": self._speaker, "content": text}, user_id=self._user)
-        self._see(operation["id"] for operation in added["results"])
         return added_lines(added)
 
     def _ask(self, question: str) -> Iterator[Text]:
@@ -132,25 +134,28 @@ class Conversation:
     def _list(self, _: str) -> Iterator[Text]:
         from memory_r1.cli.memory_lines import memory_line
 
-        return map(memory_line, self._memory.get_all(user_id=self._user)["results"])
+        return map(memory_line, self._memories())
 
     def _history(self, number: str) -> Iterator[Text]:
-        from memory_r1.cli.memory_lines import history_line
+        from memory_r1.cli.memory_lines import history_line, id_of
 
-        return map(history_line, self._memory.history(self._id(number), user_id=self._user))
+        memory_id = id_of(number, self._memory, self._user)
+        return map(history_line, self._memory.history(memory_id, user_id=self._user))
 
     def _undo(self, _: str) -> Iterator[Text]:
         from memory_r1.cli.memory_lines import changed_lines
 
-        before = self._texts()
+        before = self._memories()
         if not self._memory.undo(user_id=self._user)["count"]:
             raise DataError("nothing is left to undo")
-        return changed_lines(before, self._texts())
+        return changed_lines(before, self._memories())
 
     def _forget(self, number: str) -> Iterator[Text]:
         from rich.text import Text
 
-        self._memory.forget(self._id(number), user_id=self._user)
+        from memory_r1.cli.memory_lines import id_of
+
+        self._memory.forget(id_of(number, self._memory, self._user), user_id=self._user)
         yield Text("erased for good", "red")
 
     def _help(self, _: str) -> Iterator[Text]:
@@ -162,32 +167,16 @@ class Conversation:
             yield Text(f"  {word + ' ' + name:18} {meaning}")
         yield Text("  /quit              leave")
 
-    def _texts(self) -> dict[int, str]:
-        from memory_r1.cli.memory_lines import number_of
-
-        items = self._memory.get_all(user_id=self._user)["results"]
-        return {number_of(item["id"]): item["memory"] for item in items}
-
-    def _see(self, ids: Iterable[str]) -> None:
-        from memory_r1.cli.memory_lines import number_of
-
-        self._ids.update((number_of(memory_id), memory_id) for memory_id in ids)
-
-    def _id(self, number: str) -> str:
-        """Return the public id of a memory, which `number` names as "3", "#3" or by the id itself."""
-        self._see(item["id"] for item in self._memory.get_all(user_id=self._user)["results"])
-        digits = number.removeprefix("#")
-        known = self._ids.get(int(digits)) if digits.isdecimal() else number
-        if not known:
-            raise DataError(f"no memory is called {number!r} here: take a number that /memories or an operation shows")
-        return known
+    def _memories(self) -> list[MemoryItem]:
+        return self._memory.get_all(user_id=self._user)["results"]
 
 
 def _lines(console: Console) -> Iterator[str]:
     """Yield the lines typed, or those of a pipe, which are echoed so that the output reads like a chat."""
     if not sys.stdin.isatty():
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]  # a text file, or the test's
         for line in sys.stdin:
-            console.print(f"{PROMPT}{line.strip()}", markup=False, highlight=False)
+            console.print(plain(f"{PROMPT}{line.strip()}"), markup=False, highlight=False)
             yield line.strip()
         return
     with suppress(ImportError):

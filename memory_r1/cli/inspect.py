@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from memory_r1.adapter_settings import BASE
-from memory_r1.cli.memory_options import Answer, Endpoint, Manager, Model
-from memory_r1.packaged_adapters import choose
-from memory_r1.packaged_models import LANGUAGE_MODEL
+from memory_r1.cli.memory_options import Answer, Endpoint, Manager, Model, named_agents, store_path
 
 if TYPE_CHECKING:
     from memory_r1.assistant.loading import Agents
@@ -19,7 +18,12 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    store: Annotated[Path, typer.Argument(metavar="FILE", help="A memory's file, or memory.db of an evaluation.")],
+    store: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="FILE", help="A memory's file, or memory.db of an evaluation. Default: in your data folder."
+        ),
+    ] = None,
     writable: Annotated[bool, typer.Option("--writable", help="Allow to undo the last edit.")] = False,
     port: Annotated[int, typer.Option(help="Port of the page; 0 takes a free one.")] = 0,
     browser: Annotated[bool, typer.Option(help="Open the page, or only print its address.")] = True,
@@ -41,8 +45,7 @@ def inspect(
     from memory_r1.inspector.server import inspect as serve
     from memory_r1.inspector.store import StoreFile
 
-    named = endpoint or model or LANGUAGE_MODEL.name
-    folders = choose({"manager": manager, "answer": answer}, named)
+    named, folders = named_agents(manager, answer, model, endpoint)
 
     @cache
     def agents() -> Agents:  # at the first question, so that the page opens at once
@@ -50,9 +53,15 @@ def inspect(
 
         return load_agents(folders["manager"] or BASE, folders["answer"] or BASE, named)
 
-    with closing(StoreFile(store, writable=writable)) as opened:
+    asking = Lock()  # the agents serve one thread at a time
+
+    def ask(question: str, scope: str) -> Answered:
+        with asking:
+            return _answered(opened, agents(), question, scope)
+
+    with closing(StoreFile(store_path(store), writable=writable)) as opened:
         if manager or answer or any(folders.values()):
-            opened.answer = lambda question, scope: _answered(opened, agents(), question, scope)
+            opened.answer = ask
         serve(opened, port=port, open_browser=browser)
 
 
@@ -65,6 +74,7 @@ def _answered(opened: StoreFile, agents: Agents, question: str, scope: str) -> A
         agents.manager,
         agents.manager.retriever,
         recall_per_speaker=agents.recall_per_speaker,
+        count_tokens=agents.answer.model.count_tokens,
         states={scope: opened.state(scope)},
     )
     return answering(system, agents.answer)(question, scope)

@@ -1,4 +1,4 @@
-"""`memory-r1 add`, `search`, `ask`, `undo`, `export` and `import`: the verbs of `Memory`, one call each."""
+"""The verbs of `Memory` as commands, one call each: add, search, ask, list, history, undo, forget, export, import."""
 
 from __future__ import annotations
 
@@ -18,13 +18,17 @@ from memory_r1.cli.memory_options import (
     User,
     open_memory,
     store_path,
+    stored_memory,
 )
+from memory_r1.entry import plain
 from memory_r1.errors import ConfigurationError, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.text import Text
+
+    from memory_r1.assistant.results import MemoryItem
 
 
 def add(
@@ -64,18 +68,14 @@ def search(
 
     Example: memory-r1 search "where Ann lives" --limit 3
     """
-    from memory_r1.cli.memory_lines import memory_line
-
-    with open_memory(store, manager, answer, model, endpoint) as memory:
+    with open_memory(store, manager, answer, model, endpoint, known=user) as memory:
         found = memory.search(" ".join(query), user_id=user, limit=limit)["results"]
-    if as_json:
-        typer.echo(json.dumps(found, ensure_ascii=False, indent=2))
-    else:
-        _print(map(memory_line, found))
+    _print_memories(found, as_json, user)
 
 
 def ask(
     question: Annotated[list[str], typer.Argument(help="The question.")],
+    at: Annotated[str | None, typer.Option(metavar="TIME", help="When it is asked, in ISO 8601. Default: now.")] = None,
     store: Store = None,
     user: User = SOMEBODY,
     manager: Manager = None,
@@ -89,8 +89,36 @@ def ask(
     """
     from memory_r1.cli.memory_lines import answer_lines
 
-    with open_memory(store, manager, answer, model, endpoint) as memory:
-        _print(answer_lines(memory.answer(" ".join(question), user_id=user), timed=True))
+    with open_memory(store, manager, answer, model, endpoint, known=user) as memory:
+        _print(answer_lines(memory.answer(" ".join(question), user_id=user, at=at), timed=True))
+
+
+def list_memories(
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole memories as JSON.")] = False,
+    store: Store = None,
+    user: User = SOMEBODY,
+) -> None:
+    """List all memories of a user, each with its number and its day. Loads no model.
+
+    Example: memory-r1 list
+    """
+    with stored_memory(store, user) as memory:
+        _print_memories(memory.get_all(user_id=user)["results"], as_json, user)
+
+
+def history(
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="The memory, as list numbers it.")],
+    store: Store = None,
+    user: User = SOMEBODY,
+) -> None:
+    """Show what happened to a memory, and what was said that caused it. Loads no model.
+
+    Example: memory-r1 history 3
+    """
+    from memory_r1.cli.memory_lines import history_line, id_of
+
+    with stored_memory(store, user) as memory:
+        _print(map(history_line, memory.history(id_of(number, memory, user), user_id=user)))
 
 
 def undo(
@@ -102,16 +130,38 @@ def undo(
 
     Example: memory-r1 undo --count 2
     """
-    from memory_r1.assistant.transfer import open_log
     from memory_r1.cli.memory_lines import changed_lines
 
-    with open_log(store_path(store)) as log:
-        before = log.state(user).bank.entries()
-        undone = log.undo(user, count)
-        after = log.state(user).bank.entries()
-    texts = [{entry.entry_id: entry.text for entry in entries} for entries in (before, after)]
-    _print(changed_lines(*texts))
+    with stored_memory(store, user) as memory:
+        before = memory.get_all(user_id=user)["results"]
+        undone = memory.undo(user_id=user, count=count)["count"]
+        _print(changed_lines(before, memory.get_all(user_id=user)["results"]))
     typer.echo(f"operations undone: {undone}")
+
+
+def forget(
+    number: Annotated[str | None, typer.Argument(metavar="NUMBER", help="The memory, as list numbers it.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Forget all of the user.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    store: Store = None,
+    user: User = SOMEBODY,
+) -> None:
+    """Erase a memory for good, deleted or not: its texts, its history and the messages it came from. Loads no model.
+
+    Example: memory-r1 forget 3
+    """
+    from memory_r1.cli.memory_lines import id_of, number_of
+
+    if (number is None) is not everything:
+        raise ConfigurationError("give the NUMBER of a memory, or --all")
+    with stored_memory(store, user) as memory:
+        memory_id = None if number is None else id_of(number, memory, user)
+        live = len(memory.get_all(user_id=user)["results"])
+        what = f"all {live} memories of {user}" if memory_id is None else f"#{number_of(memory_id)} of {user}"
+        if not yes:
+            typer.confirm(f"Erase {what} and the history for good?", abort=True)
+        memory.forget(memory_id, user_id=user)
+    typer.echo(f"{what}: erased for good")
 
 
 def export(
@@ -123,14 +173,13 @@ def export(
 
     Example: memory-r1 export me.jsonl
     """
-    from memory_r1.assistant.transfer import export_log, open_log
+    from memory_r1.assistant.transfer import export_log
 
-    path = store_path(store)
-    if out.absolute() == path.absolute():
+    if out.absolute() == store_path(store).absolute():
         raise ConfigurationError(f"OUT is {out}, the memory itself: name another file")
-    with open_log(path) as log:
-        records = export_log(log, user, out)
-        live = len(log.state(user).bank)
+    with stored_memory(store, user) as memory:
+        records = export_log(memory.log, user, out)
+        live = len(memory.get_all(user_id=user)["results"])
     typer.echo(f"{out}: memories of {user} {live}, records {records}")
 
 
@@ -153,24 +202,26 @@ def import_file(
 
     Example: memory-r1 import own.jsonl
     """
-    from memory_r1.assistant.transfer import heard_turns, is_export, open_log, play_dialogues, read_export
+    from memory_r1.assistant.messages import scope_of
+    from memory_r1.assistant.stored import open_log
+    from memory_r1.assistant.transfer import heard_turns, is_export, play_dialogues, read_export
     from memory_r1.dialogue_file import read_dialogues
     from memory_r1.evaluation.progress import progress_bars
 
     path = store_path(store)
     if is_export(file):
         exporter, records = read_export(file)
-        user = user or exporter
+        user = scope_of(exporter if user is None else user)
         with open_log(path, create=True) as log:
             if log.records(user):
                 raise StoreError(f"{path}: {user} has a memory already: name another user with --user, or a --store")
             log.extend(user, records)
             live = len(log.state(user).bank)
-        typer.echo(f"{path}: memories of {user} {live}, records {len(records)}")
+        typer.echo(plain(f"{path}: memories of {user} {live}, records {len(records)}"))
         return
     dialogues = read_dialogues(file)
     turns = sum(len(dialogue.turns()) for dialogue in dialogues)
-    user = user or SOMEBODY
+    user = scope_of(SOMEBODY if user is None else user)
     heard: set[str] = set()
     if path.is_file():
         with open_log(path) as log:
@@ -181,7 +232,20 @@ def import_file(
         live = len(memory.get_all(user_id=user)["results"])
     typer.echo(f"turns {turns}, of which {done['before']} were told before")
     typer.echo(f"added {done['ADD']}, changed {done['UPDATE']}, removed {done['DELETE']}, refused {done['refused']}")
+    if done["masked"] or done["shortened"]:
+        typer.echo(f"secrets masked {done['masked']}, turns cut to the longest that is read {done['shortened']}")
     typer.echo(f"{path}: memories of {user} {live}")
+
+
+def _print_memories(items: Sequence[MemoryItem], as_json: bool, user: str) -> None:
+    from memory_r1.cli.memory_lines import memory_line
+
+    if as_json:
+        typer.echo(json.dumps(items, ensure_ascii=False, indent=2))
+    elif items:
+        _print(map(memory_line, items))
+    else:
+        typer.echo(f"nothing is remembered of {user}")
 
 
 def _print(lines: Iterable[Text]) -> None:

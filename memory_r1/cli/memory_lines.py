@@ -5,15 +5,18 @@ A memory is called by its number, `#3`, which stays its own for good; its public
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from memory_r1.assistant.ids import read_id
+from memory_r1.assistant.ids import make_id, read_id
+from memory_r1.entry import plain
+from memory_r1.errors import DataError
 
 if TYPE_CHECKING:
     from memory_r1.assistant.results import Added, Answered, Change, MemoryItem
+    from memory_r1.assistant.stored import StoredMemory
 
 ADDED, CHANGED, REMOVED, ASIDE, REFUSED = "green", "yellow", "red", "dim", "magenta"
 
@@ -23,6 +26,24 @@ def number_of(memory_id: str) -> int:
     named = read_id(memory_id)
     assert named is not None, "ids come from the memory itself"
     return named[1]
+
+
+def id_of(name: str, memory: StoredMemory, user: str) -> str:
+    """Return the public id of a memory, which `name` gives as "3", "#3" or by the id itself.
+
+    Raises:
+        DataError: It is none of these, or the user never had a memory of this number.
+    """
+    from memory_r1.assistant.system import key_of
+
+    digits = name.removeprefix("#")
+    if digits.isdecimal() and len(digits) < 10:
+        if not memory.log.history(user, int(digits)):
+            raise DataError(f"{user} has no memory #{digits}: memory-r1 list shows the numbers")
+        return make_id(user, int(digits), key_of(memory.log, user))
+    if read_id(name) is None:
+        raise DataError(f"no memory is called {name!r}: give the number that memory-r1 list shows, such as 3")
+    return name
 
 
 def added_lines(added: Added) -> Iterator[Text]:
@@ -43,11 +64,12 @@ def added_lines(added: Added) -> Iterator[Text]:
         yield Text("! cut to the longest message that is read", REFUSED)
 
 
-def changed_lines(before: Mapping[int, str], after: Mapping[int, str]) -> Iterator[Text]:
-    """Yield what differs between the memories before and after, each a text by its number."""
-    for number in sorted({*before, *after}):
-        if before.get(number) != after.get(number):
-            yield _change(number, before.get(number), after.get(number))
+def changed_lines(before: Sequence[MemoryItem], after: Sequence[MemoryItem]) -> Iterator[Text]:
+    """Yield what differs between the memories before and after."""
+    old, new = ({number_of(item["id"]): item["memory"] for item in items} for items in (before, after))
+    for number in sorted({*old, *new}):
+        if old.get(number) != new.get(number):
+            yield _change(number, old.get(number), new.get(number))
 
 
 def memory_line(item: MemoryItem) -> Text:
@@ -78,11 +100,6 @@ def history_line(change: Change) -> Text:
     if change["source"]:
         line.append(plain(f"  because {change['actor_id']} said: {change['source']}"))
     return line
-
-
-def plain(text: str) -> str:
-    """Return a text on one line, without characters that steer a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _change(number: int, old: str | None, new: str | None) -> Text:

@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
@@ -86,7 +87,9 @@ class Endpoint:
         extra: Mapping[str, Any] | None = None,
         on_reply: Callable[[int, ChatReply | EndpointError], None] = lambda number, reply: None,
     ) -> list[ChatReply | EndpointError]:
-        """Return a reply, or an error in its place, for each conversation, in order. The caller needs no event loop.
+        """Return a reply, or an error in its place, for each conversation, in order.
+
+        The caller needs no event loop; a running one, as in a notebook, waits.
 
         The server counts as down once `concurrency` conversations in a row, in this batch or earlier ones, have failed
         on all attempts. For `cool_down` seconds no batch sends anything (`NotAskedError`). Afterwards each conversation
@@ -139,7 +142,10 @@ class Endpoint:
             async with self._client() as client:  # one for all requests, to reuse connections
                 return await asyncio.gather(*(told(*each, client, turns) for each in enumerate(conversations)))
 
-        return asyncio.run(run())
+        if not _runs_a_loop():
+            return asyncio.run(run())
+        with ThreadPoolExecutor(1) as thread:  # this one can run no second loop
+            return thread.submit(asyncio.run, run()).result()
 
     @property
     def _was_down(self) -> bool:
@@ -240,3 +246,11 @@ def is_loopback(base_url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _runs_a_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True

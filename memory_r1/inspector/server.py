@@ -1,7 +1,8 @@
 """The web server of the page: this machine only, nothing but its own paths, and no trust in any text it sends.
 
 A store holds what people said, so the address carries a secret of this run: other users of the machine can connect to
-the port, but see nothing. Undoing and answering take a second secret, in a header that no other site's page can send.
+the port, but see nothing. They can read the browser's command line, so that gets an address that works once. Undoing
+and answering take another secret, in a header that no other site's page can send.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import secrets
 import socket
 import sys
+import threading
 import webbrowser
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -46,8 +48,12 @@ class _Rejected(Exception):
     """A request that gets an error's status; `args` hold the status and one line."""
 
 
+class _Moved(Exception):
+    """A request to the address that works once, which leads to the page."""
+
+
 class InspectorServer(ThreadingHTTPServer):
-    """Serves the page of one memory at `url`.
+    """Serves the page of one memory at `url`; `url_once` leads there for whoever is first.
 
     Args:
         store: The memory to show.
@@ -75,7 +81,18 @@ class InspectorServer(ThreadingHTTPServer):
         self.key, self.token = secrets.token_urlsafe(16), secrets.token_urlsafe(16)
         name = f"[{address}]" if ":" in address else address
         self.hosts = {f"{name}:{self.server_port}", f"localhost:{self.server_port}"}
+        self._once: str | None = secrets.token_urlsafe(16)
+        self._gate = threading.Lock()
         self.url = f"http://{name}:{self.server_port}/{self.key}/"
+        self.url_once = f"http://{name}:{self.server_port}/{self._once}/"
+
+    def is_first(self, key: str) -> bool:
+        """Return whether `key` is that of `url_once`, which ends its use."""
+        with self._gate:
+            if self._once is None or not secrets.compare_digest(key.encode(), self._once.encode()):
+                return False
+            self._once = None
+            return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print the traceback of a defect; a browser that leaves before its reply is none."""
@@ -99,9 +116,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Print nothing: the terminal holds the address, and requests name what people said."""
 
     def _reply(self, respond: Any) -> None:
-        status, kind = HTTPStatus.OK, "application/json"
+        status, kind, more = HTTPStatus.OK, "application/json", dict[str, str]()
         try:
             body, kind = respond(self._path())
+        except _Moved:
+            status, body, more = HTTPStatus.SEE_OTHER, b"{}", {"Location": f"/{self.server.key}/"}
         except _Rejected as rejected:
             status, message = rejected.args
             body = json.dumps({"error": message}).encode()
@@ -109,7 +128,7 @@ class _Handler(BaseHTTPRequestHandler):
         except MemoryR1Error as error:
             status, body = HTTPStatus.BAD_REQUEST, json.dumps({"error": " ".join(str(error).split())}).encode()
         self.send_response(status)
-        for name, value in {**_HEADERS, "Content-Type": kind, "Content-Length": str(len(body))}.items():
+        for name, value in {**_HEADERS, **more, "Content-Type": kind, "Content-Length": str(len(body))}.items():
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
@@ -119,6 +138,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("Host") not in self.server.hosts:  # another name may be a rebound one of another site
             raise _Rejected(HTTPStatus.MISDIRECTED_REQUEST, "this host is not served here")
         key, slash, path = self.path.partition("?")[0].removeprefix("/").partition("/")
+        if slash and not path and self.server.is_first(key):
+            raise _Moved
         if not slash or not secrets.compare_digest(key.encode(), self.server.key.encode()):
             raise _Rejected(HTTPStatus.NOT_FOUND, "open the address that inspect printed")
         return path
@@ -177,7 +198,7 @@ def inspect(store: Inspected, *, host: str = "127.0.0.1", port: int = 0, open_br
         sys.stdout.write(f"{store.title}: {server.url}\n(Ctrl-C ends)\n")
         sys.stdout.flush()
         if open_browser:
-            webbrowser.open(server.url)
+            webbrowser.open(server.url_once)
         try:
             server.serve_forever()
         except KeyboardInterrupt:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from memory_r1.errors import StoreError
+from memory_r1.errors import PromptTooLongError, StoreError
 from memory_r1.memory.record import Record
 from memory_r1.memory.sqlite_log import SqliteLog
 from memory_r1.systems.state import ScopeState
@@ -125,15 +126,19 @@ class StoreFile:
 
 
 def answering(system: MemorySystem, agent: AnswerAgent) -> Answer:
-    """Return a function that answers from what `system` recalls, one question at a time."""
-    from memory_r1.agents.answer_agent import AnswerRequest
+    """Return a function that answers from what `system` recalls now, as `Memory` does, one question at a time."""
+    from memory_r1.systems.window import Query, fitted, recall_within
 
     lock = threading.Lock()
 
     def answer(question: str, scope: str) -> Answered:
+        now = datetime.now().astimezone().isoformat(timespec="seconds")
         with lock:
-            recall = system.recall(question, scope)
-            (said,) = agent.answer([AnswerRequest(question, recall)])
+            query = fitted(Query(question, scope, scope, now=now, asked_at=now), agent)
+            if isinstance(query, PromptTooLongError):
+                raise query
+            (recall,) = recall_within(system, agent, [query])
+            (said,) = agent.answer([query.request(recall)])
         return Answered(said.text, recall.items, said.distilled, said.completion)
 
     return answer

@@ -36,6 +36,14 @@ class Query:
         return AnswerRequest(self.question, recall, self.asked_at)
 
 
+def fitted(query: Query, agent: AnswerAgent) -> Query | PromptTooLongError:
+    """Return a query whose budget is what the model's window leaves for memories, or an error if that is nothing."""
+    room = agent.room(query.request(Recall(())))
+    if room is not None and room < 1:
+        return PromptTooLongError("the question fills the model's window: ask a shorter one")
+    return replace(query, budget_tokens=room)
+
+
 def recall_within(system: MemorySystem, agent: AnswerAgent, queries: Sequence[Query]) -> list[Recall]:
     """Recall memories so that every prompt fits the model's window.
 

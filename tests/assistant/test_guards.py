@@ -35,6 +35,24 @@ def test_deletions_of_a_session_are_limited(guards: Guards, left: int) -> None:
     assert len(texts(memory, "ann")) == left - 2
 
 
+def test_limits_count_what_another_process_did_while_the_model_read(tmp_path: Path) -> None:
+    guards, model = Guards(max_deletions=1), ScriptedLanguageModel()
+    other = scripted_memory(tmp_path / "memory.db", model=ObedientModel(), guards=guards)
+    memory = scripted_memory(tmp_path / "memory.db", model=model, guards=guards)
+    facts = ["has a red cat", "has a red dog", "has a blue fish"]
+    memory.add([{"role": "user", "content": fact} for fact in facts], user_id="ann", infer=False)
+
+    def meanwhile(prompt: Messages, adapter: str | None) -> str:
+        other.add(DELETE_FIRST, user_id="ann")
+        other.add('[{"op": "ADD", "text": "likes tea"}]', user_id="ann")
+        return '[{"op": "DELETE", "id": 2}, {"op": "ADD", "text": "likes tea"}]'
+
+    model.script = meanwhile
+    refused = memory.add("hm", user_id="ann")["refused"]
+    assert [refusal["reason"] for refusal in refused] == ["over_deletions", "echo"]
+    assert len(texts(memory, "ann")) == 3 and texts(memory, "ann").count("likes tea") == 1
+
+
 @pytest.mark.parametrize(("guards", "stored"), [(Guards(max_operations=2), 2), (OFF, 5)])
 def test_operations_of_a_turn_are_limited(guards: Guards, stored: int) -> None:
     memory = scripted_memory(model=ObedientModel(), guards=guards)
@@ -209,3 +227,11 @@ def test_only_shown_entries_are_reached() -> None:
 def test_a_limit_is_a_number() -> None:
     with pytest.raises(ConfigurationError, match="max_deletions is -1"):
         Guards(max_deletions=-1)
+
+
+def test_a_message_is_called_shortened_only_if_something_was_cut() -> None:
+    guards = Guards(max_message_characters=20)
+    assert not guards.message("eats figs" + " " * 90, []).shortened
+    assert guards.message("eats figs and more than that", []).shortened
+    masked = guards.message("password: hunter2abc", [])  # the mask is longer than the secret
+    assert masked.shortened and len(masked.text) == 20

@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 
 from memory_r1 import Guards, Memory
 from memory_r1.assistant.loading import load_agents
-from memory_r1.errors import ConfigurationError, DataError, ModelError, PromptTooLongError, ScopeError
+from memory_r1.errors import ConfigurationError, DataError, ModelError, PromptTooLongError, ScopeError, StoreError
 from memory_r1.inference.language_model import Messages
 from tests.assistant.memories import scripted_agents, scripted_memory, texts
 from tests.fakes import ScriptedLanguageModel, keeping_script
@@ -91,6 +93,8 @@ def test_undo_history_and_redo() -> None:
     (added,) = memory.add("lives in Rome", user_id="ann", at="2026-05-08T10:00:00")["results"]
     memory.add("lives in Oslo", user_id="ann", at="2026-05-09T10:00:00")
     memory.delete(added["id"])
+    with pytest.raises(DataError, match="is deleted: undo brings it back"):
+        memory.update(added["id"], "lives in Ulm")
     assert memory.undo(user_id="ann", count=2)["count"] == 2
     assert texts(memory, "ann") == ["User lives in Rome"]
     assert memory.redo(user_id="ann")["count"] == 1
@@ -109,6 +113,28 @@ def test_undo_history_and_redo() -> None:
     assert memory.redo(user_id="ann", count=99)["count"] == 3
     assert memory.history(added["id"])[:6] == history  # ids outlive the undo of everything
     assert (history[1]["created_at"], history[1]["updated_at"]) == ("2026-05-08T10:00:00", "2026-05-09T10:00:00")
+
+
+@pytest.fixture
+def east(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let local time be five hours ahead of UTC."""
+    monkeypatch.setenv("TZ", "XST-5")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.usefixtures("east")
+def test_a_history_tells_the_times_that_its_memory_tells() -> None:
+    memory = scripted_memory()
+    (added,) = memory.add("lives in Rome", user_id="ann")["results"]
+    memory.update(added["id"], "lives in Oslo")
+    item, history = memory.get(added["id"]), memory.history(added["id"])
+    assert item and [change["updated_at"] for change in history] == [item["created_at"], item["updated_at"]]
+    memory.undo(user_id="ann")
+    memory.delete(added["id"])
+    assert {change["updated_at"][-6:] for change in memory.history(added["id"])} == {"+05:00"}
 
 
 def test_forget_erases_texts_from_the_file(tmp_path: Path) -> None:
@@ -267,6 +293,7 @@ def test_recall_fits_the_window() -> None:
         (lambda m: m.add("x", user_id="a", at="yesterday"), DataError, "ISO 8601"),
         (lambda m: m.add("x", user_id="a", at="0001-01-01"), DataError, "ISO 8601"),
         (lambda m: m.add("x", user_id="a", metadata={"a": {1}}), DataError, "no JSON values"),
+        (lambda m: m.add("x", user_id="a", metadata={"a": float("nan")}), DataError, "no JSON values"),
         (lambda m: m.add("x", user_id="a", metadata=["a"]), DataError, "metadata is of type list"),
         (lambda m: m.add([{"role": "human", "content": "x"}], user_id="a"), DataError, "has the role 'human'"),
         (lambda m: m.add([{"role": "user", "content": b"x"}], user_id="a"), DataError, "content of type bytes"),
@@ -274,10 +301,15 @@ def test_recall_fits_the_window() -> None:
         (lambda m: m.search(None, user_id="a"), DataError, "query is of type NoneType"),
         (lambda m: m.answer(None, user_id="a"), DataError, "question is of type NoneType"),
         (lambda m: m.answer(" ", user_id="a"), DataError, "question is empty"),
-        (lambda m: m.update("mem_x", None), DataError, "data is of type NoneType"),
-        (lambda m: m.update("mem_x", "\ud800"), DataError, "data holds half a surrogate pair"),
+        (lambda m: m.search(" ", user_id="a"), DataError, "query is empty"),
+        (lambda m: m.update("mem_x"), DataError, "nothing to update"),
+        (lambda m: m.update("mem_x", 7), DataError, "text is of type int"),
+        (lambda m: m.update("mem_x", "x", data="y"), DataError, "two names of one text"),
+        (lambda m: m.update("mem_x", data="\ud800"), DataError, "text holds half a surrogate pair"),
         (lambda m: m.update("mem_x", "x", {"a": {1}}), DataError, "no JSON values"),
         (lambda m: m.forget(), ScopeError, "name the user"),
+        (lambda m: m.undo(user_id="a", count="1"), DataError, "count is '1': give a whole number from 1"),
+        (lambda m: m.redo(user_id="a", count=0), DataError, "count is 0: give a whole number from 1"),
     ],
 )
 def test_errors_are_one_line(call: Any, error: type[Exception], message: str) -> None:
@@ -299,6 +331,15 @@ def test_the_default_file_lies_in_the_users_data_folder(tmp_path: Path, monkeypa
     with Memory(agents=scripted_agents()) as memory:
         memory.add("lives in Rome", user_id="ann")
     assert (tmp_path / "memory_r1" / "memory.db").is_file()
+
+
+def test_only_its_user_can_read_a_memorys_file(tmp_path: Path) -> None:
+    with scripted_memory(tmp_path / "memory.db") as memory:
+        memory.add("lives in Rome", user_id="ann")
+        assert {path.stat().st_mode & 0o077 for path in tmp_path.iterdir()} == {0}
+    (tmp_path / "text").touch()
+    with pytest.raises(StoreError, match=r"text/memory\.db: cannot be made \(.*\); name another file"):
+        scripted_memory(tmp_path / "text" / "memory.db")
 
 
 def test_a_server_needs_both_adapters() -> None:

@@ -48,7 +48,7 @@ def test_the_quick_start_of_mem0(tmp_path: Path) -> None:
     assert m.search("What do you know about me?", filters={"user_id": "alice"}) == related_memories
     assert len(m.search("sci-fi", filters={"user_id": "alice"}, top_k=2)["results"]) == 2
 
-    result_of_update = m.update(memory_id=memory_id, data="I love India, it is my favorite country.")
+    result_of_update = m.update(memory_id=memory_id, text="I love India, it is my favorite country.")
     assert result_of_update == {"message": "Memory updated successfully!"}
 
     history = m.history(memory_id=memory_id)
@@ -58,11 +58,15 @@ def test_the_quick_start_of_mem0(tmp_path: Path) -> None:
         "UPDATE",
     )
     assert all(change["memory_id"] == memory_id and change["created_at"] for change in history)
+    m.update(memory_id, metadata={"checked": True})
+    updated = m.get(memory_id)
+    assert updated and updated["memory"] == "I love India, it is my favorite country."
+    assert updated["metadata"] == {"category": "movie_recommendations", "checked": True}
 
     m.delete(memory_id=memory_id)
     assert m.get(memory_id) is None
-    assert m.history(memory_id=memory_id)[-1]["is_deleted"] == 1
-    m.delete_all(user_id="alice")
+    assert m.history(memory_id=memory_id)[-1]["is_deleted"] is True
+    m.delete_all("alice")
     assert m.get_all(user_id="alice") == {"results": []}
     m.reset()
 

@@ -84,11 +84,29 @@ def test_a_chat_from_a_pipe_reads_like_one(tmp_path: Path) -> None:
 
 def test_an_error_ends_its_line_alone(tmp_path: Path) -> None:
     told = chat(tmp_path / "memory.db", "/history 7", "/undo", "/ask", "/forget", "eats figs", "/forget 1", "/memories")
-    assert told[1].startswith("error: no memory is called '7' here")
+    assert told[1] == "error: me has no memory #7: memory-r1 list shows the numbers"
     assert told[3] == "error: nothing is left to undo"
     assert told[5] == "error: nothing is asked: write /ask QUESTION"
     assert told[7].startswith("error: no memory is called ''")
     assert told[8:] == ["> eats figs", "+ #1 Ann eats figs", "> /forget 1", "erased for good", "> /memories"]
+
+
+def test_a_pipe_in_another_encoding_stops_nothing(tmp_path: Path) -> None:
+    arguments = ["chat", "--store", str(tmp_path / "memory.db"), "--manager", "base", "--answer", "base"]
+    told = CliRunner().invoke(app, arguments, input=b"visits a caf\xe9\x1b[2J\n", catch_exceptions=False).stdout
+    assert "+ #1 User visits a caf\ufffd" in told and "\x1b" not in told
+
+
+def test_question_marks_of_other_scripts_ask_too(tmp_path: Path) -> None:
+    told = chat(tmp_path / "memory.db", "eats figs", "\u5979\u5403\u4ec0\u4e48\uff1f", "\u0645\u0627\u0630\u0627\u061f")
+    assert [line for line in told if line.startswith("Ann eats figs")] == ["Ann eats figs"] * 2
+
+
+def test_a_number_names_its_memory_in_later_chats_too(tmp_path: Path) -> None:
+    chat(tmp_path / "memory.db", "eats figs", "never mind")
+    told = chat(tmp_path / "memory.db", "/history 1", "/forget #1", "/history 1")
+    assert "ADD    Ann eats figs  because Ann said: eats figs" in told[1] and "DELETE Ann eats figs" in told[2]
+    assert told[4] == "erased for good" and not any("figs" in line for line in told[5:])
 
 
 class Terminal:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from memory_r1.assistant.transfer import open_log
+from memory_r1.assistant.stored import open_log
 from memory_r1.packaged_adapters import has_packaged_pair
 
 NAMED = os.environ.get("MEMORY_R1_EVENING", "")

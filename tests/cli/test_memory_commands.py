@@ -1,4 +1,4 @@
-"""`memory-r1 add`, `search`, `ask`, `undo`, `export` and `import`, with scripted agents."""
+"""The commands on a memory, with scripted agents."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from memory_r1.assistant import memory as library
 from memory_r1.cli.app import app
 from memory_r1.dialogue_file import write_dialogues
-from memory_r1.errors import ConfigurationError, DataError, ModelError, StoreError
+from memory_r1.errors import ConfigurationError, DataError, ModelError, ScopeError, StoreError
 from memory_r1.types import Dialogue, Session, Turn
 from tests.assistant.memories import scripted_agents, scripted_memory, texts
 from tests.fakes import ScriptedLanguageModel
@@ -53,13 +53,73 @@ def test_the_verbs_in_turn(store: Path) -> None:
     assert run("search", "Oslo", "--store", store).startswith("#1 Ann lives in Oslo")
     (found,) = json.loads(run("search", "Oslo", "--json", "--store", store))
     assert (found["memory"], found["user_id"]) == ("Ann lives in Oslo", "me")
-    assert run("search", "Oslo", "--store", store, "--user", "ben") == ""
     undone = run("undo", "--store", store, agents=False)
     assert undone == "~ #1 Ann lives in Oslo -> Ann lives in Rome\noperations undone: 1\n"
     assert run("undo", "--count", "9", "--store", store, agents=False).endswith("operations undone: 1\n")
+    assert run("search", "Oslo", "--store", store) == "nothing is remembered of me\n"
 
 
-def test_secrets_and_terminal_codes_do_not_reach_the_screen(store: Path) -> None:
+def test_memories_are_listed_explained_and_forgotten_without_a_model(store: Path, tmp_path: Path) -> None:
+    with scripted_memory(store) as memory:
+        memory.add("lives in Rome", user_id="me", at="2026-05-08T10:00:00")
+        memory.add("lives in Oslo", user_id="me", at="2026-05-09T10:00:00")
+        memory.add("hides gold", user_id="me", at="2026-05-09T10:00:00")
+        memory.undo(user_id="me")
+    of = ("--store", store)
+    assert run("list", *of, agents=False) == "#1 User lives in Oslo  2026-05-09\n"
+    (item,) = json.loads(run("list", "--json", *of, agents=False))
+    assert run("history", item["id"], *of, agents=False) == run("history", "1", *of, agents=False)
+    assert run("history", "#1", *of, agents=False).splitlines() == [
+        "2026-05-08T10:00 ADD    User lives in Rome  because User said: lives in Rome",
+        "2026-05-09T10:00 UPDATE User lives in Rome -> User lives in Oslo  because User said: lives in Oslo",
+    ]
+    assert "hides gold" in run("history", "2", *of, agents=False)  # an undone memory is in the file still
+    assert run("forget", "2", "--yes", *of, agents=False) == "#2 of me: erased for good\n"
+    assert not any(b"gold" in path.read_bytes() for path in tmp_path.iterdir())
+    asked = CliRunner().invoke(app, ["forget", "--all", "--store", str(store)], input="n\n")
+    assert "Erase all 1 memories of me and the history for good?" in asked.output and asked.exit_code == 1
+    assert run("list", *of, agents=False)
+    assert run("forget", "--all", "--yes", *of, agents=False) == "all 1 memories of me: erased for good\n"
+    with pytest.raises(DataError, match="knows no user 'me': it knows nobody yet"):
+        run("list", *of, agents=False)
+
+
+@pytest.mark.parametrize(
+    ("words", "error", "message"),
+    [
+        (("history", "9"), DataError, "me has no memory #9: memory-r1 list shows the numbers"),
+        (("history", "mine"), DataError, "no memory is called 'mine': give the number that memory-r1 list shows"),
+        (("forget",), ConfigurationError, "give the NUMBER of a memory, or --all"),
+        (("forget", "1", "--all"), ConfigurationError, "give the NUMBER of a memory, or --all"),
+        (("undo", "--user", "typo"), DataError, "knows no user 'typo': it knows me; name one with --user"),
+        (("ask", "Where?", "--store", "typo.db", *UNTRAINED), StoreError, "typo.db: no such file; name the memory's"),
+        (("search", "Rome", "--store", "typo.db", *UNTRAINED), StoreError, "typo.db: no such file"),
+        (("ask", "Where?", "--user", "typo", *UNTRAINED), DataError, "knows no user 'typo': it knows me"),
+    ],
+)
+def test_what_is_not_there_is_one_line_and_makes_no_file(
+    store: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], error: type[Exception], message: str
+) -> None:
+    monkeypatch.chdir(store.parent)
+    with scripted_memory(store) as memory:
+        memory.add("lives in Rome", user_id="me")
+    with pytest.raises(error, match=message):
+        run(*words, *(() if "typo.db" in words else ("--store", store)), agents=False)
+    assert not Path("typo.db").exists()
+
+
+def test_a_question_can_be_asked_at_another_time(store: Path, model: ScriptedLanguageModel) -> None:
+    run("add", "lives in Rome", "--store", store)
+    run("ask", "Where?", "--at", "2026-05-08T10:00:00", "--store", store)
+    assert "Question [Friday 8 May 2026]: Where?" in model.prompts[-1]
+
+
+def test_secrets_and_terminal_codes_do_not_reach_the_screen(store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "theirs.jsonl"
+    with scripted_memory(tmp_path / "theirs.db") as memory:
+        memory.add("lives in Rome", user_id="\x07ann")
+    run("export", file, "--user", "\x07ann", "--store", tmp_path / "theirs.db", agents=False)
+    assert "\x07" not in run("import", file, "--store", store, agents=False)
     shown = run("add", "lives in \x1b[31mRome with AKIAIOSFODNN7EXAMPLE", "--store", store)
     assert "\x1b" not in shown and "AKIA" not in shown
     assert "! masked" in shown
@@ -71,8 +131,10 @@ def test_an_export_brings_back_the_memory_with_its_history(store: Path, tmp_path
         (changed,) = memory.add("lives in Oslo", user_id="ann", at="2026-05-09T10:00:00")["results"]
         memory.add("ghost", user_id="ann")
         (secret,) = memory.add("hides gold", user_id="ann")["results"]
-        memory.forget(secret["id"])
+        memory.undo(user_id="ann")
+        memory.redo(user_id="ann")
         memory.add("eats figs", user_id="ann")
+        memory.forget(secret["id"])
         memory.undo(user_id="ann")
         before = memory.get_all(user_id="ann"), memory.history(changed["id"])
     file, other = tmp_path / "ann.jsonl", tmp_path / "other" / "memory.db"
@@ -104,9 +166,13 @@ def test_an_export_brings_back_the_memory_with_its_history(store: Path, tmp_path
         (1, {"cut": -1}, ":2: cut: found -1, allowed: a whole number"),
         (1, {"more": 1}, ":2: more: found an unknown key"),
         (2, {"turn": {"turn_id": "s1:1"}}, ":3: turn.speaker: found nothing"),
-        (2, {"events": []}, "not numbered from 1 without a gap"),
+        (2, {"events": []}, "an event is missing or out of order"),
         (2, {"events": [{"number": 2, "kind": "UNDO", "item": 1, "payload": {"target": 9}}]}, "cannot be replayed"),
         (2, {"events": [{"number": 2, "kind": "ADD", "item": 1, "payload": {}}]}, "cannot be replayed"),
+        (2, {"events": [{"number": 2, "kind": "ADD", "item": 1, "payload": {"timestamp": 7}}]}, "timestamp: found 7"),
+        (2, {"events": [{"number": 2, "kind": "ADD", "item": 1, "payload": {"turn_ids": "s1"}}]}, "turn_ids: found"),
+        (2, {"written_at": "yesterday"}, 'written_at: found "yesterday", allowed: a string with an ISO 8601 time'),
+        (2, {"refusals": [{"index": 0, "reason": "echo", "raw": "{"}]}, 'raw: found "{", allowed: JSON'),
     ],
 )
 def test_a_malformed_export_is_refused_and_changes_nothing(
@@ -123,6 +189,19 @@ def test_a_malformed_export_is_refused_and_changes_nothing(
     with pytest.raises(DataError, match=message):
         run("import", file, "--store", other, agents=False)
     assert not other.exists()
+
+
+def test_an_import_is_for_a_user_who_can_be_named_later(store: Path, tmp_path: Path) -> None:
+    with scripted_memory(store) as memory:
+        memory.add("lives in Rome", user_id="ann")
+    file, other = tmp_path / "ann.jsonl", tmp_path / "other.db"
+    run("export", file, "--user", "ann", "--store", store, agents=False)
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes().replace(b"\n", b"\r\n"))  # as an editor on Windows saves it
+    for user in ("", "x" * 300):
+        with pytest.raises(ScopeError):
+            run("import", file, "--user", user, "--store", other, agents=False)
+    assert not other.exists()
+    assert "memories of ben 1" in run("import", file, "--user", "ben", "--store", other, agents=False)
 
 
 def dialogue(name: str, *said: str) -> Dialogue:
@@ -161,11 +240,18 @@ def test_dialogues_are_played_once_though_the_import_was_killed(
         assert {item["updated_at"][:10] for item in items} == {"2026-05-08"}
 
 
+def test_an_import_says_what_it_masked_and_cut(store: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.jsonl"
+    write_dialogues(file, [dialogue("d1", "eats figs", "has AKIAIOSFODNN7EXAMPLE", "word " * 1000, "lives in Rome")])
+    told = run("import", file, "--store", store, "--quiet")
+    assert "secrets masked 1, turns cut to the longest that is read 1\n" in told
+
+
 def test_the_first_use_says_what_it_prepares(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MEMORY_R1_CACHE", str(tmp_path / "cache"))
-    result = CliRunner().invoke(app, ["ask", "Where?", "--store", str(store), *UNTRAINED])
+    result = CliRunner().invoke(app, ["add", "hm", "--store", str(store), *UNTRAINED])
     assert "First use: preparing SmolLM2-135M-Instruct and all-MiniLM-L6-v2 in" in result.stderr.replace("\n", " ")
-    assert result.stdout.startswith("unknown\n  from none of 0 recalled memories\n")
+    assert result.stdout == "nothing to store\n"
 
 
 def test_without_agents_one_line_names_the_way_out(
@@ -179,17 +265,26 @@ def test_without_agents_one_line_names_the_way_out(
     assert not store.exists()
 
 
+@pytest.mark.parametrize("option", ["--manager", "--answer", "--model", "--endpoint"])
+def test_an_empty_option_is_no_default(store: Path, option: str) -> None:
+    scripted_memory(store).close()
+    for command in (("ask", "Where?", "--store"), ("inspect",)):
+        with pytest.raises(ConfigurationError, match=f"{option} is empty: name one, or leave it out"):
+            run(*command, store, option, "", agents=False)  # as with an unset variable of the shell
+
+
 def test_a_server_has_no_base_model(store: Path) -> None:
     with pytest.raises(ConfigurationError, match="leave one of them out"):
         run("ask", "Where?", "--store", store, "--model", "m", "--endpoint", "http://127.0.0.1:1/v1")
 
 
-def test_undo_and_transfer_need_no_torch(store: Path, tmp_path: Path) -> None:
+def test_what_asks_no_model_needs_no_torch(store: Path, tmp_path: Path) -> None:
     with scripted_memory(store) as memory:
         memory.add("lives in Rome", user_id="me")
     code = (
         "import sys\nfrom memory_r1.cli.app import main\n"
-        "assert not any(main([*words, '--store', sys.argv[1]]) for words in (['export', sys.argv[2]], ['undo']))\n"
+        "for words in (['export', sys.argv[2]], ['history', '1'], ['undo'], ['list'], ['forget', '1', '--yes']):\n"
+        "    assert not main([*words, '--store', sys.argv[1]])\n"
         "assert not main(['import', sys.argv[2], '--user', 'ben', '--store', sys.argv[1]])\n"
         "print({'torch', 'transformers'} & {*sys.modules})"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -34,6 +35,14 @@ def test_a_reply_carries_text_and_what_the_server_counted() -> None:
         "max_tokens": 7,
         "temperature": 0.0,
     }
+
+
+def test_a_caller_inside_an_event_loop_such_as_a_notebook_is_answered_too() -> None:
+    async def cell() -> list[ChatReply | EndpointError]:
+        return ask(endpoint(server))
+
+    with ChatServer(lambda body, headers: reply("Rome")) as server:
+        assert asyncio.run(cell()) == [ChatReply("Rome", 0, 0)]
 
 
 def test_seed_model_and_further_fields_reach_the_server() -> None:

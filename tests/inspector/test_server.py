@@ -6,13 +6,15 @@ import http.client
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from http.server import HTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from memory_r1.errors import ConfigurationError, MemoryR1Error, StoreError
-from memory_r1.inspector.server import TOKEN_HEADER, InspectorServer
+from memory_r1.inspector.server import TOKEN_HEADER, InspectorServer, inspect
 from memory_r1.inspector.store import StoreFile, answering
 from tests.inspector.stores import (
     HOSTILE,
@@ -88,6 +90,30 @@ def test_nothing_is_served_without_the_secret_nor_beside_the_pages_own_paths(ser
     assert [send(server, "GET", path)[0] for path in beside] == [404] * len(beside)
     assert send(server, "POST", "api/overview", {})[0] == 404
     assert send(server, "OPTIONS", "api/undo")[0] == 501
+
+
+def test_the_address_that_starts_the_browser_opens_the_page_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replies, keys = list[tuple[int, str | None]](), list[str]()
+
+    def start(address: str) -> None:  # other users of the machine can read a browser's command line
+        (server,) = servers
+        keys.append(address if server.key in address else "")
+        for _ in range(2):
+            status, headers, _ = send(server, "GET", address.removeprefix(f"http://127.0.0.1:{server.server_port}"))
+            replies.append((status, headers["Location"]))
+
+    def serve(server: InspectorServer) -> None:
+        servers.append(server)
+        Thread(target=HTTPServer.serve_forever, args=[server], daemon=True).start()
+        start(opened[0])
+        server.shutdown()
+
+    servers, opened = list[InspectorServer](), list[str]()
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr(InspectorServer, "serve_forever", serve)
+    with closing(StoreFile(path)) as store:
+        inspect(store)
+    assert keys == [""] and replies == [(303, f"/{servers[0].key}/"), (404, None)]
 
 
 def test_every_reply_forbids_foreign_scripts_frames_and_readers(server: InspectorServer) -> None:
