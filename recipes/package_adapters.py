@@ -29,7 +29,7 @@ BASE_MODEL, HUB_ID = packaged_adapters.MODELS
 DATA = """\
 | dataset | what training reads | licence |
 | --- | --- | --- |
-| `synthetic` | dialogues that `data/synthetic` generates, with gold operations and worked answers | Apache-2.0 |
+| `synthetic`, `scenes` | dialogues made by `data/synthetic`, with gold operations and worked answers | Apache-2.0 |
 | `everyday` | chats in `data/everyday`: turns, questions, answers and evidence turns, no gold operations | Apache-2.0 |
 
 The everyday test chats share no name, place or answer with the training chats. Nothing was trained on LoCoMo,

@@ -11,6 +11,7 @@ from memory_r1.packaged_models import LANGUAGE_MODEL
 _OWN = "Apache-2.0"
 _LICENCES = {
     "synthetic": _OWN,
+    "scenes": _OWN,
     "everyday": _OWN,
     "everyday-labelled": _OWN,
     "locomo": "CC BY-NC 4.0: no commercial use",
@@ -48,7 +49,7 @@ def model_card(summary: Mapping[str, Any], sections: str | None = None, licence:
     A licence goes into the header, by default that of the project if base model and all data have it.
     """
     base = summary["base_model"]["id"]
-    own_data = _LICENCES.get(_dataset(summary)) == _OWN and not summary["recipe"].get("warm_start")
+    own_data = _licence(_dataset(summary)) == _OWN and not summary["recipe"].get("warm_start")
     if licence is None and base == LANGUAGE_MODEL.hub_id and own_data:
         licence = _OWN.lower()
     lines = [
@@ -81,7 +82,7 @@ def model_card(summary: Mapping[str, Any], sections: str | None = None, licence:
 
 def _sections(summary: Mapping[str, Any]) -> str:
     dataset = _dataset(summary)
-    licence = _LICENCES.get(dataset, "dialogues of the user, under their terms")
+    licence = _licence(dataset)
     before = ", and what the run read that it started from" if summary["recipe"].get("warm_start") else ""
     prompt = _PROMPTS.get(summary["agent"])
     command = f" `make eval-everyday {summary['agent'].upper()}=folder` gives scores with intervals." if prompt else ""
@@ -105,6 +106,12 @@ def _sections(summary: Mapping[str, Any]) -> str:
         "Use": _USE + (_EMBEDDED if summary["base_model"]["id"] == LANGUAGE_MODEL.hub_id else ""),
     }
     return "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items()) + "\n"
+
+
+def _licence(dataset: str) -> str:
+    """Return the licences of a dataset, or of several joined by "+"."""
+    found = (_LICENCES.get(name, "dialogues of the user, under their terms") for name in dataset.split("+"))
+    return "; ".join(dict.fromkeys(found))
 
 
 def _dataset(summary: Mapping[str, Any]) -> str:

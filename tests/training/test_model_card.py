@@ -52,6 +52,8 @@ def test_no_path_and_no_licence_that_is_not_known_stands_in_it() -> None:
     assert "/home/" not in text
     assert "license:" not in card(base="owner/other")
     assert "CC BY-NC 4.0" in card(dataset="locomo")
+    assert "license: apache-2.0" in card(dataset="synthetic+scenes")
+    assert "license:" not in card(dataset="synthetic+locomo") and "CC BY-NC 4.0" in card(dataset="synthetic+locomo")
     started = card(dataset="everyday", warm_start="/home/ann/locomo_sft")
     assert "license:" not in started and "what the run read that it started from" in started
     assert "agents.prompts" not in card(agent="writer")
