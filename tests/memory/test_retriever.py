@@ -147,6 +147,28 @@ def test_all_texts_of_all_requests_are_embedded_in_one_call() -> None:
     assert embedder.calls[1] == ["wine"]  # The bank's index is reused.
 
 
+def test_after_a_write_only_what_is_new_is_embedded() -> None:
+    embedder = FakeEmbedder()
+    retriever = Retriever(embedder)
+    retriever.retrieve("dog", BANK, 2)
+    changed = (*BANK[:2], entry(3, "works in Bergen", "Ben"), BANK[4], entry(6, "likes tea"))
+    retriever.retrieve("dog", changed, 2)
+    assert sorted(embedder.calls[1]) == ["Ann: likes tea", "Ben: works in Bergen", "dog"]
+    assert len(retriever._indexes) == 1  # that of the bank as it is
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(deadline=None)
+@given(history=st.lists(banks, max_size=6))
+def test_a_bank_that_grew_and_changed_is_ranked_like_a_new_one(
+    mode: RetrievalMode, history: list[list[MemoryEntry]]
+) -> None:
+    retriever = Retriever(FakeEmbedder(), mode)
+    for bank in history:
+        found = retriever.retrieve("red dog", [BANK[0], *bank], 9)
+        assert found == Retriever(FakeEmbedder(), mode).retrieve("red dog", [BANK[0], *bank], 9)
+
+
 def test_a_changed_entry_is_found_by_its_new_text() -> None:
     retriever = Retriever(FakeEmbedder())
     assert ids(retriever.retrieve("wine", BANK, k=1)) == [1]
