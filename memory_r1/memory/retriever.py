@@ -19,10 +19,11 @@ from memory_r1.types import MemoryEntry
 RetrievalMode = Literal["hybrid", "dense", "bm25"]
 Texts = tuple[str, ...]
 
+FUSION_CONSTANT = 60
 _KEPT_BANKS = 16  # Evaluation asks many questions of one bank; a rollout asks a few of each of its banks.
 
 
-def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], constant: int = 60) -> list[int]:
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], constant: int = FUSION_CONSTANT) -> list[int]:
     """Fuse rankings: an id scores the sum of 1 / (constant + rank), rank from 1 (Cormack et al., SIGIR 2009).
 
     Returns:
@@ -145,10 +146,9 @@ class Retriever:
         """Embed queries, and the texts of banks that the indexes of the banks before them lack."""
         if self._embedder is None:
             return {}
-        known = {texts: kept.get(earlier, _NONE).places for texts, earlier in banks.items()}
-        wanted = list(
-            dict.fromkeys([*queries, *(text for texts in banks for text in texts if text not in known[texts])])
-        )
+        known = ((texts, kept.get(earlier, _NONE).places) for texts, earlier in banks.items())
+        new = (text for texts, places in known for text in texts if text not in places)
+        wanted = list(dict.fromkeys([*queries, *new]))
         return dict(zip(wanted, self._embedder.embed(wanted), strict=True))
 
     def _build(self, texts: Texts, before: _Indexes, vectors: Mapping[str, np.ndarray]) -> _Indexes:
@@ -179,12 +179,18 @@ def _before(texts: Texts, kept: dict[Texts, _Indexes]) -> Texts:
 
 def _rank(query: str, size: int, indexes: _Indexes, vectors: dict[str, np.ndarray]) -> list[int]:
     """Return the positions of all entries, best first; those missing from all rankings come last, in bank order."""
-    rankings = []
+    rankings: list[list[int]] = []
     if indexes.dense is not None:
         rankings.append([place for place, _ in indexes.dense.search(vectors[query], size)])
     if indexes.lexical is not None:
         rankings.append([place for place, _ in indexes.lexical.search(query, size)])
-    return list(dict.fromkeys([*reciprocal_rank_fusion(rankings), *range(size)]))
+    # `reciprocal_rank_fusion` on arrays: a manager's system ranks all of its bank at every turn.
+    scores, first = np.zeros(size), np.full(size, size)
+    for ranking in rankings:
+        scores[ranking] += 1 / (FUSION_CONSTANT + np.arange(1, len(ranking) + 1))
+    if rankings:
+        first[rankings[0]] = np.arange(len(rankings[0]))
+    return np.lexsort((first, -scores)).tolist()
 
 
 def _indexed_text(entry: MemoryEntry) -> str:

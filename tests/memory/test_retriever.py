@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_r1.errors import ConfigurationError
+from memory_r1.memory.index import LexicalIndex
 from memory_r1.memory.retriever import RetrievalMode, RetrievalRequest, Retriever, reciprocal_rank_fusion
 from memory_r1.types import MemoryEntry
 from tests.fakes import FakeEmbedder
@@ -116,6 +117,15 @@ def test_each_group_gives_its_own_best(mode: RetrievalMode, bank: list[MemoryEnt
         assert list(found) == sorted(chosen, key=ranking.index) + others
     else:
         assert list(found) == list(ranking[:k])
+
+
+@settings(deadline=None)
+@given(bank=banks, query=st.sampled_from(["red dog", "Ann in Oslo", "tea", ""]))
+def test_a_hybrid_search_fuses_a_dense_one_and_one_by_words(bank: list[MemoryEntry], query: str) -> None:
+    dense = ids(Retriever(FakeEmbedder(), "dense").retrieve(query, bank, len(bank)))
+    worded = LexicalIndex([f"{e.speaker}: {e.text}" for e in bank], ids(tuple(bank))).search(query, len(bank))
+    fused = reciprocal_rank_fusion([dense, [entry_id for entry_id, _ in worded]])
+    assert ids(Retriever(FakeEmbedder()).retrieve(query, bank, len(bank))) == fused
 
 
 @pytest.mark.parametrize("mode", MODES)
