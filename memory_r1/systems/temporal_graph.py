@@ -38,8 +38,8 @@ from memory_r1.systems.triples import Triple
 from memory_r1.systems.writer import Writer, Writing, joined, texts_of
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Recall, Turn
 
-RANK_CONSTANT = 1
-"""Of the fusion, as in Graphiti: a first place counts twice as much as a third."""
+RANK_CONSTANT = 0
+"""Of the fusion: a first place counts twice as much as a second. Graphiti has 1, and counts places from 0."""
 _KEPT_INDEXES = 16
 
 
