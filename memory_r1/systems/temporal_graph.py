@@ -189,7 +189,8 @@ class TemporalGraph(EmbeddedSystem):
             graph.add_edges_from(tuple(map(state.entity, state.edges[item].names)) for item in ids)
             rows = np.stack([state.vectors[item] for item in ids]) if ids else np.zeros((0, 0))  # (N, E)
             texts = [state.bank.get(item).text for item in ids]
-            held = self._indexes[scope] = _Index(state, ids, rows, LexicalIndex(texts, ids), graph)
+            lexical = LexicalIndex(texts, ids, known=held.lexical if held else None)
+            held = self._indexes[scope] = _Index(state, ids, rows, lexical, graph)
             while len(self._indexes) > _KEPT_INDEXES:
                 del self._indexes[next(iter(self._indexes))]
         return held
