@@ -67,12 +67,21 @@ def matches(pattern: str, merge_seeds: bool) -> list[Path]:
 
 
 def names_of(folders: Sequence[Sequence[Path]], patterns: Sequence[str]) -> list[str]:
-    """Return a name per side: its memory system, or its command-line argument if sides share a system."""
-    from memory_r1.evaluation.records import read_run
+    """Return a name per side: its memory system, or its command-line argument if sides share a system.
 
-    systems = [read_run(of_side[0]).shown_system for of_side in folders]
+    Either says so if rules wrote most of the texts of all its seeds.
+    """
+    from memory_r1.evaluation.records import read_run
+    from memory_r1.systems.writer import shown_name
+
+    sides = [[read_run(folder) for folder in of_side] for of_side in folders]
+    costs = [sum((Counter(run.cost) for run in runs), Counter()) for runs in sides]
+    systems = [shown_name(runs[0].system, cost) for runs, cost in zip(sides, costs, strict=True)]
     counts = Counter(systems)
-    return [system if counts[system] == 1 else given for system, given in zip(systems, patterns, strict=True)]
+    return [
+        system if counts[system] == 1 else shown_name(given, cost)
+        for system, given, cost in zip(systems, patterns, costs, strict=True)
+    ]
 
 
 def show(comparison: Mapping[str, Any], metrics: Sequence[str]) -> None:

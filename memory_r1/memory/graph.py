@@ -26,18 +26,32 @@ def entity(name: str) -> str:
     return normalize_answer(_POSSESSIVE.sub("", name)) or name.lower()
 
 
-def merged(entries: Iterable[MemoryEntry]) -> dict[str, str]:
+def merged(entries: Sequence[MemoryEntry]) -> dict[str, str]:
     """Map every entity to the one that stands for it: of those that links make one, the one named first."""
-    stands_for: dict[str, str] = {}
+    return _merged(entries, _entities(entries))
+
+
+def _entities(entries: Iterable[MemoryEntry]) -> dict[str, str]:
+    """Return the entity of each name in the edges, in order of first mention."""
+    edges = (entry.edge for entry in entries if entry.edge is not None)
+    names = dict.fromkeys(name for edge in edges for name in (edge.subject, edge.object))
+    return {name: entity(name) for name in names}
+
+
+def _merged(entries: Iterable[MemoryEntry], entities: Mapping[str, str]) -> dict[str, str]:
+    above = {name: name for name in entities.values()}  # a forest, whose roots stand for what is below them
+    order = {name: place for place, name in enumerate(above)}
+
+    def root(name: str) -> str:
+        while above[name] != name:
+            above[name] = name = above[above[name]]
+        return name
+
     for edge in (entry.edge for entry in entries if entry.edge is not None):
-        one, other = entity(edge.subject), entity(edge.object)
-        for name in (one, other):
-            stands_for.setdefault(name, name)
         if edge.relation == SAME_AS:
-            both = {stands_for[one], stands_for[other]}
-            first = next(name for name in stands_for if name in both)
-            stands_for = {name: first if known in both else known for name, known in stands_for.items()}
-    return stands_for
+            first, later = sorted((root(entities[edge.subject]), root(entities[edge.object])), key=order.__getitem__)
+            above[later] = first
+    return {name: root(name) for name in above}
 
 
 def around(
@@ -58,8 +72,9 @@ def around(
     Returns:
         Places in `entries`, best first, no place in both.
     """
-    stands_for = merged(entries)
-    held = _held(entries, stands_for)
+    entities = _entities(entries)
+    stands_for = _merged(entries, entities)
+    held = _held(entries, {name: stands_for[known] for name, known in entities.items()})
     words = f" {entity(query)} "
     named = {known for name, known in stands_for.items() if f" {name} " in words}
     if named:
@@ -74,11 +89,11 @@ def around(
 
 
 def _held(entries: Sequence[MemoryEntry], stands_for: Mapping[str, str]) -> list[set[str]]:
-    """Return each entry's entities; a summary comes after what it is over."""
+    """Return each entry's entities, by the names in its edge; a summary comes after what it is over."""
     by_id: dict[int, set[str]] = {}
     for entry in entries:
         names = (entry.edge.subject, entry.edge.object) if entry.edge else ()
-        by_id[entry.entry_id] = {stands_for[entity(name)] for name in names}.union(
+        by_id[entry.entry_id] = {stands_for[name] for name in names}.union(
             *(by_id.get(below, ()) for below in entry.over)
         )
     return [by_id[entry.entry_id] for entry in entries]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import bm25s
@@ -12,6 +13,7 @@ import numpy as np
 # bm25s sets its logger to DEBUG, which would show in every program that configures logging.
 logging.getLogger("bm25s").setLevel(logging.WARNING)
 
+_K1, _B = 1.5, 0.75
 _TOKEN = r"\w+"  # The library's pattern drops one-character words, as in "3 dogs" and "vitamin C".
 
 
@@ -40,47 +42,80 @@ class VectorIndex:
         if present:
             self._index.remove_ids(faiss.IDSelectorBatch(np.asarray(present, dtype=np.int64)))
 
+    def vectors(self, ids: Sequence[int]) -> np.ndarray:
+        """Return the vectors of ids that are in the index, (len(ids), E)."""
+        rows: np.ndarray = self._index.reconstruct_batch(np.asarray(ids, dtype=np.int64))
+        return rows
+
     def search(self, query: np.ndarray, k: int) -> list[tuple[int, float]]:
         """Return the `k` best (id, inner product) for a query of shape (E,), best first, ties in insertion order."""
         k = min(k, len(self))
         if k <= 0:
             return []
-        found = self._nearest(query, min(k + 1, len(self)))
+        ids, scores = self._nearest(query, min(k + 1, len(self)))
         # FAISS returns an arbitrary part of a tie at rank k, so ask for more until the tie is complete.
-        while len(found) < len(self) and found[-1][1] == found[k - 1][1]:
-            found = self._nearest(query, min(2 * len(found), len(self)))
-        return sorted(found, key=lambda hit: (-hit[1], self._places[hit[0]]))[:k]
+        while len(ids) < len(self) and scores[-1] == scores[k - 1]:
+            ids, scores = self._nearest(query, min(2 * len(ids), len(self)))
+        places = np.array([self._places[entry_id] for entry_id in ids.tolist()])
+        best = np.lexsort((places, -scores))[:k]
+        return list(zip(ids[best].tolist(), scores[best].tolist(), strict=True))
 
-    def _nearest(self, query: np.ndarray, k: int) -> list[tuple[int, float]]:
+    def _nearest(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ids and the inner products of the `k` nearest, best first, (k,) each."""
         scores, ids = self._index.search(np.ascontiguousarray(query, dtype=np.float32)[None], k)
-        return list(zip(ids[0].tolist(), scores[0].tolist(), strict=True))
+        return ids[0], scores[0]
 
 
 class LexicalIndex:
-    """BM25 (bm25s, Lucene's variant: k1 1.5, b 0.75) over lower-cased, unstemmed words without English stop words."""
+    """BM25 (Lucene's variant: k1 1.5, b 0.75) over lower-cased, unstemmed words without English stop words.
 
-    def __init__(self, texts: Sequence[str], ids: Sequence[int] | None = None) -> None:
-        """Index the texts; without `ids`, a text's id is its position."""
+    Scores are those of bm25s, bit for bit. That library scores every word of every text beforehand, which one more text
+    makes stale; a bank that is searched after every write has them computed at the search, for the words asked for.
+
+    Args:
+        texts: The texts.
+        ids: Their ids; without them, a text's id is its position.
+        known: An index of some of these texts, which are not split into words again.
+    """
+
+    def __init__(
+        self, texts: Sequence[str], ids: Sequence[int] | None = None, *, known: LexicalIndex | None = None
+    ) -> None:
         self._ids = list(range(len(texts)) if ids is None else ids)
         if len(self._ids) != len(texts):
             raise ValueError(f"{len(texts)} texts came with {len(self._ids)} ids")
-        words = _words(texts)
-        self._index: bm25s.BM25 | None = None
-        if any(words):  # bm25s divides by the mean length, which is zero if no text has a word
-            self._index = bm25s.BM25()
-            self._index.index(words, show_progress=False)
+        held = known._words if known is not None else {}
+        fresh = [text for text in dict.fromkeys(texts) if text not in held]
+        split = dict(zip(fresh, map(_hashed, _words(fresh)), strict=True))
+        self._words: dict[str, np.ndarray] = {text: split[text] if text in split else held[text] for text in texts}
+        rows = [self._words[text] for text in texts]
+        self._lengths = np.array([len(row) for row in rows], dtype=np.int64)  # (N,)
+        self._all = np.concatenate([np.zeros(0, dtype=np.int64), *rows])  # the words of one text after another's
+        self._places = np.repeat(np.arange(len(rows)), self._lengths)  # the text of each
 
     def search(self, query: str, k: int) -> list[tuple[int, float]]:
         """Return the `k` best (id, score) that share a word with the query, best first, ties in insertion order."""
-        words = _words([query])[0]
-        if self._index is None or not words or k <= 0:
+        if k <= 0 or not len(self._all):
             return []
-        scores = self._index.get_scores(words)
+        count, mean = len(self._ids), self._lengths.mean()
+        scores = np.zeros(count, dtype=np.float32)
+        for word in _hashed(_words([query])[0]):
+            places, times = np.unique(self._places[self._all == word], return_counts=True)
+            idf = np.float32(math.log(1 + (count - len(places) + 0.5) / (len(places) + 0.5)))
+            often = times.astype(np.float32)
+            share = often / (_K1 * ((1 - _B) + _B * self._lengths[places] / mean) + often)
+            scores[places] += (idf * share).astype(np.float32)
         best = np.argsort(-scores, kind="stable")[:k]
-        return [(self._ids[place], float(scores[place])) for place in best if scores[place] > 0]
+        best = best[scores[best] > 0]
+        return [(self._ids[place], score) for place, score in zip(best.tolist(), scores[best].tolist(), strict=True)]
 
 
 def _words(texts: Sequence[str]) -> list[list[str]]:
     if not texts:
         return []
     return bm25s.tokenize(list(texts), token_pattern=_TOKEN, stopwords="en", return_ids=False, show_progress=False)
+
+
+def _hashed(words: Sequence[str]) -> np.ndarray:
+    """Return 64 bits for each word, equal for equal words of one process."""
+    return np.array([hash(word) for word in words], dtype=np.int64)

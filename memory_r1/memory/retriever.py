@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,11 +17,13 @@ from memory_r1.memory.log import Vectors
 from memory_r1.types import MemoryEntry
 
 RetrievalMode = Literal["hybrid", "dense", "bm25"]
+Texts = tuple[str, ...]
 
+FUSION_CONSTANT = 60
 _KEPT_BANKS = 16  # Evaluation asks many questions of one bank; a rollout asks a few of each of its banks.
 
 
-def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], constant: int = 60) -> list[int]:
+def reciprocal_rank_fusion(rankings: Sequence[Sequence[int]], constant: int = FUSION_CONSTANT) -> list[int]:
     """Fuse rankings: an id scores the sum of 1 / (constant + rank), rank from 1 (Cormack et al., SIGIR 2009).
 
     Returns:
@@ -48,8 +50,13 @@ class RetrievalRequest:
 
 @dataclass(frozen=True, slots=True)
 class _Indexes:
+    places: dict[str, int]
+    """A place of each text."""
     dense: VectorIndex | None
     lexical: LexicalIndex | None
+
+
+_NONE = _Indexes({}, None, None)
 
 
 class Retriever:
@@ -67,7 +74,7 @@ class Retriever:
             raise ConfigurationError(f"retrieval mode {mode!r} needs an embedder; give one or use mode 'bm25'")
         self.mode = mode
         self._embedder = embedder if mode != "bm25" else None
-        self._indexes: dict[tuple[str, ...], _Indexes] = {}
+        self._indexes: dict[Texts, _Indexes] = {}  # of whole banks, the one asked last at the end
 
     def retrieve(
         self, query: str, entries: Sequence[MemoryEntry], k: int, speakers: Sequence[str] = ()
@@ -86,12 +93,15 @@ class Retriever:
     def retrieve_many(self, requests: Sequence[RetrievalRequest]) -> list[tuple[MemoryEntry, ...]]:
         """Answer each request as `retrieve` does, embedding all texts in one call."""
         banks = [tuple(_indexed_text(entry) for entry in request.entries) for request in requests]
-        vectors = self._embed([request.query for request in requests], banks)
+        kept = self._indexes
+        before = {texts: _before(texts, kept) for texts in dict.fromkeys(banks)}
+        vectors = self._embed([request.query for request in requests], before, kept)
         indexes = {
-            texts: self._indexes[texts] if texts in self._indexes else self._build(texts, vectors)
-            for texts in dict.fromkeys(banks)
+            texts: kept[texts] if texts in kept else self._build(texts, kept.get(earlier, _NONE), vectors)
+            for texts, earlier in before.items()
         }
-        others = {texts: kept for texts, kept in self._indexes.items() if texts not in indexes}
+        # A bank that was written to since is hardly asked again, and its index is as large as the new one.
+        others = {texts: old for texts, old in kept.items() if texts not in indexes and texts not in before.values()}
         self._indexes = dict([*others.items(), *indexes.items()][-_KEPT_BANKS:])
         return [
             _take(request, _rank(request.query, len(texts), indexes[texts], vectors))
@@ -130,29 +140,57 @@ class Retriever:
         if self._embedder is not None:
             self._embedder.clear()
 
-    def _embed(self, queries: Sequence[str], banks: Sequence[tuple[str, ...]]) -> dict[str, np.ndarray]:
+    def _embed(
+        self, queries: Sequence[str], banks: Mapping[Texts, Texts], kept: Mapping[Texts, _Indexes]
+    ) -> dict[str, np.ndarray]:
+        """Embed queries, and the texts of banks that the indexes of the banks before them lack."""
         if self._embedder is None:
             return {}
-        unindexed = (text for texts in banks if texts not in self._indexes for text in texts)
-        wanted = list(dict.fromkeys([*queries, *unindexed]))
+        known = ((texts, kept.get(earlier, _NONE).places) for texts, earlier in banks.items())
+        new = (text for texts, places in known for text in texts if text not in places)
+        wanted = list(dict.fromkeys([*queries, *new]))
         return dict(zip(wanted, self._embedder.embed(wanted), strict=True))
 
-    def _build(self, texts: tuple[str, ...], vectors: dict[str, np.ndarray]) -> _Indexes:
+    def _build(self, texts: Texts, before: _Indexes, vectors: Mapping[str, np.ndarray]) -> _Indexes:
         dense = None
         if self._embedder is not None and texts:
             dense = VectorIndex(self._embedder.dimension)
-            dense.add(range(len(texts)), np.stack([vectors[text] for text in texts]))
-        return _Indexes(dense, LexicalIndex(texts) if self.mode != "dense" else None)
+            dense.add(range(len(texts)), self._rows(texts, before, vectors))
+        lexical = LexicalIndex(texts, known=before.lexical) if self.mode != "dense" else None
+        return _Indexes({text: place for place, text in enumerate(texts)}, dense, lexical)
+
+    def _rows(self, texts: Texts, before: _Indexes, vectors: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Return the embeddings of texts (N, E), those that earlier indexes know from there."""
+        held = [before.places.get(text, -1) for text in texts]
+        rows = np.empty((len(texts), next(iter(vectors.values())).shape[0]), dtype=np.float32)
+        known = np.flatnonzero(np.array(held) >= 0)
+        if before.dense is not None and len(known):
+            rows[known] = before.dense.vectors([held[place] for place in known])
+        for place in np.flatnonzero(np.array(held) < 0):
+            rows[place] = vectors[texts[place]]
+        return rows
+
+
+def _before(texts: Texts, kept: dict[Texts, _Indexes]) -> Texts:
+    """Return which kept bank a bank is or, before a write, was: the last one that begins as it does, or else ()."""
+    begun_alike: Iterator[Texts] = (earlier for earlier in reversed(kept) if earlier[:1] == texts[:1])
+    return texts if texts in kept else next(begun_alike, ())
 
 
 def _rank(query: str, size: int, indexes: _Indexes, vectors: dict[str, np.ndarray]) -> list[int]:
     """Return the positions of all entries, best first; those missing from all rankings come last, in bank order."""
-    rankings = []
+    rankings: list[list[int]] = []
     if indexes.dense is not None:
         rankings.append([place for place, _ in indexes.dense.search(vectors[query], size)])
     if indexes.lexical is not None:
         rankings.append([place for place, _ in indexes.lexical.search(query, size)])
-    return list(dict.fromkeys([*reciprocal_rank_fusion(rankings), *range(size)]))
+    # `reciprocal_rank_fusion` on arrays: a manager's system ranks all of its bank at every turn.
+    scores, first = np.zeros(size), np.full(size, size)
+    for ranking in rankings:
+        scores[ranking] += 1 / (FUSION_CONSTANT + np.arange(1, len(ranking) + 1))
+    if rankings:
+        first[rankings[0]] = np.arange(len(rankings[0]))
+    return np.lexsort((first, -scores)).tolist()
 
 
 def _indexed_text(entry: MemoryEntry) -> str:

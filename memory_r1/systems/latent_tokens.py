@@ -26,6 +26,8 @@ from memory_r1.types import MemoryEntry, Recall, Turn
 
 BLOCK = f"{MEMORIES_MARKER}\n1. {LATENTS}"
 """The Answer Agent's memories: all tokens as one memory, so that it may rely on it by number."""
+MOST_WOVEN = 20_000
+"""Turns whose memory tokens stay in this process, 18 kB each with SmolLM2-135M; others are read or woven again."""
 
 
 class TokenWeaver(Protocol):
@@ -133,6 +135,8 @@ class LatentTokens(BankedSystem):
     def _propose(self, turns: Sequence[tuple[Turn, ScopeState]]) -> list[Proposal]:
         texts = [spoken(turn) for turn, _ in turns if turn.text.strip()]
         self._weave(texts)
+        while len(self._woven) > MOST_WOVEN:
+            del self._woven[next(iter(self._woven))]
         costs = iter([self._count_tokens(text) for text in texts])
         return [
             replace(proposal, record=self._cost(next(costs))) if proposal.operations else proposal
@@ -154,9 +158,11 @@ class LatentTokens(BankedSystem):
         for request in requests:
             check_scope(request.scope)
         ranked = self._rank(requests)
-        for scope in {request.scope: None for request in requests}:
-            self._recollect(scope)
-        return [self._recalled(request, entries) for request, entries in zip(requests, ranked, strict=True)]
+        tokens = {scope: self._recollected(scope) for scope in dict.fromkeys(request.scope for request in requests)}
+        return [
+            self._recalled(request, entries, tokens[request.scope])
+            for request, entries in zip(requests, ranked, strict=True)
+        ]
 
     def tokens_left(self, scope: str) -> dict[int, list[int]]:
         """Return the numbers of the memory tokens left of each entry that ever was, oldest first."""
@@ -164,7 +170,9 @@ class LatentTokens(BankedSystem):
             self._pools[scope] = Pool(self._pool, self._weaver.vectors, f"{self._seed}/{scope}")
         return self._pools[scope].after(self._log.state(scope).bank.highest_id)
 
-    def _recalled(self, request: RecallRequest, newest_first: Sequence[MemoryEntry]) -> Recall:
+    def _recalled(
+        self, request: RecallRequest, newest_first: Sequence[MemoryEntry], tokens_of: Mapping[int, tuple[bytes, ...]]
+    ) -> Recall:
         left = self.tokens_left(request.scope)
         kept: list[MemoryEntry] = []
         tokens = 0
@@ -179,23 +187,26 @@ class LatentTokens(BankedSystem):
             tuple(kept),
             text=BLOCK if kept else "",
             usage={"tokens": tokens, "cut": len(newest_first) - len(kept)},
-            latents=tuple(
-                self._woven[text_key(spoken(entry))][number] for entry in kept for number in left[entry.entry_id]
-            ),
+            latents=tuple(tokens_of[entry.entry_id][number] for entry in kept for number in left[entry.entry_id]),
         )
 
-    def _recollect(self, scope: str) -> None:
-        """Have the memory tokens of all live entries: from the log's cache, or woven anew and then kept there."""
-        entries = {entry.entry_id: text_key(spoken(entry)) for entry in self.entries(scope)}
-        if scope not in self._kept:
+    def _recollected(self, scope: str) -> dict[int, tuple[bytes, ...]]:
+        """Return all memory tokens of the turns that have some left: from the log's cache, or woven and kept there."""
+        left = self.tokens_left(scope)
+        texts = {entry.entry_id: spoken(entry) for entry in self.entries(scope) if entry.entry_id in left}
+        keys = {item: text_key(text) for item, text in texts.items()}
+        if scope not in self._kept or not self._woven.keys() >= {*keys.values()}:
             held = self._log.vectors(scope, self._weaver.identity)
-            self._woven.update((key, _split(joined, self._weaver.vectors)) for key, joined in held.items())
-            self._kept[scope] = {item for item, key in entries.items() if key in held}
-        self._weave(spoken(entry) for entry in self.entries(scope))
-        if self._log.persistent and (fresh := entries.keys() - self._kept[scope]):
-            vectors = [(item, entries[item], b"".join(self._woven[entries[item]])) for item in fresh]
+            cached = {item: key for item, key in keys.items() if key in held}
+            self._woven.update((key, _split(held[key], self._weaver.vectors)) for key in cached.values())
+            self._kept[scope] = {*cached}
+        self._weave(texts.values())
+        tokens = {item: self._woven[key] for item, key in keys.items()}
+        if self._log.persistent and (fresh := keys.keys() - self._kept[scope]):
+            vectors = [(item, keys[item], b"".join(tokens[item])) for item in fresh]
             self._log.keep_vectors(scope, self._weaver.identity, vectors)
             self._kept[scope] |= fresh
+        return tokens
 
     def _weave(self, texts: Iterable[str]) -> None:
         fresh = [text for text in dict.fromkeys(texts) if text_key(text) not in self._woven]

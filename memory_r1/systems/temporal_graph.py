@@ -38,8 +38,8 @@ from memory_r1.systems.triples import Triple
 from memory_r1.systems.writer import Writer, Writing, joined, texts_of
 from memory_r1.types import MemoryEntry, Operation, OperationKind, Recall, Turn
 
-RANK_CONSTANT = 1
-"""Of the fusion, as in Graphiti: a first place counts twice as much as a third."""
+RANK_CONSTANT = 0
+"""Of the fusion: a first place counts twice as much as a second. Graphiti has 1, and counts places from 0."""
 _KEPT_INDEXES = 16
 
 
@@ -189,7 +189,8 @@ class TemporalGraph(EmbeddedSystem):
             graph.add_edges_from(tuple(map(state.entity, state.edges[item].names)) for item in ids)
             rows = np.stack([state.vectors[item] for item in ids]) if ids else np.zeros((0, 0))  # (N, E)
             texts = [state.bank.get(item).text for item in ids]
-            held = self._indexes[scope] = _Index(state, ids, rows, LexicalIndex(texts, ids), graph)
+            lexical = LexicalIndex(texts, ids, known=held.lexical if held else None)
+            held = self._indexes[scope] = _Index(state, ids, rows, lexical, graph)
             while len(self._indexes) > _KEPT_INDEXES:
                 del self._indexes[next(iter(self._indexes))]
         return held

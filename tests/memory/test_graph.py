@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 
 import pytest
@@ -167,3 +168,16 @@ def test_a_summary_is_near_what_it_summarises() -> None:
     bank = bank_of(Edge("Ann", "adopted", "a goat"), *(Edge(f"P{n}", "has", f"x{n}") for n in range(6)))
     bank.apply([Operation(ABSTRACT, "a life with animals", over=(1,))], TURN)
     assert recalled(bank, "What about Ann?", 2) == ["Ann adopted a goat", "a life with animals"]
+
+
+def test_many_links_are_followed_in_seconds() -> None:
+    count = 20_000
+    links = [
+        MemoryEntry(number, "", "Ann", "", (), Edge(f"name{number + 1}", "is the same as", f"name{number}"))
+        for number in range(count)
+    ]
+    started = time.process_time()
+    stands_for = merged(links)
+    assert time.process_time() - started < 2
+    assert len(stands_for) == count + 1
+    assert {*stands_for.values()} == {"name1"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+import bm25s
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -66,6 +67,27 @@ def test_bm25_scores_are_the_published_formula() -> None:
     # idf = ln(1 + (2 - 1 + 0.5) / (1 + 0.5)) = ln 2; length norm = 1.5 * (1 - 0.75 + 0.75 * 2 / 1.5) = 1.875.
     index = LexicalIndex(["brown dog", "cat"])
     assert index.search("DOG", 5) == [(0, pytest.approx(math.log(2) / (1 + 1.875)))]
+
+
+PHRASES = st.lists(st.sampled_from(["dog", "cat", "Oslo", "the", "3", "dog.", "chess"]), max_size=9).map(" ".join)
+
+
+@settings(deadline=None)
+@given(st.lists(PHRASES, min_size=1, max_size=30), st.lists(PHRASES, max_size=9), PHRASES)
+def test_scores_are_those_of_bm25s_also_after_other_texts(texts: list[str], others: list[str], query: str) -> None:
+    words, (asked,) = (
+        bm25s.tokenize(said, token_pattern=r"\w+", stopwords="en", return_ids=False, show_progress=False)
+        for said in (texts, [query])
+    )
+    expected: list[float] = []
+    if any(words) and asked:
+        reference = bm25s.BM25()
+        reference.index(words, show_progress=False)
+        expected = sorted((score for score in reference.get_scores(asked).tolist() if score > 0), reverse=True)
+    known = LexicalIndex([*texts[1:], *others])
+    for index in (LexicalIndex(texts), LexicalIndex(texts, known=known)):
+        assert [score for _, score in index.search(query, 99)] == expected
+        assert index.search(query, 99) == LexicalIndex(texts).search(query, 99)
 
 
 def test_only_texts_that_share_a_word_are_found_ties_in_order() -> None:

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memory_r1.errors import ConfigurationError
+from memory_r1.memory.index import LexicalIndex
 from memory_r1.memory.retriever import RetrievalMode, RetrievalRequest, Retriever, reciprocal_rank_fusion
 from memory_r1.types import MemoryEntry
 from tests.fakes import FakeEmbedder
@@ -118,6 +119,15 @@ def test_each_group_gives_its_own_best(mode: RetrievalMode, bank: list[MemoryEnt
         assert list(found) == list(ranking[:k])
 
 
+@settings(deadline=None)
+@given(bank=banks, query=st.sampled_from(["red dog", "Ann in Oslo", "tea", ""]))
+def test_a_hybrid_search_fuses_a_dense_one_and_one_by_words(bank: list[MemoryEntry], query: str) -> None:
+    dense = ids(Retriever(FakeEmbedder(), "dense").retrieve(query, bank, len(bank)))
+    worded = LexicalIndex([f"{e.speaker}: {e.text}" for e in bank], ids(tuple(bank))).search(query, len(bank))
+    fused = reciprocal_rank_fusion([dense, [entry_id for entry_id, _ in worded]])
+    assert ids(Retriever(FakeEmbedder()).retrieve(query, bank, len(bank))) == fused
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_equal_entries_come_in_bank_order(mode: RetrievalMode) -> None:
     bank = [entry(number, "red dog and Oslo") for number in (9, 3, 7, 1, 8, 2)]
@@ -145,6 +155,28 @@ def test_all_texts_of_all_requests_are_embedded_in_one_call() -> None:
     assert sorted(embedder.calls[0]) == sorted({"dog", "tea", *(f"{e.speaker}: {e.text}" for e in BANK)})
     retriever.retrieve("wine", BANK, 2)
     assert embedder.calls[1] == ["wine"]  # The bank's index is reused.
+
+
+def test_after_a_write_only_what_is_new_is_embedded() -> None:
+    embedder = FakeEmbedder()
+    retriever = Retriever(embedder)
+    retriever.retrieve("dog", BANK, 2)
+    changed = (*BANK[:2], entry(3, "works in Bergen", "Ben"), BANK[4], entry(6, "likes tea"))
+    retriever.retrieve("dog", changed, 2)
+    assert sorted(embedder.calls[1]) == ["Ann: likes tea", "Ben: works in Bergen", "dog"]
+    assert len(retriever._indexes) == 1  # that of the bank as it is
+
+
+@pytest.mark.parametrize("mode", MODES)
+@settings(deadline=None)
+@given(history=st.lists(banks, max_size=6))
+def test_a_bank_that_grew_and_changed_is_ranked_like_a_new_one(
+    mode: RetrievalMode, history: list[list[MemoryEntry]]
+) -> None:
+    retriever = Retriever(FakeEmbedder(), mode)
+    for bank in history:
+        found = retriever.retrieve("red dog", [BANK[0], *bank], 9)
+        assert found == Retriever(FakeEmbedder(), mode).retrieve("red dog", [BANK[0], *bank], 9)
 
 
 def test_a_changed_entry_is_found_by_its_new_text() -> None:

@@ -12,7 +12,7 @@ from memory_r1.types import OperationKind
 from recipes.compare import main
 
 
-def write(folder: Path, right: int, system: str = "rag", seed: int = 0) -> Path:
+def write(folder: Path, right: int, system: str = "rag", seed: int = 0, **cost: int) -> Path:
     """Write an evaluation of four questions on one dialogue, the first `right` of them right."""
     rows = [
         Prediction(f"q{number}", "d", "1", {"exact_match": float(number < right)}, "Where?", "Oslo", "Oslo").to_dict()
@@ -21,7 +21,7 @@ def write(folder: Path, right: int, system: str = "rag", seed: int = 0) -> Path:
     rewrite_rows(folder / "predictions.jsonl", rows)
     operation = OperationRow("d", "t1", OperationKind.ADD, 1, "Ann lives in Oslo", "applied")
     rewrite_rows(folder / "operations.jsonl", [operation.to_dict()])
-    write_run(folder, RunInfo("locomo", "test", system, seed=seed, cost=dict.fromkeys(COST, 4)))
+    write_run(folder, RunInfo("locomo", "test", system, seed=seed, cost={**dict.fromkeys(COST, 4), **cost}))
     return folder
 
 
@@ -67,6 +67,22 @@ def test_runs_of_one_system_go_by_their_folders(tmp_path: Path) -> None:
     folders = [str(write(tmp_path / name, 1)) for name in ("sft", "grpo")]
     assert main([*folders, f"--output={tmp_path / 'out'}", "--no-report"]) == 0
     assert [run["name"] for run in compared(tmp_path / "out")["runs"]] == folders
+
+
+def test_what_rules_wrote_is_said_of_all_seeds_and_of_two_runs_of_one_system(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        write(
+            tmp_path / f"seed{seed}" / "mem1", 1, "mem1", seed, written_by_model=5 - 4 * seed, written_by_rules=4 * seed
+        )
+        write(
+            tmp_path / f"seed{seed}" / "late", 1, "memgpt", seed, written_by_model=1 - seed, written_by_rules=9 * seed
+        )
+        write(tmp_path / f"seed{seed}" / "small", 1, "profile", seed, written_by_rules=1)
+        write(tmp_path / f"seed{seed}" / "large", 1, "profile", seed, written_by_rules=1)
+    patterns = [str(tmp_path / "seed*" / name) for name in ("mem1", "late", "small", "large")]
+    assert main(["--merge-seeds", *patterns, f"--output={tmp_path / 'out'}", "--no-report"]) == 0
+    names = [run["name"] for run in compared(tmp_path / "out")["runs"]]
+    assert names == ["mem1", "memgpt (rules)", f"{patterns[2]} (rules)", f"{patterns[3]} (rules)"]
 
 
 def test_names_in_brackets_are_no_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

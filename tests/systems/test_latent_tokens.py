@@ -8,6 +8,7 @@ import pytest
 
 from memory_r1.errors import ConfigurationError
 from memory_r1.inference.language_model import LATENTS
+from memory_r1.systems import latent_tokens
 from memory_r1.systems.latent_tokens import LatentTokens, Pool, spoken
 from memory_r1.types import Turn
 from tests.fakes import FakeWeaver
@@ -103,10 +104,12 @@ def test_a_forgotten_turn_takes_its_tokens_along_and_changes_no_others() -> None
 
 
 def test_a_loaded_memory_reads_its_cached_tokens_and_weaves_them_anew_without(tmp_path: Path) -> None:
-    system = played(5, pool=2)
-    expected = system.recall("q", "a").latents
+    """Only the turns of which tokens are left: the others would be read for nothing."""
+    system = played(30, pool=2)
+    expected, left = system.recall("q", "a").latents, len(system.tokens_left("a"))
+    assert left < 10
     system.save(tmp_path / "memory")  # a log in memory holds no vectors
-    for texts in (5, 0):  # the first load weaves all turns and caches them in the file
+    for texts in (left, 0):  # the first load weaves the turns and caches them in the file
         weaver = FakeWeaver()
         loaded = LatentTokens(weaver, pool=2)
         loaded.load(tmp_path / "memory")
@@ -117,7 +120,21 @@ def test_a_loaded_memory_reads_its_cached_tokens_and_weaves_them_anew_without(tm
     again = LatentTokens(other, pool=2)
     again.load(tmp_path / "memory")
     again.recall("q", "a")
-    assert len(other.texts) == 5
+    assert len(other.texts) == left
+
+
+def test_tokens_that_memory_has_no_room_for_are_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = played(9).recall("q", "a").latents
+    monkeypatch.setattr(latent_tokens, "MOST_WOVEN", 4)
+    weaver = FakeWeaver()
+    system = played(9, weaver=weaver)
+    assert (len(weaver.texts), system.recall("q", "a").latents, len(weaver.texts)) == (9, expected, 9 + 5)
+    system.load(tmp_path / "memory", create=True)
+    for number in range(1, 10):
+        system.observe(turn(number), "a")
+        system.recall("q", "a")
+    woven = len(weaver.texts)
+    assert (system.recall("q", "a").latents, len(weaver.texts)) == (expected, woven)  # from the file
 
 
 def test_a_pool_without_room_is_refused() -> None:

@@ -254,8 +254,10 @@ def test_times_are_compared_in_utc_and_a_year_is_its_first_day() -> None:
 
 
 def test_three_searches_are_fused_by_reciprocal_rank() -> None:
-    """With constant 1: a: 1/2 + 1/4 + 1/3, b: 1/3 + 1/2, c: 1/4 + 1/2, d: 1/3."""
+    """As Graphiti weighs places (1, 1/2, 1/3): a: 1 + 1/3 + 1/2, b: 1/2 + 1, c: 1/3 + 1, d: 1/2."""
     assert reciprocal_rank_fusion([["a", "b", "c"], ["b", "d", "a"], ["c", "a"]], RANK_CONSTANT) == ["a", "b", "c", "d"]
+    # One first place beats two third ones: 1 for a, b and 2/3 for d.
+    assert reciprocal_rank_fusion([["a", "c", "d"], ["b", "e", "d"]], RANK_CONSTANT)[:3] == ["a", "b", "d"]
 
 
 def test_a_fact_two_hops_from_a_named_entity_is_found_before_one_that_no_path_leads_to() -> None:
