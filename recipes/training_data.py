@@ -13,7 +13,6 @@ from datasets import Dataset
 
 from data.banks import Banks, gold_banks, observation_banks, turn_banks, with_inferred_evidence
 from data.fillers import with_fillers
-from data.quotes import with_quotes
 from data.sources import Source, training_sources
 from data.synthetic.edges import with_edges
 from data.tuples import answer_tuples, branch_points, dialogue_end_tuples, manager_tuples, session_tuples
@@ -57,8 +56,6 @@ def load_sources(arguments: MemoryArguments) -> tuple[list[Source], list[Source]
     )
     if arguments.operations == GRAPH.name:
         train, validation = with_edges(train), with_edges(validation)
-    elif arguments.gold_entries == "quoted":
-        train, validation = with_quotes(train), with_quotes(validation)
     for sources, what in ((train, "training"), (validation, "validation")):
         if not any(source.dialogue.questions for source in sources):
             raise DataError(

@@ -119,14 +119,6 @@ class MemoryArguments:
             "choices": list(FORMS),
         },
     )
-    gold_entries: str = field(
-        default="rewritten",
-        metadata={
-            "help": "What gold operations write: facts in the third person, as in the paper, or the speaker's own "
-            "sentences, which a small model copies more reliably than it rewrites.",
-            "choices": ["rewritten", "quoted"],
-        },
-    )
     answerable_only: bool = field(
         default=False,
         metadata={
@@ -207,10 +199,6 @@ class MemoryArguments:
         if self.credit == "session" and self.operations != FLAT.name:
             raise ConfigurationError(
                 f"credit is 'session' but operations is '{self.operations}'; a session's prompt knows flat ones alone"
-            )
-        if self.gold_entries == "quoted" and self.operations != FLAT.name:
-            raise ConfigurationError(
-                f"gold_entries is 'quoted' but operations is '{self.operations}', whose entries are edges; leave it out"
             )
         if self.infer_evidence and self.credit == "branch":
             raise ConfigurationError("infer_evidence is set but credit is 'branch', which has no banks beforehand")
