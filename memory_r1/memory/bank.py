@@ -126,7 +126,8 @@ class MemoryBank:
         self._highest_id = max(self._highest_id, event.item)
         if event.kind in (*ADDING, OperationKind.UPDATE):
             version, edge = event.payload, event.payload.get("edge")
-            earlier = self._entries[event.item].source_turn_ids if _MORE in version else ()
+            held = self._entries.get(event.item)  # None if what added it is undone, or substituted in training
+            earlier = held.source_turn_ids if held and _MORE in version else ()
             entry = MemoryEntry(
                 event.item,
                 version["text"],
