@@ -157,6 +157,11 @@ def test_whatever_a_completion_says_can_be_applied(completion: str) -> None:
 
 
 @settings(deadline=None)
+@given(st.lists(st.builds(MemoryEntry, st.integers(), st.text(), st.text(), st.text(), st.lists(st.text()).map(tuple))))
+def test_entries_survive_json(entries: list[MemoryEntry]) -> None:
+    assert entries_from_json(entries_to_json(entries)) == tuple(entries)
+
+
 def test_a_shortened_update_joins_the_sources_of_its_entry_and_adds_it_where_there_is_none() -> None:
     bank = bank_of("Ann has a dog")
     update = bank.shortened(bank.event(Operation(UPDATE, "Ann has a cat", 1), LATER))
@@ -165,11 +170,6 @@ def test_a_shortened_update_joins_the_sources_of_its_entry_and_adds_it_where_the
     other = MemoryBank()  # as in a rollout whose completion did not add the entry
     other.play(update)
     assert other.get(1).source_turn_ids == (LATER.turn_id,)
-
-
-@given(st.lists(st.builds(MemoryEntry, st.integers(), st.text(), st.text(), st.text(), st.lists(st.text()).map(tuple))))
-def test_entries_survive_json(entries: list[MemoryEntry]) -> None:
-    assert entries_from_json(entries_to_json(entries)) == tuple(entries)
 
 
 @pytest.mark.parametrize(
