@@ -72,7 +72,7 @@ TABLES: dict[str, tuple[Comparison, ...]] = {
     "manager": (
         Comparison(
             "managers under the Answer Agent that GRPO's manager was trained with",
-            {NAMES[row]: f"memory-r1.{row}.turns" for row in _MANAGERS},
+            {"`rag`, no manager": "rag..turns", **{NAMES[row]: f"memory-r1.{row}.turns" for row in _MANAGERS}},
             NAMES["grpo"],
         ),
     ),
