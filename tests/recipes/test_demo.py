@@ -79,7 +79,7 @@ def test_it_ends_with_a_dialogue_and_the_table(
     lines = [f"{RIGHT[stage] / N_QUESTIONS:.3f}" for stage in demo.STAGES]
     assert dialogue < shown.index("ADD #1: Ann lives in Oslo") < shown.index("answer: Oslo; gold: Oslo") < table
     assert all(line in shown[table:] for line in lines)
-    assert "manager 60 steps instead of up to 400" in " ".join(shown[table:].split())
+    assert "manager 60 steps instead of up to 520" in " ".join(shown[table:].split())
     assert shown.index("GRPO less SFT: +0.500 (") < shown.index("GRPO less rag: +0.000 (")
     page = (tmp_path / "report.html").read_text()
     for text in (
@@ -126,7 +126,8 @@ def test_its_commands_are_ones_that_the_recipes_take(tmp_path: Path) -> None:
         memory, training, _ = parse_recipe(config, given)
         # The one checkpoint is validated and written at the end.
         assert training.max_steps == training.eval_steps == training.save_steps
-        assert memory.dataset == ("synthetic" if method == "sft" else "everyday")
+        generated = "synthetic+scenes" if agent == "manager" else "synthetic"
+        assert memory.dataset == (generated if method == "sft" else "everyday")
         if method == "grpo":
             assert training.generation_batch_size == 32
 

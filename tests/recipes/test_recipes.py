@@ -169,7 +169,8 @@ def test_rl_learns_from_other_dialogues_than_the_warm_start_had_labels_for() -> 
             labelled = parsed(folder / "manager_sft_graph.yaml")[0].train_dialogues
             assert "_sft" in path.stem or memory.first_dialogue >= labelled, path
         else:
-            assert memory.dataset == ("synthetic" if path.stem.endswith("sft") else "everyday"), path
+            generated = "synthetic+scenes" if memory.agent == "manager" else "synthetic"
+            assert memory.dataset == (generated if path.stem.endswith("sft") else "everyday"), path
 
 
 def test_own_data_is_learnt_from_as_the_published_experiments_learn() -> None:
