@@ -99,11 +99,17 @@ def test_good_operations_apply_beside_a_refused_one() -> None:
     assert record.prompt_tokens > 0
 
 
+def stored(path: Path) -> ManagedMemory:
+    """Return a writer of a file that holds two entries."""
+    memory = build(ManagedMemory)
+    tell(memory, turn(1, "Ann", "lives in Rome"), turn(2, "Ben", "plays chess"))
+    memory.save(path)
+    memory.load(path)
+    return memory
+
+
 def test_an_entry_that_another_writer_changed_meanwhile_is_left_to_that_writer(tmp_path: Path) -> None:
-    first = build(ManagedMemory)
-    tell(first, turn(1, "Ann", "lives in Rome"), turn(2, "Ben", "plays chess"))
-    first.save(tmp_path / "memory.db")
-    first.load(tmp_path / "memory.db")
+    first = stored(tmp_path / "memory.db")
 
     def interrupted(prompt: Messages, adapter: str | None) -> str:
         tell(first, turn(3, "Ann", "lives in Oslo"))  # while the other writer's model thinks
@@ -121,10 +127,7 @@ def test_an_entry_that_another_writer_changed_meanwhile_is_left_to_that_writer(t
 
 
 def test_what_another_writer_deletes_or_undoes_meanwhile_costs_no_second_reading(tmp_path: Path) -> None:
-    first = build(ManagedMemory)
-    tell(first, turn(1, "Ann", "lives in Rome"), turn(2, "Ben", "plays chess"))
-    first.save(tmp_path / "memory.db")
-    first.load(tmp_path / "memory.db")
+    first = stored(tmp_path / "memory.db")
 
     def interrupted(prompt: Messages, adapter: str | None) -> str:
         first.log.undo("a")
